@@ -1,0 +1,67 @@
+"""Partial differential equations written as text, solved and learned in PyTorch.
+
+The public names are loaded when they are first used, so that `import sciml` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import datasets as datasets
+    from . import equations as equations
+    from . import operators as operators
+    from . import solvers as solvers
+    from .boundary import Dirichlet as Dirichlet
+    from .boundary import Neumann as Neumann
+    from .boundary import Periodic as Periodic
+    from .boundary import Robin as Robin
+    from .discretization import System as System
+    from .discretization import discretize as discretize
+    from .equations import Equation as Equation
+    from .errors import InputError as InputError
+    from .errors import SolveError as SolveError
+    from .grid import Grid as Grid
+    from .scheme import FiniteDifference as FiniteDifference
+    from .scheme import FiniteVolume as FiniteVolume
+    from .solution import Solution as Solution
+    from .solvers.solve import solve as solve
+    from .status import Status as Status
+else:
+    # Hidden from type checkers: a module with __getattr__ would make every misspelt name an Any to them.
+    _MODULES = ("datasets", "equations", "operators", "solvers")
+    _EXPORTS = {
+        "Dirichlet": "boundary",
+        "Equation": "equations",
+        "FiniteDifference": "scheme",
+        "FiniteVolume": "scheme",
+        "Grid": "grid",
+        "InputError": "errors",
+        "Neumann": "boundary",
+        "Periodic": "boundary",
+        "Robin": "boundary",
+        "Solution": "solution",
+        "SolveError": "errors",
+        "Status": "status",
+        "System": "discretization",
+        "discretize": "discretization",
+        "solve": "solvers.solve",
+    }
+    __all__ = [*_EXPORTS, *_MODULES]  # noqa: PLE0604
+
+    def __getattr__(name):
+        from importlib import import_module
+
+        if name in _EXPORTS:
+            value = getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+        elif name in _MODULES:
+            value = import_module(f".{name}", __name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Compiled CPU kernels behind `sciml.stencil` and the multigrid transfers; see `build.library`."""

@@ -1,0 +1,357 @@
+"""Pictures of solutions and of convergence histories, drawn with matplotlib and without its global state."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.mathtext import MathTextParser
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+from .errors import InputError
+from .files import target, write_whole
+
+if TYPE_CHECKING:
+    from .grid import Grid
+    from .solution import Solution
+
+FORMATS = (".png", ".pdf", ".svg")
+MOST_ROWS = 3
+SOLID = "#b8b8b8"
+LINES = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#000000",
+)  # Okabe and Ito: safe for colour-blind readers
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "mathtext.fontset": "cm",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9.0,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "path",
+}
+
+
+def draw(solution: Solution, *, history: bool = False) -> Figure:
+    """A figure of every unknown of a solution on a grid; all axes are dimensionless.
+
+    One dimension: lines. Two: coloured cells in their true aspect. Three: the three planes through the middle. Of a
+    batch, the first three rows. Solid cells are grey. A field that changes sign gets a diverging colour map centred on
+    zero.
+
+    Args:
+        solution: what to draw.
+        history: add a panel with the residual against the iteration, where the solution has one.
+
+    Raises:
+        InputError: the solution has no grid (that of a bare matrix), or holds no finite value to draw.
+    """
+    grid = solution.domain
+    if grid is None:
+        raise InputError(
+            "this solution belongs to a bare operator, without a grid: there are no coordinates to draw it over"
+        )
+    fields = {name: _rows(field, grid.dimension) for name, field in solution.fields.items()}
+    curve = solution.history.get("residual_norm") if history else None
+    with matplotlib.rc_context(STYLE):
+        return (
+            _draw_lines(solution, grid, fields, curve)
+            if grid.dimension == 1
+            else _draw_maps(solution, grid, fields, curve)
+        )
+
+
+def draw_history(
+    histories: Mapping[str, torch.Tensor], *, label: str = "residual norm |b - A x|", logarithmic_steps: bool = False
+) -> Figure:
+    """A figure of convergence histories, one line a method, over the iteration on a logarithmic ordinate.
+
+    Args:
+        histories: the name of each method with its norms, `(steps, *batch)`; of a batch the worst row is drawn.
+        label: what the ordinate shows.
+        logarithmic_steps: count iterations on a logarithmic abscissa, for methods that differ by orders of magnitude.
+    """
+    if not histories:
+        raise InputError("there is no history to draw: give at least one method with its norms")
+    with matplotlib.rc_context(STYLE):
+        figure = _figure(5.6, 3.4)
+        axes = figure.subplots()
+        for index, (name, norms) in enumerate(histories.items()):
+            _draw_norms(axes, norms, LINES[index % len(LINES)], name)
+        axes.set_ylabel(label)
+        if logarithmic_steps:
+            axes.set_xscale("symlog", linthresh=1.0)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+        if len(histories) > 1:
+            axes.legend(loc="best")
+        return figure
+
+
+def encode(figure: Figure, kind: str = "png", resolution: int = 160) -> bytes:
+    """The bytes of a picture file: kind "png", "pdf" or "svg", `resolution` in dots per inch."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=resolution, facecolor="white")
+    return buffer.getvalue()
+
+
+def write(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure to `path`, whole or not at all; the ending chooses the format (.png, .pdf, .svg)."""
+    final = target(path, FORMATS)
+    write_whole(final, encode(figure, final.suffix[1:].lower()))
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.03))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _rows(field: torch.Tensor, dimension: int) -> torch.Tensor:
+    """The first rows of a batch, shape (rows, *space), on the CPU in float64."""
+    space = field.shape[field.dim() - dimension :]
+    return field.detach().reshape(-1, *space)[:MOST_ROWS].to("cpu", torch.float64)
+
+
+def _draw_lines(
+    solution: Solution, grid: Grid, fields: Mapping[str, torch.Tensor], curve: torch.Tensor | None
+) -> Figure:
+    panels = len(fields) + (curve is not None)
+    figure = _figure(1.2 + 4.2 * panels, 3.4)
+    all_axes = figure.subplots(1, panels, squeeze=False)[0]
+    coordinate = grid.coordinates[0].cpu()
+    solid = _solid(grid)
+    for axes, (name, rows) in zip(all_axes, fields.items(), strict=False):
+        for index, row in enumerate(rows):
+            values = row if solid is None else row.masked_fill(solid, math.nan)
+            marker = "." if row.numel() <= 40 else ""
+            axes.plot(
+                coordinate, values, color=LINES[index % len(LINES)], marker=marker, label=_row_title(solution, index)
+            )
+        if solid is not None:
+            for first, last in _runs(solid):
+                half = grid.spacing[0] / 2
+                axes.axvspan(float(coordinate[first]) - half, float(coordinate[last]) + half, color=SOLID, linewidth=0)
+        axes.set_xlim(grid.lower[0], grid.upper[0])
+        axes.margins(y=0.08)
+        axes.set_xlabel(grid.axes[0])
+        axes.set_ylabel(name)
+        _tidy(axes)
+        if len(rows) > 1:
+            axes.legend(loc="best")
+    if curve is not None:
+        _draw_curve(all_axes[-1], curve)
+    _head(figure, solution, grid)
+    return figure
+
+
+def _draw_maps(
+    solution: Solution, grid: Grid, fields: Mapping[str, torch.Tensor], curve: torch.Tensor | None
+) -> Figure:
+    solid = _solid(grid)
+    batched = solution.codes.numel() > 1
+    table: list[list[_Panel]] = []
+    for name, rows in fields.items():
+        values = rows if solid is None else rows.masked_fill(solid, math.nan)
+        colours = _colours(values, name)
+        for index, row in enumerate(values):
+            title = _row_title(solution, index)
+            if len(fields) > 1:
+                title = f"{name}{', ' if batched else ' ' if title else ''}{title}"
+            table.append([replace(panel, colours=colours) for panel in _panels(grid, row, name, title)])
+    if grid.dimension == 2:
+        rows_drawn = len(table) // len(fields)
+        if len(fields) == 1:
+            table = [[strip[0] for strip in table]]
+        else:  # the unknowns across, the rows of the batch downwards
+            table = [[strip[0] for strip in table[index::rows_drawn]] for index in range(rows_drawn)]
+    return _draw_table(solution, grid, table, curve)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One coloured map: `image` has its first axis along the abscissa, NaN where nothing is to be shown."""
+
+    group: str
+    title: str
+    image: torch.Tensor
+    abscissa: int
+    ordinate: int
+    colours: tuple[Normalize, str] | None = None
+
+
+def _panels(grid: Grid, row: torch.Tensor, group: str, title: str) -> list[_Panel]:
+    """The map of a two-dimensional field, or the three middle planes of a three-dimensional one."""
+    if grid.dimension == 2:
+        return [_Panel(group, title, row, 0, 1)]
+    panels = []
+    for axis in (2, 1, 0):
+        middle = grid.shape[axis] // 2
+        position = float(grid.coordinates[axis].movedim(axis, 0)[middle].flatten()[0])
+        plane = f"{grid.axes[axis]} = {position:.3g}"
+        abscissa, ordinate = (other for other in range(3) if other != axis)
+        image = row.select(axis, middle)
+        panels.append(_Panel(group, f"{title}, {plane}" if title else plane, image, abscissa, ordinate))
+    return panels
+
+
+def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve: torch.Tensor | None) -> Figure:
+    """Maps in rows and columns, one scale of length for all of them, a colour bar at the end of each group of a row."""
+    extent = [upper - lower for lower, upper in zip(grid.lower, grid.upper, strict=True)]
+    across, upwards = ([extent[getattr(panel, side)] for panel in table[0]] for side in ("abscissa", "ordinate"))
+    true = all(1 / 6 <= up / right <= 6 for right, up in zip(across, upwards, strict=True))
+    if not true:
+        across, upwards = [1.0] * len(across), [0.6] * len(upwards)
+    unit = (
+        min(3.2 * len(across) / sum(across), 4.2 / max(upwards))
+        if len(across) > 1
+        else min(4.2, 5.2 / upwards[0] * across[0]) / across[0]
+    )
+    bars = sum(_ends_group(table[0], column) for column in range(len(across)))
+    width = unit * sum(across) + 0.65 * len(across) + 0.8 * bars
+    height = (unit * max(upwards) + 0.75) * len(table) + 0.35
+    figure = _figure(width, height)
+    maps: Figure | SubFigure = figure
+    if curve is not None:
+        figure.set_size_inches(width + 3.9, max(height, 3.0))
+        maps, side = figure.subfigures(1, 2, width_ratios=(width, 3.9))
+        _draw_curve(side.subplots(), curve)
+    all_axes = maps.subplots(len(table), len(across), squeeze=False, width_ratios=across)
+    for axes_row, panel_row in zip(all_axes, table, strict=True):
+        for column, (axes, panel) in enumerate(zip(axes_row, panel_row, strict=True)):
+            image = _draw_map(axes, grid, panel, true)
+            if _ends_group(panel_row, column):
+                _draw_bar(axes, image, panel.group, 0.14 / (unit * across[column]))
+    _head(figure, solution, grid)
+    return figure
+
+
+def _ends_group(panels: list[_Panel], column: int) -> bool:
+    return column + 1 == len(panels) or panels[column + 1].group != panels[column].group
+
+
+def _draw_bar(axes: Axes, image: AxesImage, label: str, width: float) -> None:
+    """A colour bar exactly as high as its map; `width` as a fraction of the map's."""
+    bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.0 + 0.8 * width, 0.0, width, 1.0)), ticks=MaxNLocator(6))
+    bar.set_label(label, rotation=0, labelpad=8)
+    bar.outline.set_linewidth(0.5)
+    bar.formatter.set_powerlimits((-2, 3))
+    bar.update_ticks()
+
+
+def _draw_map(axes: Axes, grid: Grid, panel: _Panel, true_aspect: bool) -> AxesImage:
+    norm, colour_map = panel.colours if panel.colours is not None else (Normalize(), "viridis")
+    edges: list[float] = []
+    for axis in (panel.abscissa, panel.ordinate):
+        first = float(grid.coordinates[axis].flatten()[0]) - grid.spacing[axis] / 2
+        edges += [first, first + grid.shape[axis] * grid.spacing[axis]]
+    axes.set_facecolor(SOLID)
+    image = axes.imshow(
+        panel.image.T.numpy(),
+        origin="lower",
+        extent=(edges[0], edges[1], edges[2], edges[3]),
+        aspect="equal" if true_aspect else "auto",
+        norm=norm,
+        cmap=colour_map,
+    )
+    axes.spines[["top", "right"]].set_visible(True)
+    axes.set_xlabel(grid.axes[panel.abscissa])
+    axes.set_ylabel(grid.axes[panel.ordinate])
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    if panel.title:
+        axes.set_title(panel.title, loc="left")
+    return image
+
+
+def _colours(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
+    """The colour scale of one unknown, the same for every row and plane."""
+    finite = values[torch.isfinite(values)]
+    if not finite.numel():
+        raise InputError(f"there is nothing to draw: {name!r} has no finite value")
+    low, high = float(finite.min()), float(finite.max())
+    if low < 0.0 < high and min(-low, high) > 0.05 * max(-low, high):
+        largest = max(-low, high)
+        return Normalize(-largest, largest), "RdBu_r"
+    if high - low <= 1e-12 * max(abs(low), abs(high)):
+        margin = 0.5 * max(abs(low), abs(high)) or 1.0
+        return Normalize(low - margin, high + margin), "viridis"
+    return Normalize(low, high), "viridis"
+
+
+def _draw_curve(axes: Axes, norms: torch.Tensor) -> None:
+    _draw_norms(axes, norms, LINES[0], "")
+    axes.set_ylabel("residual norm |b - A x|")
+    axes.set_title("convergence", loc="left")
+
+
+def _draw_norms(axes: Axes, norms: torch.Tensor, colour: str, label: str) -> None:
+    worst = norms.detach().to("cpu", torch.float64).reshape(norms.shape[0], -1).amax(-1)
+    worst = worst.masked_fill(~(worst > 0), math.nan)  # zero has no logarithm
+    marker = "o" if len(worst) <= 40 else ""
+    axes.semilogy(torch.arange(len(worst)), worst, color=colour, marker=marker, markersize=3.5, label=label)
+    axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _tidy(axes)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.grid(True, color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _head(figure: Figure, solution: Solution, grid: Grid) -> None:
+    if solution.equation is not None:
+        size = r" \times ".join(str(count) for count in grid.shape)
+        lines = [f"${line}$" for line in solution.equation.latex_lines()]
+        try:
+            for line in lines:
+                MathTextParser("path").parse(line)
+        except ValueError:  # matplotlib knows a part of LaTeX only
+            lines = str(solution.equation).splitlines()
+        lines[-1] += f"      $({size})$"
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11.5)
+
+
+def _row_title(solution: Solution, index: int) -> str:
+    title = f"row {index}" if solution.codes.numel() > 1 else ""
+    status = solution.status[index]
+    return title if not status else f"{title} ({status.name})".strip()
+
+
+def _solid(grid: Grid) -> torch.Tensor | None:
+    return None if grid.solid is None else grid.solid.cpu()
+
+
+def _runs(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """First and last index of every run of True in a mask of one dimension."""
+    padded = torch.nn.functional.pad(mask.to(torch.int8), (1, 1)).diff()
+    starts, ends = (padded == 1).nonzero().flatten(), (padded == -1).nonzero().flatten()
+    return [(int(start), int(end) - 1) for start, end in zip(starts, ends, strict=True)]

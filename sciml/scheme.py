@@ -1,0 +1,63 @@
+"""Which discretization: small frozen settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import InputError
+
+ADVECTION = ("auto", "central", "upwind")
+AVERAGES = ("harmonic", "arithmetic")
+
+
+@dataclass(frozen=True)
+class FiniteDifference:
+    """Finite differences on point values.
+
+    Args:
+        order: 2 or 4, of first and second derivatives up to the boundary. At order 2, div(a*grad(u)) is in flux form
+            with arithmetic means of a on faces; at order 4 it is expanded into a*u_xx + a_x*u_x, so that a must be
+            smooth.
+        advection: how first derivatives are taken: "central" (of the given order); "upwind" (first order, whatever
+            `order`); "auto": central unless the cell Peclet number |b| h / diffusivity exceeds 2 somewhere.
+
+    Raises:
+        InputError: for another order or another word.
+    """
+
+    order: int = 2
+    advection: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.order not in (2, 4):
+            raise InputError(f"FiniteDifference: order is 2 or 4, got {self.order!r}")
+        _check_word(self.advection, ADVECTION, "FiniteDifference: advection")
+
+
+@dataclass(frozen=True)
+class FiniteVolume:
+    """Conservative finite volumes of second order for div(...); other terms are second-order finite differences.
+
+    Args:
+        average: mean of the two cell values of a coefficient on the face between them: "harmonic" (exact fluxes at
+            jumps) or "arithmetic". Advective velocities are averaged arithmetically.
+        advection: as in `FiniteDifference`.
+
+    Raises:
+        InputError: for another word.
+    """
+
+    average: str = "harmonic"
+    advection: str = "auto"
+
+    def __post_init__(self) -> None:
+        _check_word(self.average, AVERAGES, "FiniteVolume: average")
+        _check_word(self.advection, ADVECTION, "FiniteVolume: advection")
+
+
+Scheme = FiniteDifference | FiniteVolume
+
+
+def _check_word(word: object, words: tuple[str, ...], name: str) -> None:
+    if word not in words:
+        raise InputError(f"{name} is one of {', '.join(words)}, got {word!r}")

@@ -1,0 +1,34 @@
+"""How a solve ended, one code per row of the batch."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """Outcome of one row of a batched solve; `advice` says what to do about it."""
+
+    CONVERGED = 0
+    MAX_ITERATIONS = 1
+    STAGNATED = 2
+    INDEFINITE = 3
+    BREAKDOWN = 4
+    NON_FINITE = 5
+
+    @property
+    def advice(self) -> str:
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "The true residual |b - A x| meets the tolerance.",
+    Status.MAX_ITERATIONS: "The iteration limit was reached: raise max_iterations, or use a preconditioner "
+    "(Multigrid() on grids, IncompleteCholesky() or ILU0() for sparse matrices).",
+    Status.STAGNATED: "The residual stopped falling before it met the tolerance: the tolerance is near what the dtype "
+    "can resolve, or the system is singular and inconsistent. Use float64 or a larger rtol.",
+    Status.INDEFINITE: "The method needs a symmetric positive definite operator and preconditioner, and met a direction "
+    "of negative curvature: use MINRES (symmetric), GMRES (general) or Direct.",
+    Status.BREAKDOWN: "The recurrence divided by zero: use GMRES with a larger restart, another start x0, or Direct.",
+    Status.NON_FINITE: "NaN or infinity appeared in the iteration: check the coefficients and the right side for extreme "
+    "values, and whether the preconditioner suits the operator.",
+}

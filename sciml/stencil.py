@@ -1,0 +1,349 @@
+"""Matrix-free stencils on grids of one to three axes."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .errors import InputError
+from .kernels import build, layout
+from .linear_operator import LinearOperator, refuse_batch
+
+Offset = tuple[int, ...]
+Slices = tuple[slice, ...]
+
+MAX_TERMS = 64
+_BLOCK_BYTES = 1 << 21
+_MODES = {"apply": 0, "residual": 1, "relax": 2, "scale": 3}
+
+
+class StencilOperator(LinearOperator):
+    """(A u)(i) = sum over terms k of coefficient_k(i) u(i + offset_k).
+
+    Neighbours outside a non-periodic axis count as zero; periodic axes wrap. An offset may occur in several terms.
+
+    Args:
+        space: shape of the grid, one to three axes.
+        offsets: one tuple of integers a term.
+        coefficients: one tensor a term, broadcastable to `(*batch, *space)` and with at least `len(space)` axes; an
+            axis along which it does not vary should have length 1. They may carry gradients.
+        periodic: one bool an axis.
+        symmetric: promise that the operator equals its transpose.
+        null_space: see LinearOperator.
+
+    Raises:
+        InputError: for shapes that do not fit together.
+    """
+
+    def __init__(
+        self,
+        space: Sequence[int],
+        offsets: Sequence[Offset],
+        coefficients: Sequence[Tensor],
+        periodic: Sequence[bool],
+        *,
+        symmetric: bool = False,
+        null_space: Tensor | None = None,
+    ) -> None:
+        dimension = len(space)
+        if not 1 <= dimension <= 3 or len(periodic) != dimension or any(len(o) != dimension for o in offsets):
+            raise InputError(f"space {tuple(space)}, periodic {tuple(periodic)} and offsets differ in their axes")
+        if not coefficients or len(coefficients) != len(offsets):
+            raise InputError(f"{len(offsets)} offsets and {len(coefficients)} coefficients: give one of each a term")
+        for coefficient in coefficients:
+            if coefficient.ndim < dimension or any(
+                length not in (1, n) for length, n in zip(coefficient.shape[-dimension:], space, strict=True)
+            ):
+                raise InputError(
+                    f"a coefficient of shape {tuple(coefficient.shape)} does not broadcast to (*batch, *{tuple(space)})"
+                )
+        batch = torch.broadcast_shapes(*(c.shape[: c.ndim - dimension] for c in coefficients))
+        super().__init__(
+            space,
+            batch,
+            coefficients[0].dtype,
+            coefficients[0].device,
+            symmetric=symmetric,
+            null_space=null_space,
+        )
+        self.offsets = tuple(tuple(offset) for offset in offsets)
+        self.coefficients = tuple(coefficients)
+        self.periodic = tuple(periodic)
+        self._call: _CompiledStencil | None = None
+
+    # Actions on fields
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._run("apply", x, None, None, 0.0, out)
+
+    def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self._run("residual", x, b, None, 0.0, out)
+
+    def relax(
+        self, x: Tensor, b: Tensor, omega: float, inverse_diagonal: Tensor | None, out: Tensor | None = None
+    ) -> Tensor:
+        """x + omega D^-1 (b - A x), one damped Jacobi sweep; `inverse_diagonal` None takes D from the coefficients."""
+        return self._run("relax", x, b, inverse_diagonal, omega, out)
+
+    def scale(self, b: Tensor, omega: float, inverse_diagonal: Tensor | None, out: Tensor | None = None) -> Tensor:
+        """omega D^-1 b, a damped Jacobi sweep from zero."""
+        return self._run("scale", b, b, inverse_diagonal, omega, out)
+
+    def _run(
+        self, mode: str, x: Tensor, b: Tensor | None, inverse_diagonal: Tensor | None, omega: float, out: Tensor | None
+    ) -> Tensor:
+        if self._compilable(x, b):
+            if self._call is None:
+                self._call = _CompiledStencil(self)
+            return self._call(mode, x, b, inverse_diagonal, omega, out)
+        if mode in ("relax", "scale") and inverse_diagonal is None:
+            inverse_diagonal = self.diagonal().reciprocal()
+        if mode == "scale":
+            return torch.mul(x, omega * inverse_diagonal, out=out)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            product = self._sum_of_slices(x)
+        else:
+            product = self._sum_of_slices_in_blocks(x, x.new_empty(self._result_shape(x)) if mode != "apply" else out)
+        if mode == "apply" or b is None:
+            return product if out is None or out is product else out.copy_(product)
+        if mode == "residual" or inverse_diagonal is None:
+            return torch.sub(b, product, out=out)
+        return torch.addcmul(x, inverse_diagonal, torch.sub(b, product), value=omega, out=out)
+
+    def _result_shape(self, x: Tensor) -> tuple[int, ...]:
+        return (*broadcast(self.batch, x.shape[: x.ndim - len(self.space)]), *self.space)
+
+    def _compilable(self, x: Tensor, b: Tensor | None) -> bool:
+        if self.device.type != "cpu" or x.dtype != self.dtype or self.dtype not in layout.NAMES:
+            return False
+        if torch.is_grad_enabled() and (
+            x.requires_grad or (b is not None and b.requires_grad) or any(c.requires_grad for c in self.coefficients)
+        ):
+            return False
+        if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _in_functional_transform():
+            return False
+        return len(self.offsets) <= MAX_TERMS and build.library() is not None
+
+    def _sum_of_slices(self, x: Tensor) -> Tensor:
+        """The definition, in torch operations that autograd can follow."""
+        result = torch.zeros(self._result_shape(x), dtype=x.dtype, device=x.device)
+        if forward_ad._current_level >= 0:
+            result = result + 0.0 * x.sum()
+        for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+            for here, there in shifted_slices(self.space, offset, self.periodic):
+                result[(..., *here)] += narrow(coefficient, here) * x[(..., *there)]
+        return result
+
+    def _sum_of_slices_in_blocks(self, x: Tensor, out: Tensor | None) -> Tensor:
+        """The same into `out`, over blocks of the first axis that stay in the cache."""
+        if out is None:
+            out = x.new_empty(self._result_shape(x))
+        rows = self.space[0]
+        row_bytes = max(1, prod(out.shape) // max(rows, 1) * out.element_size())
+        block = rows if x.device.type != "cpu" else max(8, _BLOCK_BYTES // row_bytes)
+        for start in range(0, rows, block):
+            stop = min(start + block, rows)
+            out[self._rows(start, stop)] = 0
+            for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+                for here, there in shifted_slices(self.space, offset, self.periodic):
+                    first, last = max(start, here[0].start), min(stop, here[0].stop)
+                    if first < last:
+                        move = there[0].start - here[0].start
+                        rows_here = (slice(first, last), *here[1:])
+                        rows_there = (slice(first + move, last + move), *there[1:])
+                        weight = narrow(coefficient, rows_here)
+                        out[(..., *rows_here)].addcmul_(weight, x[(..., *rows_there)])
+        return out
+
+    def _rows(self, start: int, stop: int) -> tuple[object, ...]:
+        return (..., slice(start, stop), *([slice(None)] * (len(self.space) - 1)))
+
+    # The matrix
+
+    def transpose(self) -> StencilOperator:
+        if self.symmetric:
+            return self
+        coefficients = []
+        for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+            coefficients.append(_shifted(coefficient, self.space, tuple(-o for o in offset), self.periodic))
+        offsets = [tuple(-o for o in offset) for offset in self.offsets]
+        return StencilOperator(self.space, offsets, coefficients, self.periodic)
+
+    def diagonal(self) -> Tensor:
+        total: Tensor | None = None
+        for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+            if all(o == 0 or (p and o % n == 0) for o, p, n in zip(offset, self.periodic, self.space, strict=True)):
+                total = coefficient if total is None else total + coefficient
+        return torch.zeros((1,) * len(self.space), dtype=self.dtype, device=self.device) if total is None else total
+
+    def to_sparse(self) -> Tensor:
+        refuse_batch(self)
+        index = torch.arange(self.size, device=self.device).reshape(self.space)
+        rows, columns, values = [], [], []
+        for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+            for here, there in shifted_slices(self.space, offset, self.periodic):
+                block = index[here]
+                rows.append(block.reshape(-1))
+                columns.append(index[there].reshape(-1))
+                weight = narrow(coefficient.reshape(coefficient.shape[-len(self.space) :]), here)
+                values.append(weight.expand(block.shape).reshape(-1))
+        indices = torch.stack([torch.cat(rows), torch.cat(columns)])
+        matrix = torch.sparse_coo_tensor(indices, torch.cat(values), (self.size, self.size)).coalesce()
+        return matrix.to_sparse_csr()
+
+    def to(self, dtype: torch.dtype) -> StencilOperator:
+        null_space = None if self.null_space is None else self.null_space.to(dtype)
+        return self._with([c.to(dtype) for c in self.coefficients], null_space)
+
+    def detach(self) -> StencilOperator:
+        """The operator without gradients."""
+        return self._with([c.detach() for c in self.coefficients], self.null_space)
+
+    def _with(self, coefficients: Sequence[Tensor], null_space: Tensor | None) -> StencilOperator:
+        return StencilOperator(
+            self.space, self.offsets, coefficients, self.periodic, symmetric=self.symmetric, null_space=null_space
+        )
+
+    def __getitem__(self, row: int) -> StencilOperator:
+        if not self.batch:
+            raise InputError("the operator has no batch axis to pick a row of")
+        batched = len(self.batch) + len(self.space)
+        picked = []
+        for coefficient in self.coefficients:
+            if coefficient.ndim < batched:
+                picked.append(coefficient)
+            else:
+                picked.append(coefficient[row if coefficient.shape[0] > 1 else 0])
+        return self._with(picked, self.null_space)
+
+
+def broadcast(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+    """The shape of two broadcast together; `torch.broadcast_shapes` costs as much as a small stencil."""
+    if not second or first == second:
+        return tuple(first)
+    return tuple(second) if not first else tuple(torch.broadcast_shapes(first, second))
+
+
+def shifted_slices(space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Iterator[tuple[Slices, Slices]]:
+    """Pairs (here, there) of slices with index there = here + offset, wrapped parts of periodic axes apart."""
+    axes = []
+    for n, o, wraps in zip(space, offset, periodic, strict=True):
+        if wraps:
+            o %= n
+            pairs = [(slice(0, n - o), slice(o, n))]
+            if o:
+                pairs.append((slice(n - o, n), slice(0, o)))
+        elif abs(o) >= n:
+            pairs = []
+        else:
+            pairs = [(slice(max(0, -o), n - max(0, o)), slice(max(0, o), n - max(0, -o)))]
+        axes.append(pairs)
+    for combination in itertools.product(*axes):
+        yield tuple(here for here, _ in combination), tuple(there for _, there in combination)
+
+
+def narrow(coefficient: Tensor, region: Slices) -> Tensor:
+    """The part of a coefficient that belongs to a region of the grid; axes of length 1 stay."""
+    lengths = coefficient.shape[coefficient.ndim - len(region) :]
+    kept = (slice(None) if n == 1 else part for n, part in zip(lengths, region, strict=True))
+    return coefficient[(..., *kept)]
+
+
+def _shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Tensor:
+    """result(i) = coefficient(i + offset), zero where that leaves a non-periodic axis; axes of length 1 stay."""
+    lengths = coefficient.shape[coefficient.ndim - len(space) :]
+    moves = tuple(0 if length == 1 else o for length, o in zip(lengths, offset, strict=True))
+    if not any(moves):
+        return coefficient
+    result = torch.zeros_like(coefficient)
+    for here, there in shifted_slices(space, moves, periodic):
+        result[(..., *_kept(lengths, here))] = coefficient[(..., *_kept(lengths, there))]
+    return result
+
+
+def _kept(lengths: Sequence[int], region: Slices) -> Slices:
+    return tuple(slice(None) if n == 1 else part for n, part in zip(lengths, region, strict=True))
+
+
+def _in_functional_transform() -> bool:
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+class _CompiledStencil:
+    """One operator's coefficients laid out for the compiled kernel."""
+
+    def __init__(self, operator: StencilOperator) -> None:
+        self.operator = operator
+        self.function: Callable[..., None] = getattr(build.library(), f"stencil_{layout.NAMES[operator.dtype]}")
+        dimension = len(operator.space)
+        table = layout.TermTable(operator.coefficients, operator.space, operator.batch)
+        self.row_diagonal = all(
+            coefficient.ndim == dimension and sum(n > 1 for n in coefficient.shape) <= 1
+            for offset, coefficient in zip(operator.offsets, table.held, strict=True)
+            if not any(offset)
+        )
+        self.table = table
+        self.fixed = (
+            layout.integers(*layout.padded(operator.space, 1)),
+            ctypes.c_int(table.count),
+            layout.integers(*(o for offset in operator.offsets for o in layout.padded(offset, 0))),
+            table.addresses,
+            table.strides,
+            layout.flags(*layout.padded(operator.periodic, 0)),
+        )
+
+    def __call__(
+        self,
+        mode: str,
+        x: Tensor,
+        b: Tensor | None,
+        inverse_diagonal: Tensor | None,
+        omega: float,
+        out: Tensor | None,
+    ) -> Tensor:
+        operator = self.operator
+        shape = operator._result_shape(x)
+        if b is not None:
+            shape = broadcast(shape, b.shape)
+        rows = prod(shape[: len(shape) - len(operator.space)])
+        x, x_stride = _rows(x, shape, operator.size)
+        result = torch.empty(shape, dtype=x.dtype) if out is None or not out.is_contiguous() else out
+        b_pointer, b_stride, d_pointer, d_stride = 0, 0, 0, 0
+        if b is not None:
+            b, b_stride = _rows(b, shape, operator.size)
+            b_pointer = b.data_ptr()
+        if mode in ("relax", "scale") and (inverse_diagonal is not None or not self.row_diagonal):
+            if inverse_diagonal is None:
+                inverse_diagonal = operator.diagonal().reciprocal()
+            full = inverse_diagonal.expand(*operator.batch, *operator.space)
+            inverse_diagonal, d_stride = _rows(full, (*shape[: len(shape) - full.ndim], *full.shape), operator.size)
+            d_pointer = inverse_diagonal.data_ptr()
+        self.function(
+            ctypes.c_int(_MODES[mode]),
+            ctypes.c_void_p(x.data_ptr()),
+            ctypes.c_int64(x_stride),
+            ctypes.c_void_p(b_pointer),
+            ctypes.c_int64(b_stride),
+            ctypes.c_void_p(d_pointer),
+            ctypes.c_int64(d_stride),
+            ctypes.c_double(omega),
+            ctypes.c_void_p(result.data_ptr()),
+            ctypes.c_int64(operator.size),
+            ctypes.c_int64(rows),
+            *self.fixed,
+            layout.threads(),
+        )
+        return result if out is None or out is result else out.copy_(result)
+
+
+def _rows(field: Tensor, shape: Sequence[int], size: int) -> tuple[Tensor, int]:
+    """The field as contiguous rows for a result of `shape`, and the stride from row to row (0 if all share one)."""
+    if field.numel() == size:
+        return field.contiguous(), 0
+    return field.expand(shape).contiguous(), size

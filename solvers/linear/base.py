@@ -1,0 +1,370 @@
+"""What every linear solver shares: set-up, the true residual, status row by row, and the gradient of a solve.
+
+A solver is a frozen dataclass of its settings. `prepare(A)` returns a `Prepared`, which holds what depends on A alone
+and solves for any number of right sides.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from sciml.errors import InputError, SolveError
+from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
+from sciml.solution import Solution
+from sciml.sparse import as_operator
+from sciml.status import Status
+
+from .adjoint import attach_gradient
+from .rows import Rows
+
+_RESTARTS = 4
+
+
+@runtime_checkable
+class Preconditioner(Protocol):
+    """Anything whose `prepare(A)` returns an operator that approximates the inverse of A and knows its kind."""
+
+    def prepare(self, operator: LinearOperator, /) -> LinearOperator: ...
+
+
+@dataclass
+class Iteration:
+    """The task handed to a method, and the state that it advances in place.
+
+    Attributes:
+        operator: A, without gradients.
+        rows: operations row by row.
+        b: right side, `(*batch, *space)`.
+        x: the iterate, changed in place.
+        r: b - A x at the start; scratch afterwards.
+        tolerance: absolute tolerance on |b - A x|, of batch shape, float64.
+        max_iterations: what is left of the limit.
+        iterations: int64 of batch shape, counted up by the method for every row that it advances.
+        codes: int64 of batch shape, values of Status; `RUNNING` while undecided.
+        history: residual norms, one tensor of batch shape an iteration.
+    """
+
+    operator: LinearOperator
+    rows: Rows
+    b: Tensor
+    x: Tensor
+    r: Tensor
+    tolerance: Tensor
+    max_iterations: int
+    iterations: Tensor
+    codes: Tensor
+    history: list[Tensor] = field(default_factory=list)
+
+    RUNNING = -1
+
+    def active(self) -> Tensor:
+        """bool of batch shape: rows still to be advanced."""
+        return self.codes == self.RUNNING
+
+    def record(self, norms: Tensor) -> None:
+        """Note the residual norms after an iteration, and mark the rows that converged or went non-finite."""
+        self.history.append(norms)
+        running = self.active()
+        self.codes = torch.where(running & (norms <= self.tolerance), Status.CONVERGED, self.codes)
+        self.codes = torch.where(running & ~torch.isfinite(norms), Status.NON_FINITE, self.codes)
+
+    def fail(self, where: Tensor, status: Status) -> None:
+        """Mark the running rows of a mask as ended with a status."""
+        self.codes = torch.where(where & self.active(), int(status), self.codes)
+
+    def finished(self, step: int) -> bool:
+        """Whether no row is left to advance. On the GPU it asks only at steps where the answer may be yes."""
+        if self.b.device.type != "cpu" and step < self._next_check:
+            return False
+        if not bool(self.active().any()):
+            return True
+        if self.b.device.type != "cpu":
+            self._next_check = step + self._expected_steps()
+        return False
+
+    _next_check: int = 1
+
+    def _expected_steps(self) -> int:
+        """Steps until the slowest row should converge, from the geometric mean of the rates so far."""
+        if len(self.history) < 2:
+            return 1
+        first, last = self.history[0], self.history[-1]
+        rate = (last / first).log() / (len(self.history) - 1)
+        steps = ((self.tolerance / last).log() / rate.clamp(max=-1e-3)).nan_to_num(1.0)
+        return max(1, min(50, int(torch.where(self.active(), steps, 1.0).max().floor())))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSolver(ABC):
+    """Base of the solvers: `prepare` once, `solve` for any number of right sides.
+
+    Args:
+        rtol, atol: stop at |b - A x| <= max(rtol |b|, atol), row by row, both dimensionless multiples of what b is
+            measured in; rtol None is 1e-8 in float64 and 1e-5 in float32.
+        max_iterations: limit on the iterations of a solve; None is 10 a number of unknowns, at least 100, at most 20,000.
+    """
+
+    rtol: float | None = None
+    atol: float = 0.0
+    max_iterations: int | None = None
+
+    stationary: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.rtol is not None and not 0 <= self.rtol < 1:
+            raise InputError(f"rtol must be in [0, 1), got {self.rtol}")
+        if not 0 <= self.atol < float("inf"):
+            raise InputError(f"atol must be a finite number >= 0, got {self.atol}")
+        if self.max_iterations is not None and self.max_iterations < 1:
+            raise InputError(f"max_iterations must be at least 1, got {self.max_iterations}")
+        self.validate()
+
+    def prepare(self, operator: LinearOperator | Tensor | object) -> Prepared:
+        """Do all work that depends on the matrix alone.
+
+        Args:
+            operator: LinearOperator, torch matrix of any layout, or scipy sparse matrix.
+
+        Raises:
+            InputError: if the method does not fit the operator.
+        """
+        return Prepared(self, as_operator(operator))
+
+    def solve(
+        self,
+        operator: LinearOperator | Tensor | object,
+        b: Tensor,
+        x0: Tensor | None = None,
+        *,
+        throw: bool = True,
+    ) -> Solution:
+        """`prepare(operator).solve(b, x0)`; see Prepared.solve."""
+        return self.prepare(operator).solve(b, x0, throw=throw)
+
+    def relative_tolerance(self, dtype: torch.dtype) -> float:
+        """rtol with its default filled in."""
+        if self.rtol is not None:
+            return self.rtol
+        return 1e-8 if dtype == torch.float64 else 1e-5
+
+    def iteration_limit(self, size: int) -> int:
+        """max_iterations with its default filled in."""
+        return self.max_iterations if self.max_iterations is not None else min(20_000, max(100, 10 * size))
+
+    @abstractmethod
+    def validate(self) -> None:
+        """Raise InputError for settings out of range."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Name and preconditioner in a few words."""
+
+    @abstractmethod
+    def setup(self, operator: LinearOperator) -> Any:
+        """What depends on the matrix alone; the operator carries no gradients."""
+
+    @abstractmethod
+    def iterate(self, task: Iteration, state: Any) -> None:
+        """Advance `task.x` until no row is active or the limit is reached."""
+
+
+class Prepared(MatrixFreeOperator):
+    """A solver together with a matrix and all that was computed from it; as an operator, an approximate inverse.
+
+    Applied to a field, a stationary method (Jacobi, SOR, SSOR, Chebyshev, Multigrid) makes one sweep or cycle from zero,
+    any other solves to its own tolerance.
+
+    Attributes:
+        solver: the settings.
+        operator: the matrix as given, which may carry gradients.
+        seconds_setup: time that the set-up took.
+    """
+
+    def __init__(self, solver: LinearSolver, operator: LinearOperator) -> None:
+        start = time.perf_counter()
+        self.solver = solver
+        self.operator = operator
+        with torch.no_grad():
+            self._plain = operator.detach()
+            self._state = solver.setup(self._plain)
+        super().__init__(
+            operator.space,
+            operator.batch,
+            operator.dtype,
+            operator.device,
+            symmetric=operator.symmetric and solver.stationary and self._state.symmetric,
+            kind=self._state.kind if solver.stationary else Kind.NONLINEAR,
+        )
+        self._transposed: Prepared | None = self if operator.symmetric else None
+        self.seconds_setup = time.perf_counter() - start
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.solver.stationary:
+            return self._state.apply(x, out)  # type: ignore[no-any-return]
+        value = self.solve(x, throw=False).value
+        return value if out is None else out.copy_(value)
+
+    def transpose(self) -> Prepared:
+        """The same solver prepared for the transposed matrix."""
+        if self._transposed is None:
+            self._transposed = Prepared(self.solver, self.operator.transpose())
+            self._transposed._transposed = self
+        return self._transposed
+
+    def to(self, dtype: torch.dtype) -> Prepared:
+        return Prepared(self.solver, self.operator.to(dtype))
+
+    def detach(self) -> Prepared:
+        return Prepared(self.solver, self._plain)
+
+    def __getitem__(self, row: int) -> Prepared:
+        return Prepared(self.solver, self.operator[row])
+
+    def solve(self, b: Tensor, x0: Tensor | None = None, *, throw: bool = True) -> Solution:
+        """Solve A x = b, each row with its own stopping.
+
+        Args:
+            b: right side, `(*batch, *space)`; its batch and the operator's broadcast.
+            x0: start, broadcastable to the solution; zero if None.
+            throw: raise SolveError if a row does not converge, instead of returning its status.
+
+        Returns:
+            Solution whose `value` is x, differentiable with respect to b and to the operator's coefficients.
+
+        Raises:
+            InputError: for a right side of wrong shape, type or device, with NaN, or incompatible with a singular matrix.
+            SolveError: see `throw`.
+        """
+        start = time.perf_counter()
+        plain = self._plain
+        self._check(b, "the right side")
+        batch = torch.broadcast_shapes(plain.batch, b.shape[: b.ndim - len(plain.space)])
+        rows = Rows(batch, plain.space)
+        with torch.no_grad():
+            right = b.detach().expand(*batch, *plain.space).contiguous()
+            scale = rows.norm(right)
+            if not bool(torch.isfinite(scale).all()):
+                raise InputError(f"the right side holds {int((~torch.isfinite(right)).sum())} NaN or infinite values")
+            right = self._compatible(right, rows, scale)
+            if x0 is None:
+                x = torch.zeros_like(right)
+                residual = right.clone()
+                norms = scale
+            else:
+                self._check(x0, "the start x0")
+                x = x0.detach().expand_as(right).clone(memory_format=torch.contiguous_format)
+                residual = plain.residual(right, x)
+                norms = rows.norm(residual)
+            tolerance = (self.solver.relative_tolerance(plain.dtype) * scale).clamp_min(self.solver.atol)
+            task = Iteration(
+                plain,
+                rows,
+                right,
+                x,
+                residual,
+                tolerance,
+                self.solver.iteration_limit(plain.size),
+                torch.zeros(batch, dtype=torch.int64, device=right.device),
+                torch.full(batch, Iteration.RUNNING, dtype=torch.int64, device=right.device),
+            )
+            task.record(norms)
+            norms = self._run(task, norms)
+        solution = Solution(
+            value=task.x,
+            codes=task.codes,
+            statistics={
+                "iterations": task.iterations,
+                "residual_norm": norms,
+                "relative_residual": norms / torch.where(scale > 0, scale, 1.0),
+                "seconds_setup": self.seconds_setup,
+            },
+            history={"residual_norm": torch.stack(task.history)},
+            method=self.solver.describe(),
+        )
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            solution = attach_gradient(self, b, solution, throw)
+        solution.statistics["seconds_solve"] = time.perf_counter() - start
+        if throw and bool((task.codes != Status.CONVERGED).any()):
+            raise SolveError(failure_message(solution), solution)
+        return solution
+
+    def _run(self, task: Iteration, norms: Tensor) -> Tensor:
+        """Iterate, then trust only b - A x computed afresh; rows that fall short are continued from where they are."""
+        plain, rows = task.operator, task.rows
+        limit = task.max_iterations
+        for _ in range(_RESTARTS):
+            if task.max_iterations <= 0 or not bool(task.active().any()):
+                break
+            self.solver.iterate(task, self._state)
+            if plain.null_space is not None:
+                _project_out(task.x, plain.null_space, rows)
+            task.r = plain.residual(task.b, task.x, out=task.r)
+            previous, norms = norms, rows.norm(task.r)
+            short = (task.codes == Status.CONVERGED) & ~(norms <= task.tolerance)
+            task.fail(~short, Status.MAX_ITERATIONS)
+            retry = torch.where(norms <= 0.5 * previous, Iteration.RUNNING, int(Status.STAGNATED))
+            task.codes = torch.where(short, retry, task.codes)
+            task.max_iterations = limit - int(task.iterations.max())
+        task.fail(torch.ones_like(norms, dtype=torch.bool), Status.STAGNATED)
+        return norms
+
+    def _check(self, field: Tensor, name: str) -> None:
+        plain = self._plain
+        if not isinstance(field, Tensor):
+            raise InputError(f"{name} must be a tensor, got {type(field).__name__}")
+        if tuple(field.shape[max(0, field.ndim - len(plain.space)) :]) != plain.space:
+            raise InputError(f"{name} has shape {tuple(field.shape)}, expected (*batch, *{plain.space})")
+        if field.dtype != plain.dtype or field.device != plain.device:
+            raise InputError(
+                f"{name} is {field.dtype} on {field.device}, the operator {plain.dtype} on {plain.device}: convert one"
+            )
+
+    def _compatible(self, b: Tensor, rows: Rows, scale: Tensor) -> Tensor:
+        """b without its part in the null space of a singular symmetric operator, which must be rounding only."""
+        null_space = self._plain.null_space
+        if null_space is None:
+            return b
+        projected = b.clone()
+        part = _project_out(projected, null_space, rows)
+        share = part / torch.where(scale > 0, scale, 1.0)
+        if bool((share > torch.finfo(b.dtype).eps ** 0.5).any()):
+            raise InputError(
+                "the operator is singular and the right side is not orthogonal to its null space (relative part "
+                f"{float(share.max()):.2e}): there is no solution. For a pure Neumann or periodic problem the source "
+                "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
+            )
+        return projected
+
+
+def _project_out(x: Tensor, null_space: Tensor, rows: Rows) -> Tensor:
+    """Subtract from x, in place, its part in an orthonormal null space; returns that part's norm, row by row."""
+    flat = x.reshape(*rows.batch, rows.size)
+    square = torch.zeros(rows.batch, dtype=torch.float64, device=x.device)
+    for vector in null_space.to(x.dtype):
+        basis = vector.reshape(-1)
+        component = flat @ basis
+        flat.sub_(component.unsqueeze(-1) * basis)
+        square += component.double() ** 2
+    return square.sqrt_()
+
+
+def failure_message(solution: Solution) -> str:
+    """One sentence on which rows failed, how far they got, and what to do."""
+    codes = solution.codes.reshape(-1)
+    residuals = torch.as_tensor(solution.statistics["relative_residual"]).reshape(-1)
+    iterations = torch.as_tensor(solution.statistics["iterations"]).reshape(-1)
+    bad = torch.nonzero(codes != Status.CONVERGED).reshape(-1)
+    worst = int(bad[0])
+    status = Status(int(codes[worst]))
+    where = "" if len(codes) == 1 else f"row {worst} ({len(bad)} of {len(codes)} rows failed) "
+    return (
+        f"{solution.method}: {where}ended with {status.name} after {int(iterations[worst])} iterations at a relative "
+        f"residual of {float(residuals[worst]):.2e}. {status.advice}"
+    )

@@ -1,0 +1,246 @@
+"""Grid transfers of geometric multigrid.
+
+A coarse grid keeps every second point of an axis: coarse point c is fine point step c + start, and it contributes to
+the fine points step c + start + k, k in {-1, 0, 1} along every coarsened axis. The prolongation is therefore given by
+weights W_k(c), one a neighbour k and coarse point c. Two forms: a product of one set of weights an axis, or one field a
+neighbour. The restriction has weights of its own, those of the prolongation if the operator is symmetric in point form.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sciml.kernels import build, layout
+
+Neighbour = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """Which points a coarse grid keeps.
+
+    Attributes:
+        fine, coarse: shapes.
+        step: 2 along a coarsened axis, 1 along one that stays.
+        start: fine index of the first coarse point, an axis each.
+        periodic: whether the axis wraps.
+    """
+
+    fine: tuple[int, ...]
+    coarse: tuple[int, ...]
+    step: tuple[int, ...]
+    start: tuple[int, ...]
+    periodic: tuple[bool, ...]
+
+    @staticmethod
+    def of(space: Sequence[int], axes: Sequence[bool], periodic: Sequence[bool]) -> Coarsening:
+        """Keep every second point of the chosen axes: the odd ones, on a periodic axis of odd length the even ones."""
+        coarse, step, start = [], [], []
+        for n, chosen, wraps in zip(space, axes, periodic, strict=True):
+            odd_ring = wraps and n % 2 == 1
+            coarse.append(n if not chosen else (n + 1) // 2 if odd_ring else n // 2)
+            step.append(2 if chosen else 1)
+            start.append(1 if chosen and not odd_ring else 0)
+        return Coarsening(tuple(space), tuple(coarse), tuple(step), tuple(start), tuple(periodic))
+
+    @cached_property
+    def wraps(self) -> tuple[bool, ...]:
+        """Whether interpolation wraps around an axis; on a ring of odd length no point lies across the seam."""
+        return tuple(
+            p and not (n % 2 == 1 and s == 2) for p, n, s in zip(self.periodic, self.fine, self.step, strict=True)
+        )
+
+    def neighbours(self) -> list[Neighbour]:
+        """All k, the fewest non-zero entries first."""
+        ranges = [(-1, 0, 1) if step == 2 else (0,) for step in self.step]
+        return sorted(itertools.product(*ranges), key=lambda k: sum(map(abs, k)))
+
+    def axis_slices(self, axis: int, k: int) -> list[tuple[slice, slice]]:
+        """Pairs (coarse, fine) of slices along an axis with fine = step coarse + start + k."""
+        n, m, step = self.fine[axis], self.coarse[axis], self.step[axis]
+        shift = self.start[axis] + k
+        first = max(0, -(shift // step))
+        last = min(m, (n - 1 - shift) // step + 1)
+        pairs = [(slice(first, last), slice(step * first + shift, step * (last - 1) + shift + 1, step))]
+        if self.wraps[axis]:
+            for c in (*range(first), *range(last, m)):
+                f = (step * c + shift) % n
+                pairs.append((slice(c, c + 1), slice(f, f + 1)))
+        return pairs
+
+    def slices(self, k: Neighbour) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+        """Pairs (coarse, fine) of slices over all axes."""
+        axes = [self.axis_slices(axis, shift) for axis, shift in enumerate(k)]
+        return [(tuple(c for c, _ in pairs), tuple(f for _, f in pairs)) for pairs in itertools.product(*axes)]
+
+
+class Transfer(ABC):
+    """Restriction and prolongation between two grids."""
+
+    coarsening: Coarsening
+
+    @abstractmethod
+    def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
+        """`(*batch, *fine)` to `out`, `(*batch, *coarse)`."""
+
+    @abstractmethod
+    def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Add the interpolated coarse field to `fine` in place."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> Transfer:
+        """The transfer with weights in another dtype."""
+
+
+class ProductTransfer(Transfer):
+    """Weights that are products over the axes, each of shape `(3, coarse length)` with row k + 1."""
+
+    def __init__(self, coarsening: Coarsening, prolongation: Sequence[Tensor], restriction: Sequence[Tensor]) -> None:
+        self.coarsening = coarsening
+        self.prolongation = [weight.contiguous() for weight in prolongation]
+        self.restriction = [weight.contiguous() for weight in restriction]
+        self._arguments = layout_of(coarsening)
+        # An axis that a lower dimension lacks has one point, reached by k = 0 alone.
+        self._missing = [torch.tensor([0.0, 1.0, 0.0]).to(weight) for weight in prolongation[:1] * (3 - len(prolongation))]
+        self._up = layout.addresses(self._missing + self.prolongation)
+        self._down = layout.addresses(self._missing + self.restriction)
+
+    def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
+        if _call("restrict_product", fine, out, self.coarsening.fine, *self._arguments, self._down):
+            return out
+        result = fine
+        for axis in range(len(self.coarsening.fine)):
+            if self.coarsening.step[axis] == 2:
+                result = self._restrict_axis(result, axis)
+        return out.copy_(result)
+
+    def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        if _call("prolong_product", coarse, fine, self.coarsening.coarse, *self._arguments, self._up):
+            return fine
+        result = coarse
+        for axis in range(len(self.coarsening.fine)):
+            if self.coarsening.step[axis] == 2:
+                result = self._prolong_axis(result, axis)
+        return fine.add_(result)
+
+    def to(self, dtype: torch.dtype) -> ProductTransfer:
+        up, down = ([weight.to(dtype) for weight in weights] for weights in (self.prolongation, self.restriction))
+        return ProductTransfer(self.coarsening, up, down)
+
+    def _restrict_axis(self, fine: Tensor, axis: int) -> Tensor:
+        dim = axis - len(self.coarsening.fine)
+        shape = list(fine.shape)
+        shape[dim] = self.coarsening.coarse[axis]
+        result = fine.new_zeros(shape)
+        for k, coarse, part in self._axis_terms(axis):
+            weight = _along(self.restriction[axis][k + 1, coarse], dim)
+            result.narrow(dim, coarse.start, coarse.stop - coarse.start).addcmul_(weight, _take(fine, dim, part))
+        return result
+
+    def _prolong_axis(self, coarse: Tensor, axis: int) -> Tensor:
+        dim = axis - len(self.coarsening.fine)
+        shape = list(coarse.shape)
+        shape[dim] = self.coarsening.fine[axis]
+        result = coarse.new_zeros(shape)
+        for k, chosen, part in self._axis_terms(axis):
+            weight = _along(self.prolongation[axis][k + 1, chosen], dim)
+            _take(result, dim, part).addcmul_(weight, _take(coarse, dim, chosen))
+        return result
+
+    def _axis_terms(self, axis: int) -> list[tuple[int, slice, slice]]:
+        return [(k, c, f) for k in (-1, 0, 1) for c, f in self.coarsening.axis_slices(axis, k) if c.stop > c.start]
+
+
+class FieldTransfer(Transfer):
+    """One weight field `(*batch, *coarse)` a neighbour k."""
+
+    def __init__(
+        self, coarsening: Coarsening, prolongation: dict[Neighbour, Tensor], restriction: dict[Neighbour, Tensor]
+    ) -> None:
+        self.coarsening = coarsening
+        self.prolongation = prolongation
+        self.restriction = restriction
+        self._arguments = layout_of(coarsening)
+        batch = next(iter(prolongation.values())).shape[: -len(coarsening.fine)]
+        self._batch_stride = ctypes.c_int64(prod(coarsening.coarse) if prod(batch) > 1 else 0)
+        self._up_fields = field_table(prolongation, coarsening.coarse, prod(batch))
+        same = restriction is prolongation
+        self._down_fields = self._up_fields if same else field_table(restriction, coarsening.coarse, prod(batch))
+        self._up, self._down = layout.addresses(self._up_fields), layout.addresses(self._down_fields)
+
+    def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
+        arguments = (*self._arguments, self._down, self._batch_stride)
+        if _call("restrict_fields", fine, out, self.coarsening.fine, *arguments):
+            return out
+        out.zero_()
+        for k, weight in self.restriction.items():
+            for coarse, part in self.coarsening.slices(k):
+                out[(..., *coarse)].addcmul_(weight[(..., *coarse)], fine[(..., *part)])
+        return out
+
+    def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        arguments = (*self._arguments, self._up, self._batch_stride)
+        if _call("prolong_fields", coarse, fine, self.coarsening.coarse, *arguments):
+            return fine
+        for k, weight in self.prolongation.items():
+            for chosen, part in self.coarsening.slices(k):
+                fine[(..., *part)].addcmul_(weight[(..., *chosen)], coarse[(..., *chosen)])
+        return fine
+
+    def to(self, dtype: torch.dtype) -> FieldTransfer:
+        up = {k: weight.to(dtype) for k, weight in self.prolongation.items()}
+        same = self.restriction is self.prolongation
+        return FieldTransfer(self.coarsening, up, up if same else {k: w.to(dtype) for k, w in self.restriction.items()})
+
+
+def layout_of(coarsening: Coarsening) -> tuple[object, object]:
+    """Shapes, steps and starts, and which axes wrap, for the compiled kernels."""
+    pairs = ((coarsening.fine, 1), (coarsening.coarse, 1), (coarsening.step, 1), (coarsening.start, 0))
+    shape = [number for values, fill in pairs for number in layout.padded(values, fill)]
+    return layout.integers(*shape), layout.flags(*layout.padded(coarsening.wraps, 0))
+
+
+def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: int) -> list[Tensor | None]:
+    """Weight fields by kernel index of their neighbour (27 entries), each whole over `rows` rows."""
+    table: list[Tensor | None] = [None] * 27
+    for k, weight in weights.items():
+        i, j, l = layout.padded(k, 0)
+        table[(i + 1) * 9 + (j + 1) * 3 + l + 1] = weight.reshape(-1, *space).expand(rows, *space).contiguous()
+    return table
+
+
+def _call(name: str, source: Tensor, target: Tensor, space: Sequence[int], *arguments: object) -> bool:
+    """Run a compiled transfer if the fields allow it."""
+    if source.device.type != "cpu" or source.dtype not in layout.NAMES or not source.is_contiguous():
+        return False
+    library = build.library() if target.is_contiguous() else None
+    if library is None:
+        return False
+    rows = source.numel() // prod(space)
+    getattr(library, f"{name}_{layout.NAMES[source.dtype]}")(
+        layout.pointer(source),
+        ctypes.c_int64(source.numel() // rows),
+        layout.pointer(target),
+        ctypes.c_int64(target.numel() // rows),
+        ctypes.c_int64(rows),
+        *arguments,
+        layout.threads(),
+    )
+    return True
+
+
+def _along(weight: Tensor, dim: int) -> Tensor:
+    return weight.reshape(-1, *([1] * (-dim - 1)))
+
+
+def _take(field: Tensor, dim: int, part: slice) -> Tensor:
+    return field[(..., part, *([slice(None)] * (-dim - 1)))]

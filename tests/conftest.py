@@ -1,0 +1,82 @@
+"""Settings that hold for every test, and the source tree as an object."""
+
+from __future__ import annotations
+
+import os
+
+# Read once, when OpenMP starts: before torch is loaded. Workers that spin slow down everything else on the machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# Sums differ between 1 and 2 threads; more than 2 would make a test's result depend on the machine.
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def unchanged_defaults() -> Iterator[None]:
+    """A test that changes torch's global settings must restore them, or it changes the tests after it."""
+    before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    yield
+    after = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    assert after == before, "the test left torch's default dtype, grad mode or thread count changed"
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """The folders of the repository that make up the package."""
+
+    root: Path
+    project: dict[str, Any]  # pyproject.toml
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Import name of each source folder -> the folder."""
+        mapping = self.project["tool"]["setuptools"]["package-dir"]
+        return {name: self.root / folder for name, folder in mapping.items()}
+
+    def files(self) -> dict[str, Path]:
+        """Path inside the installed package, e.g. `sciml/solvers/__init__.py`, -> file, for code and data alike."""
+        return {
+            f"{name.replace('.', '/')}/{path.relative_to(folder).as_posix()}": path
+            for name, folder in self.folders.items()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and "__pycache__" not in path.parts
+        }
+
+    def modules(self) -> dict[str, Path]:
+        """Import name -> file; a package goes by its own name, without `.__init__`."""
+        names = {}
+        for installed, path in self.files().items():
+            if path.suffix == ".py":
+                names[installed.removesuffix(".py").replace("/", ".").removesuffix(".__init__")] = path
+        return names
+
+
+@pytest.fixture(scope="session")
+def source_tree() -> SourceTree:
+    root = Path(__file__).resolve().parents[1]
+    return SourceTree(root, tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8")))
