@@ -201,8 +201,9 @@ def _summarize(problem: Problem, solution: Solution, files: list[Path], seconds:
         "converged": bool(solution.converged.all()),
         "rows": rows,
         "seconds": {
-            **{name: item for name, item in solution.statistics.items() if name.startswith("seconds")},
-            "seconds_in_all": seconds,
+            name.removeprefix("seconds_"): item
+            for name, item in {**solution.statistics, "seconds_in_all": seconds}.items()
+            if name.startswith("seconds_")
         },
         "versions": solution.versions,
         "files": [path.name for path in files],
@@ -233,9 +234,7 @@ def _print_summary(summary: dict[str, Any], files: list[Path]) -> None:
         outcome = f"{len(rows) - len(failed)} of {len(rows)} rows converged"
     numbers = {key: [row[key] for row in rows if row[key] is not None] for key in rows[0] if key != "status"}
     worst = {key: max(column) for key, column in numbers.items() if column}
-    seconds = ", ".join(
-        f"{name.removeprefix('seconds_').replace('_', ' ')} {value:.3g}" for name, value in summary["seconds"].items()
-    )
+    seconds = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in summary["seconds"].items())
     lines = {
         "equation": summary["equation"],
         "grid": f"{size} unknowns on {box}{solid}",

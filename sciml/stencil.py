@@ -171,7 +171,7 @@ class StencilOperator(LinearOperator):
             return self
         coefficients = []
         for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
-            coefficients.append(_shifted(coefficient, self.space, tuple(-o for o in offset), self.periodic))
+            coefficients.append(shifted(coefficient, self.space, tuple(-o for o in offset), self.periodic))
         offsets = [tuple(-o for o in offset) for offset in self.offsets]
         return StencilOperator(self.space, offsets, coefficients, self.periodic)
 
@@ -255,7 +255,7 @@ def narrow(coefficient: Tensor, region: Slices) -> Tensor:
     return coefficient[(..., *kept)]
 
 
-def _shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Tensor:
+def shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Tensor:
     """result(i) = coefficient(i + offset), zero where that leaves a non-periodic axis; axes of length 1 stay."""
     lengths = coefficient.shape[coefficient.ndim - len(space) :]
     moves = tuple(0 if length == 1 else o for length, o in zip(lengths, offset, strict=True))

@@ -526,6 +526,7 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
                         q[x] = k3[x] + offsets[3 * t + x];
                         low[x] = a.step[x] == 1 ? q[x] : q[x] > 0 ? q[x] / 2 : -((1 - q[x]) / 2);
                         high[x] = a.step[x] == 1 ? q[x] : q[x] < 0 ? -(-q[x] / 2) : (1 + q[x]) / 2;
+                        low[x] = std::max(low[x], Index(-1)), high[x] = std::min(high[x], Index(1));
                     }
                     for (Index mi = low[0]; mi <= high[0]; ++mi) {
                         const Index ti = neighbour(ci + mi, a.coarse[0], ring[0]);

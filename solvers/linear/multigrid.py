@@ -14,7 +14,7 @@ from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
 from sciml.stencil import StencilOperator
 
-from .coarsening import General, Separable, problem_of
+from .coarsening import General, Separable, coarsenable
 from .rows import Rows
 from .stationary import StationaryMethod
 from .transfer import Coarsening, Transfer
@@ -39,8 +39,8 @@ class Multigrid(StationaryMethod):
             and W for all others.
         precision: dtype of the cycle, torch.float32 by default also inside float64 methods; None for the operator's.
         smoothing_interval: lower end of the part of the spectrum of D^-1 A that is smoothed, as a fraction of its upper
-            end, dimensionless; None chooses by dimension.
-        coarsest: largest number of unknowns that is solved directly.
+            end, dimensionless.
+        coarsest: largest number of unknowns that is solved directly, by a dense inverse; less for a batch.
         rtol, atol, max_iterations: see LinearSolver; used where multigrid is the solver itself.
 
     Raises:
@@ -50,8 +50,8 @@ class Multigrid(StationaryMethod):
     sweeps: int = 2
     cycle: int | None = None
     precision: torch.dtype | None = torch.float32
-    smoothing_interval: float | None = None
-    coarsest: int = 150
+    smoothing_interval: float = 0.25
+    coarsest: int = 600
 
     def validate(self) -> None:
         if self.sweeps < 1 or self.cycle not in (None, 1, 2) or self.coarsest < 1:
@@ -59,7 +59,7 @@ class Multigrid(StationaryMethod):
                 f"Multigrid needs sweeps >= 1, cycle 1 (V) or 2 (W), coarsest >= 1; got sweeps={self.sweeps}, "
                 f"cycle={self.cycle}, coarsest={self.coarsest}"
             )
-        if self.smoothing_interval is not None and not 0 < self.smoothing_interval < 1:
+        if not 0 < self.smoothing_interval < 1:
             raise InputError(f"smoothing_interval must be between 0 and 1, got {self.smoothing_interval}")
 
     def describe(self) -> str:
@@ -67,8 +67,7 @@ class Multigrid(StationaryMethod):
         return f"geometric multigrid{letter}({self.sweeps},{self.sweeps})"
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
-        problem = problem_of(operator)  # type: ignore[arg-type]
-        return build_cycle(self, operator, problem)  # type: ignore[arg-type]
+        return build_cycle(self, operator, coarsenable(operator))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -178,44 +177,34 @@ class MultigridCycle(MatrixFreeOperator):
 
 
 def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separable | General) -> MultigridCycle:
-    """The hierarchy of an operator."""
+    """The hierarchy of an operator; its finest level is the operator itself, wide stencils included."""
     precision = settings.precision or operator.dtype
+    periodic, symmetric = operator.periodic, operator.symmetric
+    coarsest = settings.coarsest / max(1, prod(operator.batch)) ** (1 / 3)
+    space, current, fine = operator.space, problem, operator.to(precision)
     levels = []
-    space, periodic, symmetric = operator.space, operator.periodic, operator.symmetric
-    current, fine = problem, operator
-    while prod(space) > settings.coarsest:
-        axes = _axes_to_coarsen(space, current.strengths())
+    while prod(space) > coarsest:
+        axes = _axes_to_coarsen(space, current.strengths().tolist())
         if not any(axes):
             break
         coarsening = Coarsening.of(space, axes, periodic)
         coarser, transfer = current.coarsen(coarsening)
-        levels.append(_level(settings, fine, current, transfer, precision))
+        bound = current.spectral_bound()
+        omegas = chebyshev_weights(settings.smoothing_interval * bound, bound, settings.sweeps)
+        inverse = None if isinstance(current, Separable) else fine.diagonal().reciprocal()
+        levels.append(Level(fine, inverse, omegas, transfer.to(precision)))
         current, space = coarser, coarsening.coarse
-        fine = current.operator(space, periodic, symmetric)
+        fine = current.operator(periodic, symmetric, precision)
+    coarse_operator = current.operator(periodic, symmetric, operator.dtype)
+    inverse = _dense_inverse(coarse_operator, singular=operator.null_space is not None).to(precision)
     cycle = settings.cycle or (1 if isinstance(problem, Separable) else 2)
-    return MultigridCycle(operator, levels, _dense_inverse(fine).to(precision), space, cycle, precision)
+    return MultigridCycle(operator, levels, inverse, space, cycle, precision)
 
 
-def _axes_to_coarsen(space: Sequence[int], strengths: Sequence[Tensor]) -> list[bool]:
+def _axes_to_coarsen(space: Sequence[int], strengths: Sequence[float]) -> list[bool]:
     """Axes with more than three points whose coupling is within a factor of three of the strongest."""
-    values = [float(s) if n > 3 else 0.0 for s, n in zip(strengths, space, strict=True)]
-    strongest = max(values)
-    return [value > 0 and 3 * value >= strongest for value in values]
-
-
-def _level(
-    settings: Multigrid, operator: StencilOperator, problem: Separable | General, transfer: Transfer, dtype: torch.dtype
-) -> Level:
-    diagonal = operator.diagonal()
-    if isinstance(problem, Separable):
-        bound = 2.0
-    else:
-        total = sum((c.abs() for c in problem.stencil.values()), torch.zeros_like(diagonal))
-        bound = float((total / diagonal.abs().clamp_min(torch.finfo(diagonal.dtype).tiny)).max())
-    fraction = settings.smoothing_interval or 0.25
-    inverse = None if isinstance(problem, Separable) else diagonal.reciprocal().to(dtype)
-    omegas = chebyshev_weights(fraction * bound, bound, settings.sweeps)
-    return Level(operator.to(dtype), inverse, omegas, transfer.to(dtype))
+    values = [strength if n > 3 else 0.0 for strength, n in zip(strengths, space, strict=True)]
+    return [value > 0 and 3 * value >= max(values) for value in values]
 
 
 def chebyshev_weights(low: float, high: float, sweeps: int) -> tuple[float, ...]:
@@ -225,11 +214,15 @@ def chebyshev_weights(low: float, high: float, sweeps: int) -> tuple[float, ...]
     return tuple(1 / root for root in roots)
 
 
-def _dense_inverse(operator: StencilOperator) -> Tensor:
+def _dense_inverse(operator: StencilOperator, singular: bool) -> Tensor:
     """The inverse `(*batch, size, size)` of the coarsest operator, the pseudo-inverse if it is singular."""
     size = operator.size
     unit = torch.eye(size, dtype=operator.dtype, device=operator.device)
     columns = unit.reshape(size, *[1] * len(operator.batch), *operator.space)
     columns = columns.expand(size, *operator.batch, *operator.space).contiguous()
     matrix = operator.apply(columns).reshape(size, *operator.batch, size).movedim(0, -1)
+    if not singular:
+        inverse, failed = torch.linalg.inv_ex(matrix)
+        if not bool(failed.any()) and bool(torch.isfinite(inverse).all()):
+            return inverse
     return torch.linalg.pinv(matrix, rtol=1e-10, hermitian=operator.symmetric)

@@ -52,6 +52,11 @@ class Coarsening:
             start.append(1 if chosen and not odd_ring else 0)
         return Coarsening(tuple(space), tuple(coarse), tuple(step), tuple(start), tuple(periodic))
 
+    def along(self, axis: int) -> Coarsening:
+        """The coarsening of one axis."""
+        parts = (self.fine, self.coarse, self.step, self.start, self.periodic)
+        return Coarsening(*(part[axis : axis + 1] for part in parts))
+
     @cached_property
     def wraps(self) -> tuple[bool, ...]:
         """Whether interpolation wraps around an axis; on a ring of odd length no point lies across the seam."""
@@ -60,9 +65,9 @@ class Coarsening:
         )
 
     def neighbours(self) -> list[Neighbour]:
-        """All k, the fewest non-zero entries first."""
+        """All k, the fewest non-zero entries first, those that differ in signs together."""
         ranges = [(-1, 0, 1) if step == 2 else (0,) for step in self.step]
-        return sorted(itertools.product(*ranges), key=lambda k: sum(map(abs, k)))
+        return sorted(itertools.product(*ranges), key=lambda k: (sum(map(abs, k)), tuple(map(abs, k))))
 
     def axis_slices(self, axis: int, k: int) -> list[tuple[slice, slice]]:
         """Pairs (coarse, fine) of slices along an axis with fine = step coarse + start + k."""

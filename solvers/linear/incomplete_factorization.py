@@ -1,0 +1,115 @@
+"""Incomplete factorization without fill, level after level of rows that do not depend on each other."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy
+
+from sciml.errors import InputError
+
+from .inverse import Entries
+
+Array = numpy.ndarray[Any, numpy.dtype[Any]]
+
+_CHUNK = 1 << 22
+
+
+class IncompleteFactorization:
+    """A = L U + (what falls outside the pattern of A), with a unit diagonal of L: the pattern's part of the work.
+
+    Rows whose lower neighbours are all done form a level. Inside a level the p-th lower entry of every row is eliminated
+    at once: these entries lie in different rows, so that no place is updated twice. The number of levels is the length
+    of the longest chain of dependencies: nx + ny - 1 for a five-point stencil, n for a tridiagonal matrix.
+
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), algorithm 10.4 and section 11.6.3 (levels).
+
+    Args:
+        entries: the matrix.
+
+    Raises:
+        InputError: if a diagonal entry is not in the pattern.
+    """
+
+    def __init__(self, entries: Entries) -> None:
+        rows, columns = entries.rows.cpu().numpy(), entries.columns.cpu().numpy()
+        size = entries.size
+        self.rows, self.columns = rows, columns
+        self.pivots = numpy.flatnonzero(rows == columns)
+        if len(self.pivots) != size:
+            missing = numpy.setdiff1d(numpy.arange(size), rows[self.pivots])
+            raise InputError(
+                f"row {missing[0]} has no diagonal entry ({len(missing)} such rows): incomplete factorizations need "
+                "one in every row; reorder the unknowns, or use Direct"
+            )
+        self.lower = numpy.flatnonzero(columns < rows)
+        starts = numpy.searchsorted(rows, numpy.arange(size + 1))
+        levels = dependency_levels(rows[self.lower], columns[self.lower], size)
+        turn = self.lower - starts[rows[self.lower]]
+        group = levels[rows[self.lower]] * (turn.max(initial=0) + 1) + turn
+        order = numpy.argsort(group, kind="stable")
+        self.eliminated = self.lower[order]
+        first = numpy.flatnonzero(numpy.diff(group[order], prepend=-1))
+        self.bounds = numpy.append(first, len(order)).tolist()
+        self._find_updates(starts)
+
+    def _find_updates(self, starts: Array) -> None:
+        """Triples (i, k), (k, j), (i, j) of places in the pattern with k < i and k < j, in the order of elimination."""
+        size = len(self.pivots)
+        places = self.rows * size + self.columns
+        factors, sources, targets = [], [], []
+        for begin in range(0, len(self.eliminated), max(1, _CHUNK // max(1, len(places) // size))):
+            factor = self.eliminated[begin : begin + max(1, _CHUNK // max(1, len(places) // size))]
+            pivot_row = self.columns[factor]
+            source, owner = ranges(self.pivots[pivot_row] + 1, starts[pivot_row + 1])
+            place = self.rows[factor][owner] * size + self.columns[source]
+            target = numpy.searchsorted(places, place)
+            present = places[numpy.minimum(target, len(places) - 1)] == place
+            factors.append(begin + owner[present])
+            sources.append(source[present])
+            targets.append(target[present])
+        empty = numpy.zeros(0, dtype=numpy.int64)
+        self.factors = numpy.concatenate(factors or [empty])
+        self.sources = numpy.concatenate(sources or [empty])
+        self.targets = numpy.concatenate(targets or [empty])
+        self.update_bounds = numpy.searchsorted(self.factors, self.bounds).tolist()
+
+    def factorize(self, values: Array) -> Array:
+        """The entries of L (below the diagonal) and U for a matrix of this pattern; not finite where a pivot is zero."""
+        values = values.copy()
+        pivots = self.pivots[self.columns[self.eliminated]]
+        factors = self.eliminated[self.factors]
+        with numpy.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for (start, stop), (first, last) in zip(pairwise(self.bounds), pairwise(self.update_bounds), strict=True):
+                values[self.eliminated[start:stop]] /= values[pivots[start:stop]]
+                if last > first:
+                    update = values[factors[first:last]] * values[self.sources[first:last]]
+                    values[self.targets[first:last]] -= update
+        return values
+
+
+def dependency_levels(rows: Array, columns: Array, size: int) -> Array:
+    """Level of every row: 0 without lower entries (rows, columns), else one above the highest level it depends on."""
+    by_column = numpy.argsort(columns, kind="stable")
+    dependents = rows[by_column]
+    starts = numpy.searchsorted(columns[by_column], numpy.arange(size + 1))
+    waiting = numpy.bincount(rows, minlength=size)
+    levels = numpy.zeros(size, dtype=numpy.int64)
+    ready, level = numpy.flatnonzero(waiting == 0), 0
+    while len(ready):
+        levels[ready] = level
+        places, _ = ranges(starts[ready], starts[ready + 1])
+        touched = dependents[places]
+        numpy.subtract.at(waiting, touched, 1)
+        ready = numpy.unique(touched[waiting[touched] == 0])
+        level += 1
+    return levels
+
+
+def ranges(starts: Array, stops: Array) -> tuple[Array, Array]:
+    """The integers of all ranges one after the other, and the number of the range that each comes from."""
+    counts = stops - starts
+    owner = numpy.repeat(numpy.arange(len(counts)), counts)
+    before = numpy.cumsum(counts) - counts
+    return numpy.arange(len(owner)) - before[owner] + starts[owner], owner

@@ -1,0 +1,168 @@
+"""Approximate inverses that a set-up computes, and the matrix of a whole batch of operators that some are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from sciml.errors import InputError
+from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
+from sciml.sparse import csr_entries
+
+
+class ApproximateInverse(MatrixFreeOperator):
+    """Base of the operators that a preconditioner's set-up returns.
+
+    They hold factors or coefficients without gradients, made for one dtype and one batch; for another, prepare again.
+
+    Args:
+        operator: what it approximately inverts.
+        kind: what may be assumed of it.
+    """
+
+    def __init__(self, operator: LinearOperator, kind: Kind) -> None:
+        symmetric = kind is Kind.SYMMETRIC_POSITIVE
+        super().__init__(
+            operator.space, operator.batch, operator.dtype, operator.device, symmetric=symmetric, kind=kind
+        )
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        raise InputError("prepare the preconditioner on operator.to(dtype) instead")
+
+    def detach(self) -> LinearOperator:
+        return self
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        raise InputError("prepare the preconditioner on operator[row] instead")
+
+
+class MatrixInverse(ApproximateInverse):
+    """An inverse computed from the block-diagonal matrix of all rows of the operator's batch.
+
+    Args:
+        operator: what it, or its transpose, approximately inverts.
+        kind: what may be assumed of it.
+        solve, solve_transposed: map `(rows * size, columns)` to the same shape.
+    """
+
+    def __init__(
+        self,
+        operator: LinearOperator,
+        kind: Kind,
+        solve: Callable[[Tensor], Tensor],
+        solve_transposed: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__(operator, kind)
+        self._operator = operator
+        self._solve = solve
+        self._solve_transposed = solve_transposed
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
+        field = x.expand(*batch, *self.space)
+        # Rows of the operator's own batch lie in one long column; the other batch axes of x are columns of their own.
+        own = (1,) * (len(batch) - len(self.batch)) + self.batch
+        order = sorted(range(field.ndim), key=lambda axis: axis < len(own) and own[axis] > 1 or axis >= len(own))
+        moved = field.permute(order)
+        columns = moved.reshape(-1, prod(self.batch) * self.size).mT.contiguous()
+        solved = self._solve(columns).mT.reshape(moved.shape)
+        inverse_order = sorted(range(field.ndim), key=order.__getitem__)
+        result = solved.permute(inverse_order)
+        return result.contiguous() if out is None else out.copy_(result)
+
+    def transpose(self) -> LinearOperator:
+        if self.symmetric:
+            return self
+        return MatrixInverse(self._operator, self.kind, self._solve_transposed, self._solve)
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A square sparse matrix by its entries, sorted by row and then by column, no place twice.
+
+    Attributes:
+        rows, columns: int64 `(entries,)`.
+        values: `(entries,)`.
+        size: number of rows of the matrix.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+    size: int
+
+    @staticmethod
+    def of(operator: LinearOperator) -> Entries:
+        """The block-diagonal matrix of all rows of an operator's batch."""
+        parts = [csr_entries(single.to_sparse()) for single in unbatched(operator)]
+        size = operator.size * len(parts)
+        rows = torch.cat([part[0] + i * operator.size for i, part in enumerate(parts)])
+        columns = torch.cat([part[1] + i * operator.size for i, part in enumerate(parts)])
+        return Entries.from_places(rows.long(), columns.long(), torch.cat([part[2] for part in parts]), size)
+
+    @staticmethod
+    def from_places(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Entries:
+        """From entries in any order; those in one place are added."""
+        places = rows * size + columns
+        if not bool((places.diff() > 0).all()):
+            places, index = torch.unique(places, return_inverse=True)
+            values = torch.zeros(len(places), dtype=values.dtype, device=values.device).index_add(0, index, values)
+            rows, columns = places // size, places % size
+        return Entries(rows, columns, values, size)
+
+    def select(self, kept: Tensor) -> Entries:
+        """The entries under a mask."""
+        return Entries(self.rows[kept], self.columns[kept], self.values[kept], self.size)
+
+    def with_values(self, values: Tensor) -> Entries:
+        """Other values in the same places."""
+        return Entries(self.rows, self.columns, values, self.size)
+
+    def transpose(self) -> Entries:
+        """The transposed matrix."""
+        return Entries.from_places(self.columns, self.rows, self.values, self.size)
+
+    def diagonal(self) -> Tensor:
+        """`(size,)`, 0 where no entry is."""
+        on = self.rows == self.columns
+        diagonal = torch.zeros(self.size, dtype=self.values.dtype, device=self.values.device)
+        diagonal[self.rows[on]] = self.values[on]
+        return diagonal
+
+    def csr(self) -> Tensor:
+        """As a CSR tensor."""
+        return csr_tensor(self.rows, self.columns, self.values, (self.size, self.size))
+
+
+def csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A CSR tensor from sorted entries, with the 32-bit indices that save MKL a conversion in every call."""
+    starts = torch.zeros(shape[0] + 1, dtype=torch.int64, device=rows.device)
+    torch.cumsum(torch.bincount(rows, minlength=shape[0]), 0, out=starts[1:])
+    index = torch.int32 if max(*shape, len(values)) < 2**31 else torch.int64
+    return torch.sparse_csr_tensor(starts.to(index), columns.to(index), values, shape, check_invariants=False)
+
+
+def unbatched(operator: LinearOperator) -> Iterator[LinearOperator]:
+    """The single operators of a batch, last axis fastest; the operator itself without a batch."""
+    if not operator.batch:
+        yield operator
+        return
+    for row in range(operator.batch[0]):
+        yield from unbatched(operator[row])
+
+
+def positive_diagonal(operator: LinearOperator, method: str) -> bool:
+    """Whether the diagonal is positive everywhere.
+
+    Raises:
+        InputError: if the method divides by an entry that is zero.
+    """
+    diagonal = operator.diagonal()
+    zeros = int((diagonal == 0).sum())
+    if zeros:
+        raise InputError(f"{method} divides by the diagonal, and {zeros} of its entries are zero: use GMRES or Direct")
+    return bool((diagonal > 0).all())

@@ -1,0 +1,123 @@
+"""Solves with sparse triangular matrices: row after row, or block after block of rows that do not depend on each other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+from torch import Tensor
+
+from sciml.errors import InputError
+
+from .inverse import Entries, csr_tensor
+
+
+class Triangle(Protocol):
+    """A triangular matrix to solve with; right sides are `(size, columns)`."""
+
+    def solve(self, b: Tensor) -> Tensor: ...
+
+    def solve_transposed(self, b: Tensor) -> Tensor: ...
+
+
+def triangle(entries: Entries, *, upper: bool = False, bounds: Sequence[int] | None = None) -> Triangle:
+    """What solves fastest with a triangular matrix.
+
+    Args:
+        entries: the matrix, with a diagonal free of zeros; entries on the other side of it must not be there.
+        upper: which triangle.
+        bounds: 0, ..., size where the rows fall into blocks whose own part of the matrix is diagonal; None if they do
+            not, and rows are solved for one after the other.
+    """
+    if bounds is not None:
+        return BlockTriangle(entries, upper, bounds)
+    if torch_solves_triangles(entries.values.device.type):
+        return TorchTriangle(entries, upper)
+    if entries.values.device.type != "cpu":
+        raise InputError(
+            f"torch has no sparse triangular solve on {entries.values.device}: use ordering='multicolour', or Chebyshev"
+        )
+    return SuperLUTriangle(entries)
+
+
+class TorchTriangle:
+    """Through torch, which hands it to MKL or cuSPARSE."""
+
+    def __init__(self, entries: Entries, upper: bool) -> None:
+        self.matrix = entries.csr()
+        self.upper = upper
+
+    def solve(self, b: Tensor) -> Tensor:
+        return torch.triangular_solve(b, self.matrix, upper=self.upper).solution
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return torch.triangular_solve(b, self.matrix, upper=self.upper, transpose=True).solution
+
+
+class SuperLUTriangle:
+    """Through scipy, where torch is built without MKL: a triangular matrix factorizes into itself without fill."""
+
+    def __init__(self, entries: Entries) -> None:
+        places = (entries.rows.numpy(), entries.columns.numpy())
+        matrix = scipy.sparse.csc_array((entries.values.numpy(), places), shape=(entries.size, entries.size))
+        self.factors = scipy.sparse.linalg.splu(
+            matrix, permc_spec="NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+        )
+
+    def solve(self, b: Tensor) -> Tensor:
+        return torch.from_numpy(self.factors.solve(b.numpy()))
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return torch.from_numpy(self.factors.solve(b.numpy(), trans="T"))
+
+
+class BlockTriangle:
+    """One sparse product a block of rows; as parallel as the blocks are long."""
+
+    def __init__(self, entries: Entries, upper: bool, bounds: Sequence[int]) -> None:
+        self.entries = entries
+        self.upper = upper
+        self.bounds = tuple(bounds)
+        self.inverse_diagonal = entries.diagonal().reciprocal().unsqueeze(-1)
+        outside = entries.select(entries.rows != entries.columns)
+        self.blocks = []
+        for start, stop in pairwise(self.bounds):
+            inside = outside.select((outside.rows >= start) & (outside.rows < stop))
+            first = stop if upper else 0
+            width = entries.size - stop if upper else start
+            place = (inside.rows - start, inside.columns - first)
+            self.blocks.append(csr_tensor(*place, inside.values, (stop - start, width)))
+
+    def solve(self, b: Tensor) -> Tensor:
+        x = b * self.inverse_diagonal
+        blocks = list(zip(pairwise(self.bounds), self.blocks, strict=True))
+        for (start, stop), matrix in reversed(blocks) if self.upper else blocks:
+            if matrix.values().numel():
+                known = x[stop:] if self.upper else x[:start]
+                x[start:stop].addcmul_(matrix @ known, self.inverse_diagonal[start:stop], value=-1)
+        return x
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        return self._transposed.solve(b)
+
+    @functools.cached_property
+    def _transposed(self) -> BlockTriangle:
+        return BlockTriangle(self.entries.transpose(), not self.upper, self.bounds)
+
+
+@functools.cache
+def torch_solves_triangles(device: str) -> bool:
+    """Whether torch was built with a sparse triangular solve for a kind of device."""
+    index = torch.tensor([0, 1], dtype=torch.int32, device=device)
+    one = torch.ones(1, 1, device=device)
+    matrix = torch.sparse_csr_tensor(index, index[:1], one[0], (1, 1), check_invariants=False)
+    try:
+        torch.triangular_solve(one, matrix, upper=False)
+    except (RuntimeError, AttributeError):
+        return False
+    return True
