@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
@@ -80,7 +82,7 @@ def _failures() -> Iterator[None]:
         _complain(f"{error.filename or 'file'}: {error.strerror or error}")
         raise typer.Exit(1) from error
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory|enough memory", str(error)):
             raise
         _complain("there is not enough memory for a problem of this size")
         raise typer.Exit(1) from error
@@ -92,6 +94,8 @@ def _complain(message: str) -> None:
 
 def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     start = time.perf_counter()
+    # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
+    warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
     with _progress(quiet) as step:
         step("reading", file.name)
         from sciml.solvers import linear
@@ -122,9 +126,10 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     if not quiet:
         _print_summary(summary, files)
     if not bool(solution.converged.all()):
-        for row, status in enumerate(solution.status):
-            if status:
-                _complain(f"row {row}: {status.name}: {status.advice}")
+        for status in sorted({status for status in solution.status if status}):
+            rows = [str(row) for row, other in enumerate(solution.status) if other == status]
+            more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
+            _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {status.advice}")
         return 1
     return 0
 
@@ -176,7 +181,8 @@ def _summarize(problem: Problem, solution: Solution, files: list[Path], seconds:
     import torch
 
     grid = problem.domain
-    counts = {name: item for name, item in solution.statistics.items() if isinstance(item, torch.Tensor)}
+    shape = solution.codes.shape
+    counts = {n: s for n, s in solution.statistics.items() if isinstance(s, torch.Tensor) and s.shape == shape}
     rows = [
         {"status": status.name, **{name: _finite(item.reshape(-1)[row].item()) for name, item in counts.items()}}
         for row, status in enumerate(solution.status)
@@ -235,6 +241,7 @@ def _print_summary(summary: dict[str, Any], files: list[Path]) -> None:
     numbers = {key: [row[key] for row in rows if row[key] is not None] for key in rows[0] if key != "status"}
     worst = {key: max(column) for key, column in numbers.items() if column}
     seconds = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in summary["seconds"].items())
+    names = [path.name for path in files]
     lines = {
         "equation": summary["equation"],
         "grid": f"{size} unknowns on {box}{solid}",
@@ -245,9 +252,12 @@ def _print_summary(summary: dict[str, Any], files: list[Path]) -> None:
         "iterations": str(worst.get("iterations", "")),
         "residual": f"{worst['relative_residual']:.2e} of the right side" if "relative_residual" in worst else "",
         "seconds": seconds,
-        "files": "\n".join(str(path) for path in files),
+        "files": ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else ""),
+        "folder": str(files[-1].parent),
     }
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, line in lines.items():
         if line:
             table.add_row(Text(name, style="dim"), Text(line, style="bold red" if name == "result" and failed else ""))

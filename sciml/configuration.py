@@ -8,7 +8,7 @@
     shape = [256, 256]
     lower = [0.0, 0.0]
     upper = [1.0, 1.0]
-    solid = "0.04 - (x - 0.5)**2 - (y - 0.5)**2"        # solid where positive; or { file = "x.h5", dataset = "mask" }
+    solid = "(x - 0.5)**2 + (y - 0.5)**2 < 0.04"        # or what is positive inside; or { file = ..., dataset = ... }
     walls = { kind = "neumann", flux = 0.0 }            # on the faces of solid cells
     device = "cpu"
     dtype = "float64"
@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -75,8 +76,8 @@ class _Table(BaseModel):
 def _number(content: Any) -> float:
     if isinstance(content, bool) or not isinstance(content, int | float):
         raise ValueError(f"a number is needed, not {shown(content)}")
-    if not math.isfinite(content):
-        raise ValueError(f"a finite number is needed, not {content}")
+    if not abs(content) <= sys.float_info.max:
+        raise ValueError(f"a finite number is needed, not {shown(content)}")
     return float(content)
 
 
@@ -256,7 +257,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and what int() says of a number with thousands of digits
         raise InputError(f"{path} is not valid TOML: {error}") from error
     except RecursionError as error:
         raise InputError(f"{path} is nested too deeply") from error

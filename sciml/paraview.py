@@ -76,10 +76,8 @@ def _document(grid: Grid, fields: dict[str, torch.Tensor]) -> bytes:
         if at_points:
             for axis in range(grid.dimension):
                 field = torch.cat((field, field.narrow(axis, 0, 1)), axis)
-        values = (
-            field.permute(*reversed(range(grid.dimension))).contiguous().cpu().numpy()
-        )  # VTK runs through x fastest
-        data = values.tobytes()
+        z_to_x = field.permute(*reversed(range(grid.dimension)))  # VTK runs through x fastest
+        data = z_to_x.contiguous().cpu().numpy().tobytes()
         block = base64.b64encode(len(data).to_bytes(8, sys.byteorder) + data)
         arrays.append(
             f'<DataArray type="{_VTK_TYPES[field.dtype]}" Name={quoteattr(name)} format="appended" offset="{offset}"/>'

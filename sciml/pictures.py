@@ -6,7 +6,7 @@ import io
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -30,15 +30,8 @@ if TYPE_CHECKING:
 FORMATS = (".png", ".pdf", ".svg")
 MOST_ROWS = 3
 SOLID = "#b8b8b8"
-LINES = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#e69f00",
-    "#000000",
-)  # Okabe and Ito: safe for colour-blind readers
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "mathtext.fontset": "cm",
@@ -80,12 +73,9 @@ def draw(solution: Solution, *, history: bool = False) -> Figure:
         )
     fields = {name: _rows(field, grid.dimension) for name, field in solution.fields.items()}
     curve = solution.history.get("residual_norm") if history else None
+    method = _draw_lines if grid.dimension == 1 else _draw_maps
     with matplotlib.rc_context(STYLE):
-        return (
-            _draw_lines(solution, grid, fields, curve)
-            if grid.dimension == 1
-            else _draw_maps(solution, grid, fields, curve)
-        )
+        return method(solution, grid, fields, curve)
 
 
 def draw_history(
@@ -146,7 +136,7 @@ def _draw_lines(
     panels = len(fields) + (curve is not None)
     figure = _figure(1.2 + 4.2 * panels, 3.4)
     all_axes = figure.subplots(1, panels, squeeze=False)[0]
-    coordinate = grid.coordinates[0].cpu()
+    coordinate = grid.axis_coordinates[0].cpu()
     solid = _solid(grid)
     for axes, (name, rows) in zip(all_axes, fields.items(), strict=False):
         for index, row in enumerate(rows):
@@ -185,7 +175,7 @@ def _draw_maps(
             title = _row_title(solution, index)
             if len(fields) > 1:
                 title = f"{name}{', ' if batched else ' ' if title else ''}{title}"
-            table.append([replace(panel, colours=colours) for panel in _panels(grid, row, name, title)])
+            table.append(_panels(grid, row, name, title, colours))
     if grid.dimension == 2:
         rows_drawn = len(table) // len(fields)
         if len(fields) == 1:
@@ -204,21 +194,20 @@ class _Panel:
     image: torch.Tensor
     abscissa: int
     ordinate: int
-    colours: tuple[Normalize, str] | None = None
+    colours: tuple[Normalize, str]
 
 
-def _panels(grid: Grid, row: torch.Tensor, group: str, title: str) -> list[_Panel]:
+def _panels(grid: Grid, row: torch.Tensor, group: str, title: str, colours: tuple[Normalize, str]) -> list[_Panel]:
     """The map of a two-dimensional field, or the three middle planes of a three-dimensional one."""
     if grid.dimension == 2:
-        return [_Panel(group, title, row, 0, 1)]
+        return [_Panel(group, title, row, 0, 1, colours)]
     panels = []
     for axis in (2, 1, 0):
         middle = grid.shape[axis] // 2
-        position = float(grid.coordinates[axis].movedim(axis, 0)[middle].flatten()[0])
-        plane = f"{grid.axes[axis]} = {position:.3g}"
+        plane = f"{grid.axes[axis]} = {float(grid.axis_coordinates[axis][middle]):.3g}"
         abscissa, ordinate = (other for other in range(3) if other != axis)
         image = row.select(axis, middle)
-        panels.append(_Panel(group, f"{title}, {plane}" if title else plane, image, abscissa, ordinate))
+        panels.append(_Panel(group, f"{title}, {plane}" if title else plane, image, abscissa, ordinate, colours))
     return panels
 
 
@@ -229,11 +218,8 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
     true = all(1 / 6 <= up / right <= 6 for right, up in zip(across, upwards, strict=True))
     if not true:
         across, upwards = [1.0] * len(across), [0.6] * len(upwards)
-    unit = (
-        min(3.2 * len(across) / sum(across), 4.2 / max(upwards))
-        if len(across) > 1
-        else min(4.2, 5.2 / upwards[0] * across[0]) / across[0]
-    )
+    widest, highest = (3.2 * len(across), 4.2) if len(across) > 1 else (4.2, 5.2)  # inches
+    unit = min(widest / sum(across), highest / max(upwards))
     bars = sum(_ends_group(table[0], column) for column in range(len(across)))
     width = unit * sum(across) + 0.65 * len(across) + 0.8 * bars
     height = (unit * max(upwards) + 0.75) * len(table) + 0.35
@@ -267,10 +253,10 @@ def _draw_bar(axes: Axes, image: AxesImage, label: str, width: float) -> None:
 
 
 def _draw_map(axes: Axes, grid: Grid, panel: _Panel, true_aspect: bool) -> AxesImage:
-    norm, colour_map = panel.colours if panel.colours is not None else (Normalize(), "viridis")
+    norm, colour_map = panel.colours
     edges: list[float] = []
     for axis in (panel.abscissa, panel.ordinate):
-        first = float(grid.coordinates[axis].flatten()[0]) - grid.spacing[axis] / 2
+        first = float(grid.axis_coordinates[axis][0]) - grid.spacing[axis] / 2
         edges += [first, first + grid.shape[axis] * grid.spacing[axis]]
     axes.set_facecolor(SOLID)
     image = axes.imshow(
@@ -307,8 +293,8 @@ def _colours(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
 
 
 def _draw_curve(axes: Axes, norms: torch.Tensor) -> None:
-    _draw_norms(axes, norms, LINES[0], "")
-    axes.set_ylabel("residual norm |b - A x|")
+    _draw_norms(axes, norms / norms[0].where(norms[0] > 0, torch.ones_like(norms[0])), LINES[0], "")
+    axes.set_ylabel("residual |b - A x|, relative to the first")
     axes.set_title("convergence", loc="left")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,7 +41,10 @@ def extend(value: Tensor, grid: Grid, sides: Faces) -> tuple[Tensor, Tensor | No
     return value, solid
 
 
-def interpolate(value: Tensor, grid: Grid, points: Tensor, sides: Faces, walls: Faces) -> Tensor:
+Points = Tensor | Sequence[Sequence[float]]
+
+
+def interpolate(value: Tensor, grid: Grid, points: Points, sides: Faces, walls: Faces) -> Tensor:
     """The field at points of the domain, `(n, dimension)` -> `(*batch, n)`, to second order up to the walls.
 
     Multilinear between the unknowns and the layers of `extend`. Where a solid cell takes part, which has no value, the
@@ -56,6 +58,11 @@ def interpolate(value: Tensor, grid: Grid, points: Tensor, sides: Faces, walls: 
     Raises:
         InputError: points of another shape, not finite, outside the box, or inside a solid cell.
     """
+    if not isinstance(points, Tensor):
+        try:
+            points = torch.as_tensor(points, dtype=torch.float64, device=grid.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"points: expected a tensor or nested lists of numbers ({error})") from error
     places = _places(points, grid)
     cells = _cells(places, grid, points)
     offsets = places - cells
@@ -165,7 +172,7 @@ def _crossing(value: Tensor, grid: Grid, axis: int, free: dict[int, Tensor], sid
 
 
 def _free(grid: Grid, axis: int, distance: int) -> Tensor:
-    """Where there is fluid at `distance` along an axis and all the way to it; broadcasts to the grid's shape."""
+    """Where the cell at `distance` along an axis is in the box and fluid; broadcasts to the grid's shape."""
     n = grid.shape[axis]
     place = torch.arange(n, device=grid.device) + distance
     inside = _along(((place >= 0) & (place < n)) | grid.periodic[axis], grid, axis)
@@ -189,10 +196,8 @@ def _pad(field: Tensor, grid: Grid, axis: int) -> Tensor:
     return torch.cat((last, field, first) if grid.periodic[axis] else (first, field, last), axis - grid.dimension)
 
 
-def _places(points: Any, grid: Grid) -> Tensor:
+def _places(points: Tensor, grid: Grid) -> Tensor:
     """Points in units of the spacing, unknown i at i, in float64; on periodic axes brought into the box."""
-    if not isinstance(points, Tensor):
-        points = torch.as_tensor(points, dtype=torch.float64, device=grid.device)
     if points.device.type != grid.device.type:
         raise InputError(f"points are on {points.device}, the grid is on {grid.device}; move one of them")
     if points.dim() != 2 or points.shape[1] != grid.dimension:

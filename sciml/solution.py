@@ -114,14 +114,15 @@ class Solution:
             return {self.unknowns[0]: self.value}
         return dict(zip(self.unknowns, self.value.unbind(-1 - self._grid().dimension), strict=True))
 
-    def at(self, points: Tensor) -> Tensor:
+    def at(self, points: reconstruction.Points) -> Tensor:
         """Values at points, to second order up to the walls.
 
         Multilinear between the unknowns, and between them and the walls by the boundary conditions; differentiable with
         respect to `value` and `points`.
 
         Args:
-            points: `(n, dimension)`, in the unit of length of the domain; along periodic axes they wrap.
+            points: `(n, dimension)`, a tensor or nested lists, in the unit of length of the domain; along periodic axes
+                they wrap.
 
         Returns:
             `(*batch, n)`, with several unknowns `(*batch, channel, n)`.
@@ -274,7 +275,8 @@ class Solution:
     def _outcome(self) -> str:
         """How it ended, in a few words; with advice for the rows that failed."""
         status = self.status
-        worst = {key: torch.as_tensor(item).max().item() for key, item in self.statistics.items() if key in _SHOWN}
+        shown = {key: torch.as_tensor(item) for key, item in self.statistics.items() if key in _SHOWN}
+        worst = {key: item.max().item() for key, item in shown.items() if item.numel()}
         words = [_SHOWN[key].format(number) for key, number in worst.items()]
         numbers = f" ({'at most ' if len(status) > 1 else ''}{', '.join(words)})" if words else ""
         failed = [index for index, row in enumerate(status) if row]

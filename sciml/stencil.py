@@ -128,6 +128,8 @@ class StencilOperator(LinearOperator):
             return False
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or _in_functional_transform():
             return False
+        if self.batch and self.batch != _leading(x, b, len(self.space), len(self.batch)):
+            return False
         return len(self.offsets) <= MAX_TERMS and build.library() is not None
 
     def _sum_of_slices(self, x: Tensor) -> Tensor:
@@ -199,11 +201,15 @@ class StencilOperator(LinearOperator):
 
     def to(self, dtype: torch.dtype) -> StencilOperator:
         null_space = None if self.null_space is None else self.null_space.to(dtype)
-        return self._with([c.to(dtype) for c in self.coefficients], null_space)
+        return self._with(_converted(self.coefficients, dtype), null_space)
 
     def detach(self) -> StencilOperator:
         """The operator without gradients."""
         return self._with([c.detach() for c in self.coefficients], self.null_space)
+
+    def negated(self) -> StencilOperator:
+        """-A, as a stencil."""
+        return self._with([-c for c in self.coefficients], self.null_space)
 
     def _with(self, coefficients: Sequence[Tensor], null_space: Tensor | None) -> StencilOperator:
         return StencilOperator(
@@ -267,8 +273,37 @@ def shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic:
     return result
 
 
+def _converted(coefficients: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """The coefficients in another dtype; without gradients those that are views of one tensor stay so.
+
+    The two neighbours along an axis share their faces, and one copy of these is what the memory should carry.
+    """
+    if torch.is_grad_enabled() and any(c.requires_grad for c in coefficients):
+        return [c.to(dtype) for c in coefficients]
+    bases: dict[int, Tensor] = {}
+    views = []
+    for coefficient in coefficients:
+        storage = coefficient.untyped_storage()
+        count = storage.nbytes() // coefficient.element_size()
+        if count > 2 * coefficient.numel() + 1024:
+            views.append(coefficient.to(dtype))
+            continue
+        if storage.data_ptr() not in bases:
+            whole = torch.empty(0, dtype=coefficient.dtype, device=coefficient.device).set_(storage)
+            bases[storage.data_ptr()] = whole.to(dtype)
+        base = bases[storage.data_ptr()]
+        views.append(base.as_strided(coefficient.shape, coefficient.stride(), coefficient.storage_offset()))
+    return views
+
+
 def _kept(lengths: Sequence[int], region: Slices) -> Slices:
     return tuple(slice(None) if n == 1 else part for n, part in zip(lengths, region, strict=True))
+
+
+def _leading(x: Tensor, b: Tensor | None, space: int, count: int) -> tuple[int, ...] | None:
+    """The last `count` batch axes of a field and its right side, None if these differ."""
+    first = tuple(x.shape[: x.ndim - space][-count:])
+    return first if b is None or tuple(b.shape[: b.ndim - space][-count:]) == first else None
 
 
 def _in_functional_transform() -> bool:
@@ -336,6 +371,7 @@ class _CompiledStencil:
             ctypes.c_void_p(result.data_ptr()),
             ctypes.c_int64(operator.size),
             ctypes.c_int64(rows),
+            ctypes.c_int64(max(1, prod(operator.batch))),
             *self.fixed,
             layout.threads(),
         )

@@ -49,6 +49,7 @@ def _compiled(compiler: str) -> Path:
     except OSError:
         folder = Path(tempfile.mkdtemp(prefix="sciml-"))
         target = folder / target.name
+    logger.warning("compiling the CPU kernels, once for this machine: some seconds")
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         built = Path(scratch) / target.name
         command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]

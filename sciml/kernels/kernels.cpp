@@ -47,25 +47,39 @@ void combine_counts(T *sum, const T *const *x, const T *c, const T *const *vx, c
 template <class T>
 using Combine = void (*)(T *, const T *const *, const T *, const T *const *, const T *const *, Index, Index);
 
-constexpr int MOST_SCALARS = 8, MOST_VECTORS = 7;
+constexpr int MOST_SCALARS = 7, MOST_VECTORS = 8;
+
+// Scalar terms with no or one weighted row, and weighted rows alone, by count.
+template <class T, bool ADD, std::size_t... I>
+constexpr std::array<Combine<T>, sizeof...(I)> mixed_table(std::index_sequence<I...>) {
+    return {combine_counts<T, ADD, I / 2, I % 2>...};
+}
 
 template <class T, bool ADD, std::size_t... I>
-constexpr std::array<Combine<T>, sizeof...(I)> combine_table(std::index_sequence<I...>) {
-    return {combine_counts<T, ADD, I / (MOST_VECTORS + 1), I % (MOST_VECTORS + 1)>...};
+constexpr std::array<Combine<T>, sizeof...(I)> vector_table(std::index_sequence<I...>) {
+    return {combine_counts<T, ADD, 0, I>...};
+}
+
+template <class T, bool ADD>
+inline void combine_group(T *sum, const T *const *x, const T *c, int scalars, const T *const *vx, const T *const *vc,
+                          int vectors, Index begin, Index end) {
+    static constexpr auto mixed = mixed_table<T, ADD>(std::make_index_sequence<2 * MOST_SCALARS + 2>{});
+    static constexpr auto weighted = vector_table<T, ADD>(std::make_index_sequence<MOST_VECTORS + 1>{});
+    const auto run = scalars ? mixed[2 * scalars + vectors] : weighted[vectors];
+    run(sum, x, c, vx, vc, begin, end);
 }
 
 // sum[k] = all scalar terms + all vector terms at k, begin <= k < end, in groups.
 template <class T>
 void accumulate(T *sum, const T *const *x, const T *c, int scalars, const T *const *vx, const T *const *vc, int vectors,
                 Index begin, Index end) {
-    using Range = std::make_index_sequence<(MOST_SCALARS + 1) * (MOST_VECTORS + 1)>;
-    static constexpr auto set = combine_table<T, false>(Range{});
-    static constexpr auto add = combine_table<T, true>(Range{});
     bool first = true;
     do {
-        const int s = std::min(scalars, MOST_SCALARS), v = std::min(vectors, MOST_VECTORS);
-        const auto group = (first ? set : add)[s * (MOST_VECTORS + 1) + v];
-        group(sum, x, c, vx, vc, begin, end);
+        const int s = std::min(scalars, MOST_SCALARS), v = std::min(vectors, s ? 1 : MOST_VECTORS);
+        if (first)
+            combine_group<T, false>(sum, x, c, s, vx, vc, v, begin, end);
+        else
+            combine_group<T, true>(sum, x, c, s, vx, vc, v, begin, end);
         x += s, c += s, scalars -= s, vx += v, vc += v, vectors -= v, first = false;
     } while (scalars > 0 || vectors > 0);
 }
@@ -89,17 +103,21 @@ void over_rows(Index rows, Index cost, int threads, F body) {
 }
 
 // out = A x, b - A x, x + omega (b - A x) / diagonal, or omega b / diagonal.
-// A coefficient of term t at (batch, i, j, k) is c[t][batch s0 + i s1 + j s2 + k s3], its strides in `strides`.
+// A coefficient of term t at (batch, i, j, k) is c[t][batch s0 + i s1 + j s2 + k s3], its strides in `strides`; the
+// operator's own batch of `own_batch` rows repeats over those of the field.
 // `inverse_diagonal` is a field, or null: then the terms of offset zero, none of which varies along more than the row
 // or the last axis, give the diagonal.
 template <class T>
 void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, const T *inverse_diagonal,
-             Index diagonal_batch, double omega, T *out, Index out_batch, Index batch, const Index *n, int terms,
-             const Index *offsets, const T *const *c, const Index *strides, const int *periodic, int threads) {
+             Index diagonal_batch, double omega, T *out, Index out_batch, Index batch, Index own_batch, const Index *n,
+             int terms, const Index *offsets, const T *const *c, const Index *strides, const int *periodic, int threads) {
     // Terms whose coefficient is constant along the last axis come first.
     int order[MAX_TERMS], scalar_terms = 0;
     for (int t = 0; t < terms; ++t)
         if (strides[4 * t + 3] == 0) order[scalar_terms++] = t;
+    std::stable_sort(order, order + scalar_terms, [&](int s, int t) {
+        return std::lexicographical_compare(offsets + 3 * s, offsets + 3 * s + 3, offsets + 3 * t, offsets + 3 * t + 3);
+    });
     for (int t = 0, v = scalar_terms; t < terms; ++t)
         if (strides[4 * t + 3] != 0) order[v++] = t;
     Index low[3], high[3];   // where every neighbour along an axis exists without wrapping
@@ -119,6 +137,7 @@ void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, con
         bool have_inverse = false, bump = false;
         // Of each active term: the row it reads (shifted by its offset along the last axis) and its coefficients.
         const T *row_x[MAX_TERMS], *row_c[MAX_TERMS];
+        const T *scalar_x[MAX_TERMS];
         T scalar_c[MAX_TERMS];
         Index shift[MAX_TERMS], step[MAX_TERMS];
         bool central[MAX_TERMS];
@@ -142,18 +161,27 @@ void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, con
                     const Index jj = neighbour(j + offset[1], n[1], periodic[1]);
                     if (ii < 0 || jj < 0) continue;
                     row_x[active] = x + batch_row * x_batch + (ii * n[1] + jj) * n[2] + offset[2];
-                    row_c[active] = c[t] + batch_row * s[0] + i * s[1] + j * s[2];
+                    row_c[active] = c[t] + batch_row % own_batch * s[0] + i * s[1] + j * s[2];
                     shift[active] = offset[2], step[active] = s[2];
                     central[active] = ii == i && jj == j && offset[2] == 0;
                     scalars += o < scalar_terms;
                     ++active;
                 }
             }
-            for (int t = 0; t < scalars; ++t) scalar_c[t] = *row_c[t];
+            // Scalar terms that read the same points (diagonal parts of several axes) become one.
+            int merged = 0;
+            for (int t = 0; t < scalars; ++t) {
+                if (merged && scalar_x[merged - 1] == row_x[t]) {
+                    scalar_c[merged - 1] += *row_c[t];
+                } else {
+                    scalar_x[merged] = row_x[t];
+                    scalar_c[merged++] = *row_c[t];
+                }
+            }
             if (mode >= RELAX && !inverse_diagonal) {
                 T diagonal = 0;
                 for (int t = 0; t < scalars; ++t)
-                    if (central[t]) diagonal += scalar_c[t];
+                    if (central[t]) diagonal += *row_c[t];
                 if (!have_inverse || diagonal != row_diagonal) {
                     std::fill(inverse.begin(), inverse.end(), diagonal);
                     for (int t = scalars; t < active; ++t)
@@ -179,13 +207,13 @@ void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, con
                 }
                 T *sum = mode == APPLY ? result : buffer - start;
                 if (outer > inner)
-                    accumulate(sum, row_x, scalar_c, scalars, row_x + scalars, row_c + scalars, active - scalars,
+                    accumulate(sum, scalar_x, scalar_c, merged, row_x + scalars, row_c + scalars, active - scalars,
                                inner, outer);
                 const auto edge = [&](Index k) {
                     T s = 0;
                     for (int t = 0; t < active; ++t) {
                         const Index kk = neighbour(k + shift[t], n[2], periodic[2]);
-                        if (kk >= 0) s += (t < scalars ? scalar_c[t] : row_c[t][k]) * row_x[t][kk - shift[t]];
+                        if (kk >= 0) s += (t < scalars ? *row_c[t] : row_c[t][k]) * row_x[t][kk - shift[t]];
                     }
                     sum[k] = s;
                 };
@@ -275,8 +303,9 @@ void rescale(const S *x, const double *scale, T *y, Index batch, Index size, int
             const Index length = std::min(start + BLOCK, (row + 1) * size) - start;
             const S *__restrict from = x + start;
             T *__restrict to = y + start;
-            const S factor = S(scale[row]);
-            for (Index k = 0; k < length; ++k) to[k] = T(factor * from[k]);
+            using Wide = decltype(S() + T());
+            const Wide factor = Wide(scale[row]);
+            for (Index k = 0; k < length; ++k) to[k] = T(factor * Wide(from[k]));
         }
     });
 }
@@ -315,6 +344,45 @@ struct Axes {
     const Index *fine, *coarse, *step, *start;
     const int *periodic;
 };
+
+template <class T>
+inline void add_product(T *__restrict sum, const T *__restrict weight, const T *__restrict x, Index length) {
+    for (Index k = 0; k < length; ++k) sum[k] += weight[k] * x[k];
+}
+
+// split[side][c] = line[2 c + start + side - 1], zero or wrapped outside.
+template <class T>
+void take_every_second(const T *__restrict line, Index nf, Index start, Index nc, bool wraps, T *const *split) {
+    T *__restrict before = split[0], *__restrict at = split[1], *__restrict after = split[2];
+    for (Index c = 1; c + 1 < nc; ++c) {
+        const T *x = line + 2 * c + start;
+        before[c] = x[-1], at[c] = x[0], after[c] = x[1];
+    }
+    for (Index c = 0; c < nc; c += std::max(Index(1), nc - 1))
+        for (Index side = 0; side < 3; ++side) {
+            const Index f = neighbour(2 * c + start + side - 1, nf, wraps);
+            split[side][c] = f < 0 ? T(0) : line[f];
+        }
+}
+
+// result[2 c + start + side - 1] += split[side][c], wrapped or dropped outside.
+template <class T>
+void add_spread(T *__restrict result, Index nf, Index start, Index nc, bool wraps, T *const *split, T *scratch) {
+    // spread[f + 1] holds fine point f, from -1 to at most nf
+    T *__restrict spread = scratch;
+    const T *__restrict before = split[0], *__restrict at = split[1], *__restrict after = split[2];
+    std::fill(spread, spread + start, T(0));
+    std::fill(spread + start + 2 * nc, spread + std::max(nf + 2, start + 2 * nc + 1), T(0));
+    spread[start] = before[0];
+    for (Index c = 0; c + 1 < nc; ++c) {
+        spread[start + 2 * c + 1] = at[c];
+        spread[start + 2 * c + 2] = after[c] + before[c + 1];
+    }
+    spread[start + 2 * nc - 1] = at[nc - 1];
+    spread[start + 2 * nc] = after[nc - 1];
+    if (wraps) spread[nf] += spread[0], spread[1] += spread[nf + 1];
+    for (Index f = 0; f < nf; ++f) result[f] += spread[f + 1];
+}
 
 // coarse = restriction of fine, weights a product over the axes: w[axis][(k + 1) coarse[axis] + c].
 template <class T>
@@ -372,7 +440,8 @@ void prolong_product(const T *coarse, Index coarse_batch, T *fine, Index fine_ba
                      const T *const *w, int threads) {
     const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
     over_rows(batch * rows, batch * rows * nf * 3, threads, [&](Index begin, Index end) {
-        std::vector<T> line(nc), spread(nf + 2);
+        std::vector<T> line(nc), spread(2 * nc + 2 + nf), buffer(3 * nc);
+        T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
         for (Index row = begin; row < end; ++row) {
             const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
             const T *source[9];
@@ -397,18 +466,12 @@ void prolong_product(const T *coarse, Index coarse_batch, T *fine, Index fine_ba
             T *result = fine + batch_row * fine_batch + row % rows * nf;
             const T *left = w[2], *centre = w[2] + nc, *right = w[2] + 2 * nc;
             if (a.step[2] == 2) {
-                std::fill(spread.begin(), spread.end(), T(0));
-                T *at = spread.data() + 1 + a.start[2];
                 for (Index c = 0; c < nc; ++c) {
-                    at[2 * c - 1] += left[c] * line[c];
-                    at[2 * c] = centre[c] * line[c];
-                    at[2 * c + 1] = right[c] * line[c];
+                    split[0][c] = left[c] * line[c];
+                    split[1][c] = centre[c] * line[c];
+                    split[2][c] = right[c] * line[c];
                 }
-                if (a.periodic[2]) {
-                    spread[nf] += spread[0];
-                    spread[1] += spread[nf + 1];
-                }
-                for (Index f = 0; f < nf; ++f) result[f] += spread[f + 1];
+                add_spread(result, nf, a.start[2], nc, a.periodic[2], split, spread.data());
             } else {
                 for (Index c = 0; c < nc; ++c) result[c] += centre[c] * line[c];
             }
@@ -417,37 +480,32 @@ void prolong_product(const T *coarse, Index coarse_batch, T *fine, Index fine_ba
 }
 
 // The same with a weight field for each of the 27 neighbours k of a coarse point: w[(ki + 1) 9 + (kj + 1) 3 + kk + 1],
-// null where it is zero, of batch stride `weight_batch` and the coarse shape.
+// null where it is zero, of `own_batch` rows (repeated over those of the fields) and the coarse shape.
 template <class T>
 void restrict_fields(const T *fine, Index fine_batch, T *coarse, Index coarse_batch, Index batch, Axes a,
-                     const T *const *w, Index weight_batch, int threads) {
+                     const T *const *w, Index own_batch, int threads) {
     const Index rows = a.coarse[0] * a.coarse[1], nc = a.coarse[2], nf = a.fine[2];
     over_rows(batch * rows, batch * rows * nc * 9, threads, [&](Index begin, Index end) {
+        // The fine line split into the points before, at and after each coarse one.
+        std::vector<T> buffer(3 * nc);
+        T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
         for (Index row = begin; row < end; ++row) {
             const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
             T *result = coarse + batch_row * coarse_batch + row % rows * nc;
             std::fill(result, result + nc, T(0));
-            for (int k = 0; k < 27; ++k) {
-                if (!w[k]) continue;
+            for (int k = 0; k < 27; k += 3) {
+                if (!w[k + 1]) continue;
                 const Index fi = neighbour(a.step[0] * ci + a.start[0] + k / 9 - 1, a.fine[0], a.periodic[0]);
                 const Index fj = neighbour(a.step[1] * cj + a.start[1] + k / 3 % 3 - 1, a.fine[1], a.periodic[1]);
                 if (fi < 0 || fj < 0) continue;
                 const T *line = fine + batch_row * fine_batch + (fi * a.fine[1] + fj) * nf;
-                const T *weight = w[k] + batch_row * weight_batch + row % rows * nc;
-                const Index shift = a.start[2] + k % 3 - 1, step = a.step[2];
-                Index first = 0, last = nc;
-                if (shift < 0) {
-                    if (a.periodic[2]) result[0] += weight[0] * line[nf + shift];
-                    first = 1;
+                const Index at = (batch_row % own_batch * rows + row % rows) * nc;
+                if (a.step[2] == 1) {
+                    add_product(result, w[k + 1] + at, line, nc);
+                    continue;
                 }
-                while (last > first && step * (last - 1) + shift >= nf) {
-                    if (a.periodic[2]) result[last - 1] += weight[last - 1] * line[step * (last - 1) + shift - nf];
-                    --last;
-                }
-                if (step == 2)
-                    for (Index c = first; c < last; ++c) result[c] += weight[c] * line[2 * c + shift];
-                else
-                    for (Index c = first; c < last; ++c) result[c] += weight[c] * line[c + shift];
+                take_every_second(line, nf, a.start[2], nc, a.periodic[2], split);
+                for (int side = 0; side < 3; ++side) add_product(result, w[k + side] + at, split[side], nc);
             }
         }
     });
@@ -455,33 +513,32 @@ void restrict_fields(const T *fine, Index fine_batch, T *coarse, Index coarse_ba
 
 template <class T>
 void prolong_fields(const T *coarse, Index coarse_batch, T *fine, Index fine_batch, Index batch, Axes a,
-                    const T *const *w, Index weight_batch, int threads) {
+                    const T *const *w, Index own_batch, int threads) {
     const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
     over_rows(batch * rows, batch * rows * nf * 4, threads, [&](Index begin, Index end) {
+        std::vector<T> buffer(3 * nc), spread(2 * nc + 2 + nf);
+        T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
         for (Index row = begin; row < end; ++row) {
             const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
             T *result = fine + batch_row * fine_batch + row % rows * nf;
-            for (int k = 0; k < 27; ++k) {
-                if (!w[k]) continue;
+            std::fill(buffer.begin(), buffer.end(), T(0));
+            bool any = false;
+            for (int k = 0; k < 27; k += 3) {
+                if (!w[k + 1]) continue;
                 const Index ci = parent(fi, k / 9 - 1, 0, a), cj = parent(fj, k / 3 % 3 - 1, 1, a);
                 if (ci < 0 || cj < 0) continue;
                 const Index coarse_row = ci * a.coarse[1] + cj;
                 const T *line = coarse + batch_row * coarse_batch + coarse_row * nc;
-                const T *weight = w[k] + batch_row * weight_batch + coarse_row * nc;
-                const Index shift = a.start[2] + k % 3 - 1, step = a.step[2];
-                Index first = 0, last = nc;
-                if (shift < 0) {
-                    if (a.periodic[2]) result[nf + shift] += weight[0] * line[0];
-                    first = 1;
-                }
-                while (last > first && step * (last - 1) + shift >= nf) {
-                    if (a.periodic[2]) result[step * (last - 1) + shift - nf] += weight[last - 1] * line[last - 1];
-                    --last;
-                }
-                if (step == 2)
-                    for (Index c = first; c < last; ++c) result[2 * c + shift] += weight[c] * line[c];
-                else
-                    for (Index c = first; c < last; ++c) result[c + shift] += weight[c] * line[c];
+                const Index at = (batch_row % own_batch * a.coarse[0] * a.coarse[1] + coarse_row) * nc;
+                any = true;
+                for (int side = 0; side < 3; ++side)
+                    if (w[k + side]) add_product(split[side], w[k + side] + at, line, nc);
+            }
+            if (!any) continue;
+            if (a.step[2] == 1) {
+                for (Index c = 0; c < nc; ++c) result[c] += split[1][c];
+            } else {
+                add_spread(result, nf, a.start[2], nc, a.periodic[2], split, spread.data());
             }
         }
     });
@@ -563,10 +620,11 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
 #define EXPORT(T, suffix)                                                                                              \
     extern "C" void stencil_##suffix(int mode, const T *x, Index x_batch, const T *b, Index b_batch,                   \
                                      const T *inverse_diagonal, Index diagonal_batch, double omega, T *out,            \
-                                     Index out_batch, Index batch, const Index *n, int terms, const Index *offsets,    \
-                                     const T *const *c, const Index *strides, const int *periodic, int threads) {      \
-        stencil(mode, x, x_batch, b, b_batch, inverse_diagonal, diagonal_batch, omega, out, out_batch, batch, n,       \
-                terms, offsets, c, strides, periodic, threads);                                                        \
+                                     Index out_batch, Index batch, Index own_batch, const Index *n, int terms,         \
+                                     const Index *offsets, const T *const *c, const Index *strides,                    \
+                                     const int *periodic, int threads) {                                               \
+        stencil(mode, x, x_batch, b, b_batch, inverse_diagonal, diagonal_batch, omega, out, out_batch, batch,          \
+                own_batch, n, terms, offsets, c, strides, periodic, threads);                                                      \
     }                                                                                                                  \
     extern "C" void dot_##suffix(const T *x, const T *y, Index batch, Index size, double *total, int threads) {        \
         dot(x, y, batch, size, total, threads);                                                                        \
@@ -592,9 +650,9 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
     }                                                                                                                  \
     extern "C" void restrict_fields_##suffix(const T *fine, Index fine_batch, T *coarse, Index coarse_batch,           \
                                              Index batch, const Index *shape, const int *periodic,                     \
-                                             const T *const *w, Index weight_batch, int threads) {                     \
+                                             const T *const *w, Index own_batch, int threads) {                        \
         restrict_fields(fine, fine_batch, coarse, coarse_batch, batch,                                                 \
-                        Axes{shape, shape + 3, shape + 6, shape + 9, periodic}, w, weight_batch, threads);             \
+                        Axes{shape, shape + 3, shape + 6, shape + 9, periodic}, w, own_batch, threads);                \
     }                                                                                                                  \
     extern "C" void galerkin_##suffix(Index batch, const Index *shape, const int *periodic, const int *ring, int terms,   \
                                       const Index *offsets, const T *const *coefficient, const Index *strides,         \
@@ -604,9 +662,9 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
     }                                                                                                                  \
     extern "C" void prolong_fields_##suffix(const T *coarse, Index coarse_batch, T *fine, Index fine_batch,            \
                                             Index batch, const Index *shape, const int *periodic,                      \
-                                            const T *const *w, Index weight_batch, int threads) {                      \
+                                            const T *const *w, Index own_batch, int threads) {                         \
         prolong_fields(coarse, coarse_batch, fine, fine_batch, batch,                                                  \
-                       Axes{shape, shape + 3, shape + 6, shape + 9, periodic}, w, weight_batch, threads);              \
+                       Axes{shape, shape + 3, shape + 6, shape + 9, periodic}, w, own_batch, threads);                 \
     }
 
 #define EXPORT_RESCALE(S, T, suffix)                                                                                   \

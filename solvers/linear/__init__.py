@@ -1,6 +1,30 @@
 """Linear solvers and preconditioners."""
 
+from .bicgstab import BiCGStab
+from .chebyshev import Chebyshev
 from .conjugate_gradient import ConjugateGradient, FlexibleConjugateGradient
+from .direct import Direct
+from .gmres import GMRES
+from .ilu import ILU0
+from .incomplete_cholesky import IncompleteCholesky
+from .jacobi import Jacobi
+from .minres import MINRES
 from .multigrid import Multigrid
+from .sor import SOR
+from .ssor import SSOR
 
-__all__ = ["ConjugateGradient", "FlexibleConjugateGradient", "Multigrid"]
+__all__ = [
+    "GMRES",
+    "ILU0",
+    "MINRES",
+    "SOR",
+    "SSOR",
+    "BiCGStab",
+    "Chebyshev",
+    "ConjugateGradient",
+    "Direct",
+    "FlexibleConjugateGradient",
+    "IncompleteCholesky",
+    "Jacobi",
+    "Multigrid",
+]

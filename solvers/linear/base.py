@@ -66,29 +66,47 @@ class Iteration:
 
     def active(self) -> Tensor:
         """bool of batch shape: rows still to be advanced."""
-        return self.codes == self.RUNNING
+        if self._active_of is not self.codes:
+            self._active_of = self.codes
+            self._active = self.codes == self.RUNNING
+            self._any_active = None
+        return self._active
 
     def record(self, norms: Tensor) -> None:
         """Note the residual norms after an iteration, and mark the rows that converged or went non-finite."""
         self.history.append(norms)
+        going_on = (norms > self.tolerance) & (norms < torch.inf)
+        if self._nowhere(~going_on):
+            return
         running = self.active()
         self.codes = torch.where(running & (norms <= self.tolerance), Status.CONVERGED, self.codes)
         self.codes = torch.where(running & ~torch.isfinite(norms), Status.NON_FINITE, self.codes)
 
     def fail(self, where: Tensor, status: Status) -> None:
         """Mark the running rows of a mask as ended with a status."""
-        self.codes = torch.where(where & self.active(), int(status), self.codes)
+        if not self._nowhere(where):
+            self.codes = torch.where(where & self.active(), int(status), self.codes)
 
     def finished(self, step: int) -> bool:
         """Whether no row is left to advance. On the GPU it asks only at steps where the answer may be yes."""
         if self.b.device.type != "cpu" and step < self._next_check:
             return False
-        if not bool(self.active().any()):
+        active = self.active()
+        if self._any_active is None:
+            self._any_active = bool(active.any())
+        if not self._any_active:
             return True
         if self.b.device.type != "cpu":
             self._next_check = step + self._expected_steps()
         return False
 
+    def _nowhere(self, mask: Tensor) -> bool:
+        """Whether a mask is known to be False everywhere; asking costs less than updating, but for the GPU's wait."""
+        return mask.device.type == "cpu" and not bool(mask.any())
+
+    _active_of: Tensor | None = None
+    _active: Tensor = field(init=False)
+    _any_active: bool | None = None
     _next_check: int = 1
 
     def _expected_steps(self) -> int:

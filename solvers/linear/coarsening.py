@@ -90,6 +90,13 @@ class Separable:
         space = [len(mass) for mass in self.mass]
         return StencilOperator(space, offsets, coefficients, periodic, symmetric=symmetric)
 
+    def weight(self) -> Tensor:
+        """The mass at every point, which makes the operator symmetric when it multiplies the rows."""
+        total = self.mass[0]
+        for mass in self.mass[1:]:
+            total = total.unsqueeze(-1) * mass
+        return total
+
     def coarsen(self, coarsening: Coarsening) -> tuple[Separable, Transfer]:
         """One level down."""
         axes, masses, up, down = [], [], [], []
@@ -147,6 +154,10 @@ class General:
     def operator(self, periodic: Sequence[bool], symmetric: bool, dtype: torch.dtype) -> StencilOperator:
         """The stencil as an operator."""
         return Stencil(self.stencil.offsets, self.stencil.coefficients.to(dtype)).operator(periodic, symmetric)
+
+    def weight(self) -> Tensor:
+        """Ones: the operator is symmetric as it stands."""
+        return torch.ones_like(self.stencil.centre)
 
     def coarsen(self, coarsening: Coarsening) -> tuple[General, Transfer]:
         """One level down."""

@@ -107,11 +107,11 @@ def _descend(task: Iteration, inverse: LinearOperator, flexible: bool) -> None:
         alpha = torch.where(active, rz / curvature, zero)
         square = rows.descend(x, r, p, q, alpha)
         task.iterations += active
-        task.record(square.sqrt_())
+        task.record(square.sqrt())
         if task.finished(step):
             break
         z = r if plain else inverse.apply(r, out=z)
-        previous, rz = rz, rows.dot(r, z)
+        previous, rz = rz, square if plain else rows.dot(r, z)
         task.fail(rz < 0, Status.INDEFINITE)
         beta = -alpha * rows.dot(z, q) / previous if flexible else rz / previous
         rows.redirect(p, z, torch.where(task.active(), beta, zero))

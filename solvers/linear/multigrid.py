@@ -195,8 +195,7 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
         levels.append(Level(fine, inverse, omegas, transfer.to(precision)))
         current, space = coarser, coarsening.coarse
         fine = current.operator(periodic, symmetric, precision)
-    coarse_operator = current.operator(periodic, symmetric, operator.dtype)
-    inverse = _dense_inverse(coarse_operator, singular=operator.null_space is not None).to(precision)
+    inverse = _dense_inverse(current.operator(periodic, symmetric, operator.dtype), current.weight(), operator).to(precision)
     cycle = settings.cycle or (1 if isinstance(problem, Separable) else 2)
     return MultigridCycle(operator, levels, inverse, space, cycle, precision)
 
@@ -214,15 +213,17 @@ def chebyshev_weights(low: float, high: float, sweeps: int) -> tuple[float, ...]
     return tuple(1 / root for root in roots)
 
 
-def _dense_inverse(operator: StencilOperator, singular: bool) -> Tensor:
-    """The inverse `(*batch, size, size)` of the coarsest operator, the pseudo-inverse if it is singular."""
-    size = operator.size
-    unit = torch.eye(size, dtype=operator.dtype, device=operator.device)
-    columns = unit.reshape(size, *[1] * len(operator.batch), *operator.space)
-    columns = columns.expand(size, *operator.batch, *operator.space).contiguous()
-    matrix = operator.apply(columns).reshape(size, *operator.batch, size).movedim(0, -1)
-    if not singular:
+def _dense_inverse(coarsest: StencilOperator, weight: Tensor, operator: StencilOperator) -> Tensor:
+    """The inverse `(*batch, size, size)` of the coarsest operator; if it is singular, the pseudo-inverse in the inner
+    product given by `weight`, in which it is symmetric if `operator` is."""
+    size = coarsest.size
+    unit = torch.eye(size, dtype=coarsest.dtype, device=coarsest.device)
+    columns = unit.reshape(size, *[1] * len(coarsest.batch), *coarsest.space)
+    columns = columns.expand(size, *coarsest.batch, *coarsest.space).contiguous()
+    matrix = coarsest.apply(columns).reshape(size, *coarsest.batch, size).movedim(0, -1)
+    if operator.null_space is None:
         inverse, failed = torch.linalg.inv_ex(matrix)
         if not bool(failed.any()) and bool(torch.isfinite(inverse).all()):
             return inverse
-    return torch.linalg.pinv(matrix, rtol=1e-10, hermitian=operator.symmetric)
+    rows = weight.reshape(*weight.shape[: weight.ndim - len(coarsest.space)], size, 1)
+    return torch.linalg.pinv(rows * matrix, rtol=1e-10, hermitian=operator.symmetric) * rows.mT

@@ -73,7 +73,8 @@ class Rows:
         """out = scale x, converted to the dtype of `out`."""
         compiled = self._kernel("dot", x) is not None and self._kernel("dot", out) is not None
         if not compiled:
-            return torch.mul(x, self.spread(scale, x), out=out)
+            wide = x if x.dtype == torch.float64 else out
+            return torch.mul(x, self.spread(scale, wide), out=out)
         kernel = getattr(build.library(), f"rescale_{layout.NAMES[x.dtype]}_{layout.NAMES[out.dtype]}")
         scale = scale.contiguous()
         kernel(layout.pointer(x), layout.pointer(scale), layout.pointer(out), *self._sizes(), layout.threads())

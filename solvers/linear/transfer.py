@@ -176,14 +176,14 @@ class FieldTransfer(Transfer):
         self.restriction = restriction
         self._arguments = layout_of(coarsening)
         batch = next(iter(prolongation.values())).shape[: -len(coarsening.fine)]
-        self._batch_stride = ctypes.c_int64(prod(coarsening.coarse) if prod(batch) > 1 else 0)
+        self._rows = ctypes.c_int64(prod(batch))
         self._up_fields = field_table(prolongation, coarsening.coarse, prod(batch))
         same = restriction is prolongation
         self._down_fields = self._up_fields if same else field_table(restriction, coarsening.coarse, prod(batch))
         self._up, self._down = layout.addresses(self._up_fields), layout.addresses(self._down_fields)
 
     def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
-        arguments = (*self._arguments, self._down, self._batch_stride)
+        arguments = (*self._arguments, self._down, self._rows)
         if _call("restrict_fields", fine, out, self.coarsening.fine, *arguments):
             return out
         out.zero_()
@@ -193,7 +193,7 @@ class FieldTransfer(Transfer):
         return out
 
     def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        arguments = (*self._arguments, self._up, self._batch_stride)
+        arguments = (*self._arguments, self._up, self._rows)
         if _call("prolong_fields", coarse, fine, self.coarsening.coarse, *arguments):
             return fine
         for k, weight in self.prolongation.items():

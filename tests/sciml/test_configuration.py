@@ -200,6 +200,8 @@ def test_a_batch_from_a_file(folder: Path) -> None:
         ("upper = [3.0, 2]", "upper = [3.0]", "problem.toml, [domain]: Grid: upper is one number for each of the 2 ax"),
         ("upper = [3.0, 2]", "upper = [3.0, -2]", "problem.toml, [domain]: Grid: the spacing along y would not be"),
         ("upper = [3.0, 2]", "upper = [3.0, nan]", "problem.toml, [domain] upper[1]: a finite number is needed, not n"),
+        ("upper = [3.0, 2]", f"upper = [1{'0' * 400}, 2]", "problem.toml, [domain] upper[0]: a finite number"),
+        ("upper = [3.0, 2]", f"upper = [1{'0' * 9999}, 2]", "problem.toml is not valid TOML: Exceeds the limit"),
         ("upper = [3.0, 2]", "upper = [3.0, true]", "problem.toml, [domain] upper[1]: a number is needed, not True"),
         ('"cpu"', '"tpu"', "problem.toml, [domain] device: 'tpu' is not a device"),
         ('"float32"', '"float16"', "problem.toml, [domain] dtype: input should be 'float64' or 'float32', not 'float1"),

@@ -128,7 +128,7 @@ def test_the_history_is_that_of_the_worst_row() -> None:
     solution = make(Grid((4, 4)), torch.rand(2, 4, 4, dtype=torch.float64), history={"residual_norm": norms})
     figure = pictures.draw(solution, history=True)
     curve = next(axes for axes in figure.axes if axes.get_yscale() == "log")
-    np.testing.assert_array_equal(curve.lines[0].get_ydata(), [2.0, 0.5, float("nan")])
+    np.testing.assert_array_equal(curve.lines[0].get_ydata(), [1.0, 0.5, float("nan")])
     assert not any(axes.get_yscale() == "log" for axes in pictures.draw(solution).axes)
 
 

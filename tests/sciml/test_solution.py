@@ -210,7 +210,7 @@ def test_a_point_on_the_face_of_an_obstacle_belongs_to_the_fluid() -> None:
     points = torch.tensor([[0.4], [0.6], [0.4 - 1e-12], [0.35]], dtype=torch.float64)
     torch.testing.assert_close(solution.at(points), torch.tensor([7.0, 7.0, 7.0, 1.0], dtype=torch.float64))
     with pytest.raises(InputError, match="1 of 2 lie inside solid cells, the first at"):
-        solution.at(torch.tensor([[0.5], [0.1]]))
+        solution.at([[0.5], [0.1]])
 
 
 def test_at_and_gradient_are_differentiable() -> None:
@@ -338,6 +338,7 @@ def test_fluxes_balance_the_source() -> None:
 @pytest.mark.parametrize(
     ("points", "message"),
     [
+        ([["a", "b"]], "expected a tensor or nested lists of numbers"),
         (torch.zeros(3), r"expected shape \(n, 2\)"),
         (torch.zeros(3, 3), r"expected shape \(n, 2\)"),
         (torch.tensor([[0.5, float("nan")]]), "1 of 1 are NaN or infinite"),
@@ -345,7 +346,7 @@ def test_fluxes_balance_the_source() -> None:
         (torch.tensor([[-0.1, 0.5]]), r"1 of 1 lie outside x in \[0, 1\]"),
     ],
 )
-def test_points_that_do_not_fit_are_refused(points: Tensor, message: str) -> None:
+def test_points_that_do_not_fit_are_refused(points: Any, message: str) -> None:
     solution = of_values(Grid((4, 4)), torch.zeros(4, 4, dtype=torch.float64))
     with pytest.raises(InputError, match=message):
         solution.at(points)

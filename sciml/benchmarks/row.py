@@ -1,0 +1,119 @@
+"""One line of a benchmark: the keys that the rows of all suites share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one case.
+
+    Args:
+        suite, case, method, library, version: what was run. `version` is None for a library that is not installed.
+        unknowns: number of unknowns, over the whole batch.
+        device: "cpu" or "cuda".
+        dtype: of the solution.
+        threads: how many torch, BLAS and OpenMP may use; scipy's and pyamg's sparse kernels use one.
+        setup_seconds, solve_seconds: least of the repeats; medians are in `extra`.
+        iterations: the most of the batch.
+        relative_residual: |b - A x| / |b|, computed afresh by numpy, the largest of the batch.
+        error: distance to a reference, relative unless `extra` says otherwise.
+        extra: whatever else there is to say, as JSON can hold it.
+
+    Every number is None where it is meaningless or could not be measured.
+    """
+
+    suite: str
+    case: str
+    method: str
+    library: str
+    version: str | None = None
+    unknowns: int | None = None
+    device: str = "cpu"
+    dtype: str | None = "float64"
+    threads: int | None = None
+    setup_seconds: float | None = None
+    solve_seconds: float | None = None
+    iterations: int | None = None
+    relative_residual: float | None = None
+    error: float | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Least of set-up and solve together, None if it was not timed."""
+        return self.extra.get("total_seconds")
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON can hold it: NaN and infinity become null."""
+        cleaned: dict[str, Any] = _finite(asdict(self))
+        return cleaned
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Row:
+        """The row that `to_json` wrote.
+
+        Raises:
+            InputError: for missing or unknown keys.
+        """
+        if set(data) != set(KEYS):
+            difference = ", ".join(sorted(set(data) ^ set(KEYS)))
+            raise InputError(f"a benchmark row has the keys {', '.join(KEYS)}; these are missing or too many: {difference}")
+        return Row(**data)
+
+
+KEYS = tuple(item.name for item in fields(Row))
+
+
+class Rows(Sequence[Row]):
+    """Rows of a run, to be looked up by what they are."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
+    def one(self, case: str, method: str) -> Row:
+        """The row of a method on a case.
+
+        Raises:
+            LookupError: if there is none, or it failed.
+        """
+        for row in self._rows:
+            if (row.case, row.method) == (case, method) and "failure" not in row.extra:
+                return row
+        raise LookupError(f"no row {method!r} on {case!r}")
+
+    def ratio(self, case: str, method: str, peers: Sequence[str]) -> float:
+        """Set-up and solve of a method over that of the quickest of its peers, the least of the repeats each.
+
+        Raises:
+            LookupError: if one of the two was not timed.
+        """
+        own = self.one(case, method).total_seconds
+        others = [row.total_seconds for row in self._rows if row.case == case and row.method in peers]
+        known = [seconds for seconds in others if seconds is not None]
+        if own is None or not known:
+            raise LookupError(f"{case!r}: {method!r} or its peers were not timed")
+        return own / min(known)
+
+
+def _finite(item: Any) -> Any:
+    if isinstance(item, dict):
+        return {str(key): _finite(value) for key, value in item.items()}
+    if isinstance(item, list | tuple):
+        return [_finite(value) for value in item]
+    return None if isinstance(item, float) and not math.isfinite(item) else item

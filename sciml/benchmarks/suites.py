@@ -1,0 +1,14 @@
+"""The suites that `sciml bench` knows. A new one is added here."""
+
+from __future__ import annotations
+
+from .suite import Plan, Suite
+
+
+def _linear(size: str, device: str) -> Plan:
+    from .linear.plan import plan
+
+    return plan(size, device)
+
+
+SUITES = (Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),)

@@ -1,0 +1,160 @@
+"""solve(equation, domain): discretize, choose a method, solve, and say what was done and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sciml.boundary import Boundary
+from sciml.discretization import System, discretize
+from sciml.errors import InputError, SolveError
+from sciml.grid import Grid
+from sciml.linear_operator import BlockOperator, LinearOperator
+from sciml.scheme import Scheme
+from sciml.solution import Solution
+from sciml.status import Status
+from sciml.stencil import StencilOperator
+
+from .linear import GMRES, MINRES, ConjugateGradient, Direct, Jacobi, Multigrid
+from .linear.base import LinearSolver, failure_message
+
+if TYPE_CHECKING:
+    from sciml.equations import Equation
+
+# Where a sparse factorization is still quick, in unknowns by dimension of the grid.
+_DIRECT_LIMIT = {1: 5_000_000, 2: 200_000, 3: 15_000}
+
+
+def solve(
+    equation: Equation,
+    domain: Grid,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Scheme | None = None,
+    method: LinearSolver | None = None,
+    initial: Tensor | Solution | None = None,
+    rtol: float | None = None,
+    atol: float = 0.0,
+    throw: bool = True,
+) -> Solution:
+    """Solve a steady linear equation on a grid.
+
+    Args:
+        equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
+        method: a linear solver, for example `ConjugateGradient(preconditioner=Multigrid())`; None chooses one, and
+            `solution.method` says which and why.
+        initial: start of the iteration, shaped like the solution; zero if None.
+        rtol, atol: stop at |b - A u| <= max(rtol |b|, atol), row by row, b and A being the right side and the operator
+            of the discrete system; rtol is dimensionless and None means 1e-8 in float64 and 1e-5 in float32. They
+            replace those of `method` where they are given.
+        throw: raise SolveError if a row does not converge; otherwise its status says so.
+
+    Returns:
+        Solution, differentiable with respect to every tensor in fields, parameters and boundary.
+
+    Raises:
+        InputError: for input that makes no sense, with what would; among it a pure Neumann or periodic problem whose
+            source and boundary fluxes do not balance.
+        SolveError: see `throw`; it carries the solution as far as it got.
+    """
+    if method is not None and not isinstance(method, LinearSolver):
+        raise InputError(
+            f"method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), got {method!r}"
+        )
+    system = discretize(equation, domain, fields, parameters, boundary, scheme)
+    operator, right_side = _positive_diagonal(system)
+    right_side, notes = _balanced(operator, right_side, system)
+    chosen, why = (method, "as requested") if method is not None else choose(system)
+    if rtol is not None:
+        chosen = replace(chosen, rtol=rtol)
+    if atol:
+        chosen = replace(chosen, atol=atol)
+    start = initial.value if isinstance(initial, Solution) else initial
+    solution = _attempt(chosen, operator, right_side, start, throw)
+    fallback = method is None and not bool(solution.converged.all()) and _direct_is_possible(system)
+    if fallback and not isinstance(chosen, Direct):
+        why = f"a direct solve, since {chosen.describe()} ended with {solution.status[0].name}"
+        chosen = replace(Direct(), rtol=chosen.rtol, atol=chosen.atol)
+        solution = _attempt(chosen, operator, right_side, None, throw)
+    solution = replace(
+        solution, system=system, method=f"{chosen.describe()} ({why})", notes=(*system.notes, *notes)
+    )
+    if throw and bool((solution.codes != Status.CONVERGED).any()):
+        raise SolveError(failure_message(solution), solution)
+    return solution
+
+
+def choose(system: System) -> tuple[LinearSolver, str]:
+    """The method for a system, and the reason in a few words."""
+    operator, dimension = system.operator, system.domain.dimension
+    if dimension == 1 and _direct_is_possible(system):
+        return Direct(), "one axis: banded matrices factorize in linear time"
+    if isinstance(operator, BlockOperator):
+        if _direct_is_possible(system):
+            return Direct(), f"several unknowns, {operator.size} in all: few enough to factorize"
+        return GMRES(preconditioner=Jacobi(), restart=60), "several unknowns, too many to factorize"
+    if system.definite:
+        return ConjugateGradient(preconditioner=Multigrid()), "the operator is symmetric and definite"
+    if operator.symmetric:
+        if _direct_is_possible(system):
+            return Direct(), "symmetric but perhaps indefinite, and small enough to factorize"
+        return MINRES(), "symmetric but perhaps indefinite, and too large to factorize"
+    return GMRES(preconditioner=Multigrid(cycle=1)), "the operator is not symmetric"
+
+
+def _direct_is_possible(system: System) -> bool:
+    operator = system.operator
+    return (
+        not operator.batch and operator.device.type == "cpu" and operator.size <= _DIRECT_LIMIT[system.domain.dimension]
+    )
+
+
+def _positive_diagonal(system: System) -> tuple[LinearOperator, Tensor]:
+    """The system, multiplied by -1 where that makes the diagonal positive, as definite solvers want it."""
+    if system.sign > 0 or not isinstance(system.operator, StencilOperator):
+        return system.operator, system.right_side
+    return system.operator.negated(), -system.right_side
+
+
+def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> tuple[Tensor, tuple[str, ...]]:
+    """The right side without its part in the null space, if that is no more than an error of the discretization."""
+    if operator.null_space is None:
+        return right_side, ()
+    axes = tuple(range(-len(operator.space), 0))
+    scale = torch.linalg.vector_norm(right_side.detach(), dim=axes)
+    share = torch.zeros_like(scale)
+    for vector in operator.null_space:
+        component = (right_side * vector).sum(dim=axes, keepdim=True)
+        right_side = right_side - component * vector
+        share = torch.maximum(share, component.detach().reshape(scale.shape).abs())
+    worst = float((share / torch.where(scale > 0, scale, 1.0)).max())
+    spacings = zip(system.domain.spacing, system.domain.shape, strict=True)
+    allowed = min(0.01, 10 * max(1 / n**2 for _, n in spacings))
+    if worst > allowed:
+        raise InputError(
+            "no side fixes the value of the solution, so that the source and the boundary fluxes must balance, and they "
+            f"do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change "
+            "a flux, or give a Dirichlet or Robin condition on one side"
+        )
+    if worst < 1e-12:
+        return right_side, ("the value is fixed by a zero mean",)
+    return right_side, (
+        f"the value is fixed by a zero mean; the source was balanced by subtracting its mean (relative {worst:.1e}, "
+        "an error of the discretization)",
+    )
+
+
+def _attempt(
+    method: LinearSolver, operator: LinearOperator, right_side: Tensor, start: Tensor | None, throw: bool
+) -> Solution:
+    """Solve; a failure is returned, while failing adjoint solves follow `throw`."""
+    try:
+        return method.prepare(operator).solve(right_side, start, throw=throw)
+    except SolveError as error:
+        return error.solution

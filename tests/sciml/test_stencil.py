@@ -1,0 +1,154 @@
+"""Stencil operators: compiled and eager forms, matrix, transpose, and the fused sweeps agree with the definition."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from sciml.errors import InputError
+from sciml.kernels import build
+from sciml.stencil import StencilOperator
+
+CASES = [
+    ((9,), (False,), 1, ()),
+    ((7,), (True,), 2, ()),
+    ((6, 5), (False, False), 1, ()),
+    ((6, 5), (True, False), 2, (3,)),
+    ((5, 4), (True, True), 1, (2, 3)),
+    ((4, 5, 3), (False, True, False), 1, ()),
+    ((5, 4, 6), (True, False, True), 1, (2,)),
+    ((3, 40, 2100), (False, False, False), 1, ()),
+]
+
+
+def random_stencil(space, periodic, reach, batch, dtype=torch.float64, seed=0):
+    """Terms at all offsets within reach along axes and diagonals, coefficients constant, linewise and full in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    offsets = [o for o in itertools.product(range(-reach, reach + 1), repeat=len(space)) if sum(map(abs, o)) <= reach]
+    offsets += [(1,) * len(space), (0,) * len(space)]
+    coefficients = []
+    for term in range(len(offsets)):
+        shape = [n if (term >> axis) % 2 else 1 for axis, n in enumerate(space)]
+        lead = batch if term % 3 == 0 else ()
+        coefficients.append(torch.randn(*lead, *shape, generator=generator, dtype=torch.float64).to(dtype))
+    return StencilOperator(space, offsets, coefficients, periodic)
+
+
+def by_definition(operator, x):
+    """The sum over terms, point by point, in plain Python over one row without a batch."""
+    result = torch.zeros(operator.space, dtype=x.dtype)
+    for here in itertools.product(*(range(n) for n in operator.space)):
+        for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
+            there = [i + o for i, o in zip(here, offset, strict=True)]
+            wrapped = [i % n if p else i for i, n, p in zip(there, operator.space, operator.periodic, strict=True)]
+            if all(0 <= i < n for i, n in zip(wrapped, operator.space, strict=True)):
+                weight = coefficient.expand(operator.space)[here]
+                result[here] += weight * x[tuple(wrapped)]
+    return result
+
+
+@pytest.mark.parametrize(("space", "periodic", "reach", "batch"), CASES[:7])
+def test_apply_is_the_definition(space, periodic, reach, batch):
+    operator = random_stencil(space, periodic, reach, batch)
+    for _ in batch:
+        operator = operator[1]
+    x = torch.randn(space, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(operator.apply(x), by_definition(operator, x), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("space", "periodic", "reach", "batch"), CASES)
+def test_compiled_equals_eager(space, periodic, reach, batch, dtype):
+    operator = random_stencil(space, periodic, reach, batch, dtype)
+    generator = torch.Generator().manual_seed(2)
+    x, b = (torch.randn(*batch, *space, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    inverse = operator.diagonal().reciprocal()
+    expected = operator._sum_of_slices(x)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    with torch.no_grad():
+        assert operator._compilable(x, b)
+        torch.testing.assert_close(operator.apply(x), expected, **tolerance)
+        torch.testing.assert_close(operator._sum_of_slices_in_blocks(x, None), expected, **tolerance)
+        torch.testing.assert_close(operator.residual(b, x), b - expected, **tolerance)
+        sweep = x + 0.7 * inverse * (b - expected)
+        scale = float(sweep.abs().max())
+        assert float((operator.relax(x, b, 0.7, inverse) - sweep).abs().max()) <= tolerance["rtol"] * scale
+        assert float((operator.relax(x, b, 0.7, None) - sweep).abs().max()) <= tolerance["rtol"] * scale
+        scaled = 0.3 * inverse * b
+        assert float((operator.scale(b, 0.3, None) - scaled).abs().max()) <= tolerance["rtol"] * float(scaled.abs().max())
+
+
+def test_diagonal_taken_on_the_fly_follows_rows():
+    """A separable diagonal, varying along both axes, is never stored; every row must see its own."""
+    n, m = 6, 7
+    first = torch.arange(1.0, n + 1, dtype=torch.float64).reshape(n, 1)
+    second = torch.arange(1.0, m + 1, dtype=torch.float64).reshape(1, m) ** 2
+    operator = StencilOperator((n, m), [(0, 0), (0, 0), (0, 1)], [first, second, 0 * second], (False, False))
+    b = torch.ones(n, m, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(operator.scale(b, 1.0, None), 1 / (first + second))
+        torch.testing.assert_close(operator.relax(torch.zeros_like(b), b, 1.0, None), 1 / (first + second))
+
+
+@pytest.mark.parametrize(("space", "periodic", "reach", "batch"), CASES[:7])
+def test_matrix_and_transpose(space, periodic, reach, batch):
+    operator = random_stencil(space, periodic, reach, batch)
+    for _ in batch:
+        operator = operator[0]
+    matrix = operator.to_sparse().to_dense()
+    x, y = torch.randn(2, *space, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close((matrix @ x.reshape(-1)).reshape(space), operator.apply(x), rtol=1e-13, atol=1e-12)
+    torch.testing.assert_close(operator.transpose().to_sparse().to_dense(), matrix.T, rtol=0, atol=0)
+    torch.testing.assert_close((operator.apply(x) * y).sum(), (operator.transpose().apply(y) * x).sum())
+    diagonal = operator.diagonal().expand(space).reshape(-1)
+    torch.testing.assert_close(diagonal, matrix.diagonal(), rtol=1e-14, atol=1e-14)
+
+
+def test_batch_is_a_loop_over_rows():
+    operator = random_stencil((6, 5), (True, False), 2, (3,))
+    x = torch.randn(3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(operator.apply(x), torch.stack([operator[i].apply(x[i]) for i in range(3)]))
+
+
+def test_gradients_of_coefficients_and_field():
+    operator = random_stencil((4, 3), (True, False), 1, ())
+    coefficients = [c.clone().requires_grad_() for c in operator.coefficients]
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+
+    def act(x, *coefficients):
+        return StencilOperator((4, 3), operator.offsets, coefficients, (True, False)).apply(x)
+
+    assert torch.autograd.gradcheck(act, (x, *coefficients), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(act, (x, *coefficients))
+
+
+def test_conversion_keeps_shared_faces_shared():
+    faces = torch.randn(6, 5, dtype=torch.float64)
+    lower, upper = faces.narrow(0, 0, 5), faces.narrow(0, 1, 5)
+    operator = StencilOperator((5, 5), [(-1, 0), (1, 0)], [lower, upper], (False, False)).to(torch.float32)
+    first, second = operator.coefficients
+    assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
+    torch.testing.assert_close(first, lower.float())
+    torch.testing.assert_close(second, upper.float())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((3, 3), [(0, 0)], [torch.ones(2, 1)], (False, False)), "does not broadcast"),
+        (((3, 3), [(0,)], [torch.ones(1, 1)], (False, False)), "differ in their axes"),
+        (((3, 3), [(0, 0), (0, 1)], [torch.ones(1, 1)], (False, False)), "one of each a term"),
+        (((2, 2, 2, 2), [(0,) * 4], [torch.ones(1, 1, 1, 1)], (False,) * 4), "differ in their axes"),
+    ],
+)
+def test_refusals(arguments, message):
+    with pytest.raises(InputError, match=message):
+        StencilOperator(*arguments)
+
+
+def test_batched_operator_is_not_a_matrix():
+    with pytest.raises(InputError, match=r"operator\[i\]"):
+        random_stencil((4, 3), (True, False), 1, (2,)).to_sparse()
