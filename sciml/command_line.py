@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .benchmarks import SUITES, Device, Size
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -68,6 +69,27 @@ def solve(
     """Solve a problem file; write solution (.h5), picture (.png), a file for ParaView (.vti) and a summary (.json)."""
     with _failures():
         raise typer.Exit(_solve(file, output, device, quiet))
+
+
+@app.command()
+def bench(
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUITE]...",
+            help="All if none is named. " + "; ".join(f"{suite.name}: {suite.summary}" for suite in SUITES),
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[Size, typer.Option(help="tiny only tries that everything runs.")] = Size.MEDIUM,
+    device: Annotated[Device, typer.Option(help="Where the methods of this package run.")] = Device.CPU,
+    json: Annotated[Path | None, typer.Option(help="Write all rows to this file.", show_default=False)] = None,
+) -> None:
+    """Time the methods of this package against other libraries on this machine, and print tables of it."""
+    from .benchmarks import program
+
+    with _failures():
+        program.bench(suites or [], size, device, json)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class LinearOperator(ABC):
         space: shape of one field, `(n,)` for a matrix.
         batch: shape of the operator's own batch; `()` for a single matrix.
         symmetric: True is a promise that the operator equals its transpose.
-        null_space: `(k, *space)`, orthonormal, spanning the kernel of a symmetric singular operator, or None.
+        null_space: `(k, *space)`, orthonormal, spanning the kernel of the operator and of its transpose, or None.
         kind: what may be assumed of it as a preconditioner.
     """
 

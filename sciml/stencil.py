@@ -211,6 +211,10 @@ class StencilOperator(LinearOperator):
         """-A, as a stencil."""
         return self._with([-c for c in self.coefficients], self.null_space)
 
+    def with_null_space(self, null_space: Tensor | None) -> StencilOperator:
+        """The same operator with its null space stated."""
+        return self._with(self.coefficients, null_space)
+
     def _with(self, coefficients: Sequence[Tensor], null_space: Tensor | None) -> StencilOperator:
         return StencilOperator(
             self.space, self.offsets, coefficients, self.periodic, symmetric=self.symmetric, null_space=null_space

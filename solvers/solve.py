@@ -19,14 +19,15 @@ from sciml.solution import Solution
 from sciml.status import Status
 from sciml.stencil import StencilOperator
 
-from .linear import GMRES, MINRES, ConjugateGradient, Direct, Jacobi, Multigrid
+from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradient, Direct, Jacobi, Multigrid
 from .linear.base import LinearSolver, failure_message
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
 
 # Where a sparse factorization is still quick, in unknowns by dimension of the grid.
-_DIRECT_LIMIT = {1: 5_000_000, 2: 200_000, 3: 15_000}
+_DIRECT_LIMIT = {1: 5_000_000, 2: 400_000, 3: 15_000}
+_DIRECT_LIMIT_SYSTEM = 50_000
 
 
 def solve(
@@ -77,8 +78,8 @@ def solve(
         chosen = replace(chosen, atol=atol)
     start = initial.value if isinstance(initial, Solution) else initial
     solution = _attempt(chosen, operator, right_side, start, throw)
-    fallback = method is None and not bool(solution.converged.all()) and _direct_is_possible(system)
-    if fallback and not isinstance(chosen, Direct):
+    failed = method is None and not bool(solution.converged.all())
+    if failed and not isinstance(chosen, Direct) and _direct_is_possible(system) and operator.null_space is None:
         why = f"a direct solve, since {chosen.describe()} ended with {solution.status[0].name}"
         chosen = replace(Direct(), rtol=chosen.rtol, atol=chosen.atol)
         solution = _attempt(chosen, operator, right_side, None, throw)
@@ -96,16 +97,40 @@ def choose(system: System) -> tuple[LinearSolver, str]:
     if dimension == 1 and _direct_is_possible(system):
         return Direct(), "one axis: banded matrices factorize in linear time"
     if isinstance(operator, BlockOperator):
-        if _direct_is_possible(system):
+        if _direct_is_possible(system) and operator.size <= _DIRECT_LIMIT_SYSTEM:
             return Direct(), f"several unknowns, {operator.size} in all: few enough to factorize"
-        return GMRES(preconditioner=Jacobi(), restart=60), "several unknowns, too many to factorize"
+        return GMRES(preconditioner=BlockDiagonal(), restart=60), "several unknowns, too many to factorize"
     if system.definite:
         return ConjugateGradient(preconditioner=Multigrid()), "the operator is symmetric and definite"
     if operator.symmetric:
         if _direct_is_possible(system):
             return Direct(), "symmetric but perhaps indefinite, and small enough to factorize"
         return MINRES(), "symmetric but perhaps indefinite, and too large to factorize"
-    return GMRES(preconditioner=Multigrid(cycle=1)), "the operator is not symmetric"
+    share = _advective_share(operator)
+    if share <= 0.5:
+        return GMRES(preconditioner=Multigrid(cycle=1), max_iterations=300), "not symmetric, diffusion prevails"
+    if _direct_is_possible(system):
+        return Direct(), "not symmetric, advection prevails, and small enough to factorize"
+    if operator.batch or operator.device.type != "cpu":
+        return BiCGStab(preconditioner=Jacobi()), "not symmetric, and advection prevails"
+    return GMRES(preconditioner=ILU0(), restart=60), "not symmetric, and advection prevails"
+
+
+def _advective_share(operator: LinearOperator) -> float:
+    """The largest |a(+o) - a(-o)| / (|a(+o)| + |a(-o)|) over pairs of neighbours, a mean over the grid each: 0 without
+    advection, half the cell Peclet number for central and near 1 for upwind differences where it prevails."""
+    if not isinstance(operator, StencilOperator):
+        return 1.0
+    terms: dict[tuple[int, ...], Tensor] = {}
+    for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
+        terms[offset] = terms[offset] + coefficient.detach() if offset in terms else coefficient.detach()
+    share = 0.0
+    for offset, forward in terms.items():
+        backward = terms.get(tuple(-o for o in offset))
+        if sum(map(abs, offset)) == 1 and backward is not None:
+            total = float((forward.abs() + backward.abs()).mean())
+            share = max(share, float((forward - backward).abs().mean()) / total if total else 0.0)
+    return share
 
 
 def _direct_is_possible(system: System) -> bool:
@@ -117,9 +142,23 @@ def _direct_is_possible(system: System) -> bool:
 
 def _positive_diagonal(system: System) -> tuple[LinearOperator, Tensor]:
     """The system, multiplied by -1 where that makes the diagonal positive, as definite solvers want it."""
-    if system.sign > 0 or not isinstance(system.operator, StencilOperator):
-        return system.operator, system.right_side
-    return system.operator.negated(), -system.right_side
+    operator, right_side = system.operator, system.right_side
+    if not isinstance(operator, StencilOperator):
+        return operator, right_side
+    if not operator.symmetric and operator.null_space is None:
+        operator = _with_constant_kernel(operator)
+    return (operator, right_side) if system.sign > 0 else (operator.negated(), -right_side)
+
+
+def _with_constant_kernel(operator: StencilOperator) -> StencilOperator:
+    """The operator, its null space stated if constants are annihilated by it and by its transpose (advection and
+    diffusion between periodic or closed sides)."""
+    plain = operator.detach()
+    ones = torch.ones(plain.space, dtype=plain.dtype, device=plain.device)
+    scale = 1e3 * torch.finfo(plain.dtype).eps * float(plain.diagonal().abs().max())
+    if float(plain.apply(ones).abs().max()) > scale or float(plain.transpose().apply(ones).abs().max()) > scale:
+        return operator
+    return operator.with_null_space((ones / ones.numel() ** 0.5).unsqueeze(0))
 
 
 def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> tuple[Tensor, tuple[str, ...]]:

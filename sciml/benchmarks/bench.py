@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..kernels import build
 from .row import Row
-from .timing import Calibration, Clock, Contender, Series, take_turns
+from .suite import Size
+from .timing import IMPATIENCE, PATIENCE, Calibration, Clock, Contender, Series, take_turns
 
 _SLACK = 1.01  # a stopping rule evaluated by recurrence and b - A x computed afresh differ by rounding
 
-DISTRIBUTIONS = {"sciml": "sciml-torch", "torch-sla": "torch-sla"}
+DISTRIBUTIONS = {"sciml": "sciml-torch"}
 
 
 def version_of(library: str) -> str | None:
@@ -39,16 +42,12 @@ class Bench:
     def __init__(
         self, suite: str, size: str, device: str, say: Callable[[str], None], best_copy: float = math.inf
     ) -> None:
+        self.patience = IMPATIENCE if size == Size.TINY else PATIENCE
         self.suite, self.size, self.device = suite, size, device
         self.say = say
         self.clock = Clock(device)
         self.calibration = Calibration.on(device, self.clock, best_copy)
-        self.calibration.settle()
-
-    @property
-    def copy_bandwidth(self) -> float:
-        """Bytes a second, read and written, of the quickest copy of a large array."""
-        return (self.calibration.size or 0) / self.calibration.best
+        self.calibration.settle(self.patience.settle)
 
     def row(self, case: str, method: str, library: str = "sciml", **entries: Any) -> Row:
         """A row of this suite."""
@@ -62,8 +61,8 @@ class Bench:
         *,
         unknowns: int,
         residual: Callable[[Any], float] | None = None,
+        error: Callable[[Any], float] | None = None,
         tolerance: float | None = None,
-        dtype: str = "float64",
     ) -> list[Row]:
         """Time methods in turn on one problem, one row each.
 
@@ -72,11 +71,14 @@ class Bench:
             contenders: in the order of their turns.
             unknowns: number of unknowns of the problem.
             residual: |b - A x| / |b| of an outcome's value, computed afresh; None where that has no meaning.
-            tolerance: what that should be at most.
-            dtype: of the solution.
+            error: distance of an outcome's value to a reference; likewise.
+            tolerance: what the residual should be at most.
         """
         rows = []
-        for series in take_turns(contenders, self.clock, self.calibration, lambda text: self.say(f"{case}: {text}")):
+        all_series = take_turns(
+            contenders, self.clock, self.calibration, lambda text: self.say(f"{case}: {text}"), self.patience
+        )
+        for series in all_series:
             contender = series.contender
             row = self.row(
                 case,
@@ -85,14 +87,17 @@ class Bench:
                 version=contender.version,
                 unknowns=unknowns,
                 device=contender.device,
-                dtype=dtype,
-                **self._measured(series, residual, tolerance),
+                **self._measured(series, residual, error, tolerance),
             )
             rows.append(row)
         return rows
 
     def _measured(
-        self, series: Series, residual: Callable[[Any], float] | None, tolerance: float | None
+        self,
+        series: Series,
+        residual: Callable[[Any], float] | None,
+        error: Callable[[Any], float] | None,
+        tolerance: float | None,
     ) -> dict[str, Any]:
         extra: dict[str, Any] = {} if tolerance is None else {"tolerance": tolerance}
         if series.failure is not None or series.outcome is None:
@@ -110,6 +115,7 @@ class Bench:
             "solve_seconds": min(sample.solve for sample in kept),
             "iterations": outcome.iterations,
             "relative_residual": found,
+            "error": None if error is None or outcome.value is None else error(outcome.value),
             "extra": extra,
         }
 
@@ -120,10 +126,13 @@ class Bench:
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "compiled_kernels": build.library() is not None,
-            "copy_bytes_per_second": self.copy_bandwidth,
             "versions": {name: version_of(name) for name in ("sciml", "torch", "numpy", "scipy", "pyamg", "torch-sla")},
         }
 
 
 def _processor() -> str:
-    return build._processor()
+    """Name of the processor, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text(errors="replace").splitlines() if information.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from ..errors import InputError
+
+NOISE = 1.5
+"""A run is quiet if the copies before and after it took at most this times the best copy."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,28 @@ class Row:
         """Least of set-up and solve together, None if it was not timed."""
         return self.extra.get("total_seconds")
 
+    @property
+    def missed(self) -> bool:
+        """Whether the true residual is above the tolerance."""
+        return bool(self.extra.get("missed"))
+
+    def judged(self, best_copy: float, copy_bytes: int) -> Row:
+        """The row in the light of the best copy of the whole run.
+
+        `extra["noisy"]` says whether a copy beside the row's runs was too slow; `extra["copy_bytes_per_second"]` stands
+        beside a row's own bytes a second.
+
+        Args:
+            best_copy: seconds.
+            copy_bytes: bytes that a copy reads and writes.
+        """
+        extra = dict(self.extra)
+        if "copy_seconds" in extra:
+            extra["noisy"] = extra["copy_seconds"] > NOISE * best_copy
+        if "bytes_per_second" in extra:
+            extra["copy_bytes_per_second"] = copy_bytes / best_copy
+        return replace(self, extra=extra)
+
     def to_json(self) -> dict[str, Any]:
         """The row as JSON can hold it: NaN and infinity become null."""
         cleaned: dict[str, Any] = _finite(asdict(self))
@@ -64,7 +89,9 @@ class Row:
         """
         if set(data) != set(KEYS):
             difference = ", ".join(sorted(set(data) ^ set(KEYS)))
-            raise InputError(f"a benchmark row has the keys {', '.join(KEYS)}; these are missing or too many: {difference}")
+            raise InputError(
+                f"a benchmark row has the keys {', '.join(KEYS)}; these are missing or too many: {difference}"
+            )
         return Row(**data)
 
 
@@ -101,14 +128,14 @@ class Rows(Sequence[Row]):
         """Set-up and solve of a method over that of the quickest of its peers, the least of the repeats each.
 
         Raises:
-            LookupError: if one of the two was not timed.
+            LookupError: if the method or all of its peers were not timed, or missed the tolerance.
         """
-        own = self.one(case, method).total_seconds
-        others = [row.total_seconds for row in self._rows if row.case == case and row.method in peers]
-        known = [seconds for seconds in others if seconds is not None]
-        if own is None or not known:
-            raise LookupError(f"{case!r}: {method!r} or its peers were not timed")
-        return own / min(known)
+        rows = [row for row in self._rows if row.case == case and not row.missed and row.total_seconds is not None]
+        times = {row.method: row.total_seconds or 0.0 for row in rows}
+        others = [times[peer] for peer in peers if peer in times]
+        if method not in times or not others:
+            raise LookupError(f"{case!r}: {method!r} or its peers were not timed, or missed the tolerance")
+        return times[method] / min(others)
 
 
 def _finite(item: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from .row import Rows
@@ -12,8 +13,21 @@ if TYPE_CHECKING:
     from .bench import Bench
     from .row import Row
 
-SIZES = ("tiny", "small", "medium", "large")
-DEVICES = ("cpu", "cuda")
+
+class Size(StrEnum):
+    """How large the problems are."""
+
+    TINY = "tiny"
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+class Device(StrEnum):
+    """Where this package's methods run."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,36 @@ from typing import Any
 
 import torch
 
-NOISE = 1.5
-REPEATS = 5
-RETRIES = 3
+from .row import NOISE
 
-_MANY_REPEATS, _QUICK_ROUND = 15, 1.0  # so many where a round of all methods takes fewer seconds than this
+_QUICK_ROUND = 1.0  # seconds that a round of all methods may take for more rounds to be made
 _WARM_UP = 2.0  # a first run that takes longer counts, since what warms up is small beside it
 _LONG, _VERY_LONG = 20.0, 60.0  # seconds a run, above which 2 and 1 are made
 _SHORTEST = 0.02  # seconds; solves that are shorter are repeated within one run,
 _MOST_LOOPS = 10_000  # but not more often than this
 _COPY_BYTES = 1 << 25
 _COPIES = 3
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many runs to make.
+
+    Args:
+        repeats: runs of every method (2 where one takes more than 20 seconds, 1 above 60).
+        quick_repeats: the same where a round of all methods takes less than a second.
+        retries: how many more of a method for runs that were not quiet.
+        settle: seconds of copying at the start, to know what a quiet machine can do.
+    """
+
+    repeats: int = 5
+    quick_repeats: int = 15
+    retries: int = 3
+    settle: float = 0.5
+
+
+PATIENCE = Patience()
+IMPATIENCE = Patience(repeats=1, quick_repeats=1, retries=0, settle=0.05)
 
 
 @dataclass(frozen=True)
@@ -89,10 +108,11 @@ class Series:
     """All runs of one method on one case."""
 
     contender: Contender
+    patience: Patience
     samples: list[Sample] = field(default_factory=list)
     outcome: Outcome | None = None
     failure: str | None = None
-    wanted: int = REPEATS
+    wanted: int = 0
     loops: int = 1
     first: float = 0.0  # seconds of the first run
 
@@ -104,7 +124,7 @@ class Series:
     def unfinished(self, limit: float) -> bool:
         """Whether another run is due."""
         quiet = sum(sample.copy <= limit for sample in self.samples)
-        return self.failure is None and quiet < self.wanted and len(self.samples) < self.wanted + RETRIES
+        return self.failure is None and quiet < self.wanted and len(self.samples) < self.wanted + self.patience.retries
 
     def summary(self, limit: float) -> dict[str, Any]:
         """Minima and medians, for the `extra` of a row."""
@@ -164,7 +184,7 @@ class Calibration:
         """Seconds up to which a copy counts as undisturbed."""
         return NOISE * self.best
 
-    def settle(self, seconds: float = 0.5) -> None:
+    def settle(self, seconds: float) -> None:
         """Copy for a while, so that `best` is near what the machine can do."""
         end = self._clock() + seconds
         while self._clock() < end:
@@ -186,6 +206,7 @@ def take_turns(
     clock: Callable[[], float],
     calibration: Calibration,
     say: Callable[[str], None] = lambda text: None,
+    patience: Patience = PATIENCE,
 ) -> list[Series]:
     """Time methods in turn.
 
@@ -196,11 +217,12 @@ def take_turns(
         clock: seconds.
         calibration: judges every run.
         say: is told before every run what it is.
+        patience: how many runs to make.
 
     Returns:
         one series a contender, in the same order.
     """
-    series = [Series(contender) for contender in contenders]
+    series = [Series(contender, patience) for contender in contenders]
     copy = calibration.measure()
     for entry in series:
         say(f"{entry.contender.method} ({entry.contender.library}), first run")
@@ -209,7 +231,7 @@ def take_turns(
             _plan(entry, first)
     if sum(entry.first for entry in series) < _QUICK_ROUND:
         for entry in series:
-            entry.wanted = _MANY_REPEATS
+            entry.wanted = patience.quick_repeats
     turn = 0
     while any(entry.unfinished(calibration.limit) for entry in series):
         turn += 1
@@ -225,7 +247,7 @@ def take_turns(
 def _plan(entry: Series, first: Sample) -> None:
     """From the first run, how many more to make."""
     entry.first = first.total
-    entry.wanted = 1 if first.total > _VERY_LONG else 2 if first.total > _LONG else REPEATS
+    entry.wanted = 1 if first.total > _VERY_LONG else 2 if first.total > _LONG else entry.patience.repeats
     entry.loops = entry.contender.loops or max(1, min(_MOST_LOOPS, math.ceil(_SHORTEST / max(first.solve, 1e-9))))
     if first.total > _WARM_UP and entry.loops == 1:
         entry.samples.append(first)

@@ -26,7 +26,12 @@ THIRD, HALF, WHOLE = 3.4, 5.0, 7.4
 """Widths in inches of a panel that shares its row with two, one or no others."""
 
 INK, SOFT, RULE, SOLID = "#1d1f22", "#63686f", "#e2e0da", "#c2c1bd"
+TONES = ("#b4b3af", "#c9c8c4", "#dddcd8")
+"""Shades of the sides of a box across x, y and z."""
 _DARK = {
+    TONES[0]: "#4a4e54",
+    TONES[1]: "#5c6067",
+    TONES[2]: "#71757c",
     INK: "#e4e2dc",
     SOFT: "#a0a4aa",
     RULE: "#33373d",

@@ -157,10 +157,11 @@ def _(block: Table) -> str:
     rows = []
     for index, row in enumerate(block.rows):
         cells = f'<th scope="row">{_inline(row[0])}</th>' + "".join(f"<td>{_inline(cell)}</td>" for cell in row[1:])
-        rows.append(f'<tr{' class="strong"' if index in block.strong else ""}>{cells}</tr>')
+        mark = ' class="strong"' if index in block.strong else ""
+        rows.append(f"<tr{mark}>{cells}</tr>")
     body = "\n".join(rows)
     return (
-        f'<figure class="table">\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
+        f'<figure class="table{" wide" if len(block.head) > 6 else ""}">\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
         f"</tbody>\n</table></div>\n<figcaption>{_inline(block.caption)}</figcaption>\n</figure>"
     )
 

@@ -1,6 +1,7 @@
 """Linear solvers and preconditioners."""
 
 from .bicgstab import BiCGStab
+from .block_diagonal import BlockDiagonal
 from .chebyshev import Chebyshev
 from .conjugate_gradient import ConjugateGradient, FlexibleConjugateGradient
 from .direct import Direct
@@ -20,6 +21,7 @@ __all__ = [
     "SOR",
     "SSOR",
     "BiCGStab",
+    "BlockDiagonal",
     "Chebyshev",
     "ConjugateGradient",
     "Direct",

@@ -1,14 +1,20 @@
 """The gradient of a linear solve, written once for all methods.
 
 x = A^-1 b is computed without gradients. Then the residual r = b - A(theta) x, zero but for the tolerance, is evaluated
-once with gradients, and x is returned through a function of (x, r) that acts as x + A^-1 r: its derivative with respect
-to r is A^-1, so that dx = A^-1 (db - dA x), the implicit function theorem. The backward pass solves the adjoint system
+with gradients, and x is returned through a function of (x, r) that acts as x + A^-1 r: its derivative with respect to r
+is A^-1, so that dx = A^-1 (db - dA x), the implicit function theorem. The backward pass solves the adjoint system
 A^T lambda = g through the same public path, hence can be differentiated again.
+
+For that the x inside the residual has to be differentiable itself, or the second derivative would lack what comes of
+dA dx. So there are two stages: an anchor x1, made from the residual at the constant x, and the value, made from the
+residual at x1. The value does not depend on x1 to first order: what the residual sends back to x1, -A^T lambda, is
+cancelled by what the value sends back, and the anchor's backward does nothing but in second derivatives. Third
+derivatives are not provided for.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,33 +35,84 @@ def attach_gradient(prepared: Prepared, b: Tensor, solution: Solution, throw: bo
     tracked = residual.requires_grad or forward_ad.unpack_dual(residual).tangent is not None
     if not tracked:
         return solution
-    record = AdjointRecord()
-    converged = solution.codes == Status.CONVERGED
-    value = _ImplicitSolve.apply(solution.value, residual, prepared, converged, record, throw)
-    return replace(solution, value=value, adjoint=record)
+    adjoint = _Adjoint(prepared, solution.codes == Status.CONVERGED, AdjointRecord(), throw)
+    value, marker = _Anchor.apply(solution.value, residual, adjoint)
+    if residual.requires_grad:
+        value = _ImplicitSolve.apply(value, marker, prepared.operator.residual(b, value), adjoint)
+    return replace(solution, value=value, adjoint=adjoint.record)
+
+
+@dataclass(frozen=True)
+class _Adjoint:
+    """What the backward passes of one solve share."""
+
+    prepared: Prepared
+    converged: Tensor
+    record: AdjointRecord
+    throw: bool
+
+    def solve(self, right: Tensor) -> Tensor:
+        return _solve_rows(self.prepared, right, self.converged, self.record, self.throw)
+
+    def solve_transposed(self, right: Tensor) -> Tensor:
+        return _solve_rows(self.prepared.transpose(), right, self.converged, self.record, self.throw)
+
+
+class _Anchor(torch.autograd.Function):
+    """(x, r) -> x1, and a marker by which the value's backward says what it sends to x1 to first order."""
+
+    @staticmethod
+    def forward(x: Tensor, residual: Tensor, adjoint: _Adjoint) -> tuple[Tensor, Tensor]:
+        return x.clone(), torch.zeros_like(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.adjoint = inputs[2]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        gradient, cancelling = gradients
+        if gradient is None:
+            return None, None, None
+        if cancelling is not None:
+            # What is left of the two is rounding, and solving for it would cost as much as for a gradient.
+            prepared = ctx.adjoint.prepared
+            total, axes = gradient + cancelling, tuple(range(-len(prepared.space), 0))
+            norms = (torch.linalg.vector_norm(field.detach(), dim=axes, keepdim=True) for field in (total, cancelling))
+            left, first_order = norms
+            negligible = left <= prepared.solver.relative_tolerance(prepared.dtype) * first_order
+            if bool(negligible.all()):
+                return None, None, None
+            gradient = torch.where(negligible, 0.0, total)
+        return None, ctx.adjoint.solve_transposed(gradient), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
+        if tangents[1] is None:
+            raise RuntimeError("the residual of an implicit solve has no tangent")
+        return ctx.adjoint.solve(tangents[1]), torch.zeros_like(tangents[1])
 
 
 class _ImplicitSolve(torch.autograd.Function):
+    """(x1, marker, b - A x1) -> x."""
+
     @staticmethod
-    def forward(
-        x: Tensor, residual: Tensor, prepared: Prepared, converged: Tensor, record: AdjointRecord, throw: bool
-    ) -> Tensor:
+    def forward(x: Tensor, marker: Tensor, residual: Tensor, adjoint: _Adjoint) -> Tensor:
         return x.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, _, ctx.prepared, ctx.converged, ctx.record, ctx.throw = inputs
+        ctx.adjoint = inputs[3]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        adjoint = _solve_rows(ctx.prepared.transpose(), gradients[0], ctx.converged, ctx.record, ctx.throw)
-        return None, adjoint, None, None, None, None
+        adjoint = ctx.adjoint.solve_transposed(gradients[0])
+        return None, ctx.adjoint.prepared.operator.transpose().apply(adjoint), adjoint, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        if tangents[1] is None:
-            raise RuntimeError("the residual of an implicit solve has no tangent")
-        return _solve_rows(ctx.prepared, tangents[1], ctx.converged, ctx.record, ctx.throw)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
+        return tangents[0]
 
 
 def _solve_rows(prepared: Prepared, right: Tensor, wanted: Tensor, record: AdjointRecord, throw: bool) -> Tensor:

@@ -7,6 +7,7 @@ and solves for any number of right sides.
 from __future__ import annotations
 
 import time
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -331,7 +332,27 @@ class Prepared(MatrixFreeOperator):
             task.codes = torch.where(short, retry, task.codes)
             task.max_iterations = limit - int(task.iterations.max())
         task.fail(torch.ones_like(norms, dtype=torch.bool), Status.STAGNATED)
+        self._accept_rounding(task, norms)
         return norms
+
+    def _accept_rounding(self, task: Iteration, norms: Tensor) -> None:
+        """Count stagnated rows as converged where no x of this dtype has a smaller residual, and warn of it.
+
+        Rounding x alone changes b - A x by about eps |A| |x|, where twice the largest diagonal entry stands for |A|.
+        """
+        stagnated = task.codes == Status.STAGNATED
+        if not bool(stagnated.any()):
+            return
+        eps = torch.finfo(task.x.dtype).eps
+        limit = 4 * eps * 2 * float(task.operator.diagonal().abs().max()) * task.rows.norm(task.x)
+        at_limit = stagnated & (norms <= limit)
+        if bool(at_limit.any()):
+            task.codes = torch.where(at_limit, int(Status.CONVERGED), task.codes)
+            warnings.warn(
+                f"the tolerance cannot be met in {task.x.dtype}: the residual is at the level of rounding, "
+                f"{float((norms / task.tolerance)[at_limit].max()):.1e} times the tolerance. Use float64 or a larger rtol",
+                stacklevel=4,
+            )
 
     def _check(self, field: Tensor, name: str) -> None:
         plain = self._plain

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
-from sciml.sparse import csr_entries
+from sciml.sparse import csr_entries, csr_tensor
 
 
 class ApproximateInverse(MatrixFreeOperator):
@@ -102,7 +102,7 @@ class Entries:
         size = operator.size * len(parts)
         rows = torch.cat([part[0] + i * operator.size for i, part in enumerate(parts)])
         columns = torch.cat([part[1] + i * operator.size for i, part in enumerate(parts)])
-        return Entries.from_places(rows.long(), columns.long(), torch.cat([part[2] for part in parts]), size)
+        return Entries.from_places(rows, columns, torch.cat([part[2] for part in parts]), size)
 
     @staticmethod
     def from_places(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Entries:
@@ -136,14 +136,6 @@ class Entries:
     def csr(self) -> Tensor:
         """As a CSR tensor."""
         return csr_tensor(self.rows, self.columns, self.values, (self.size, self.size))
-
-
-def csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A CSR tensor from sorted entries, with the 32-bit indices that save MKL a conversion in every call."""
-    starts = torch.zeros(shape[0] + 1, dtype=torch.int64, device=rows.device)
-    torch.cumsum(torch.bincount(rows, minlength=shape[0]), 0, out=starts[1:])
-    index = torch.int32 if max(*shape, len(values)) < 2**31 else torch.int64
-    return torch.sparse_csr_tensor(starts.to(index), columns.to(index), values, shape, check_invariants=False)
 
 
 def unbatched(operator: LinearOperator) -> Iterator[LinearOperator]:

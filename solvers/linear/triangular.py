@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sciml.errors import InputError
+from sciml.sparse import csr_tensor
 
-from .inverse import Entries, csr_tensor
+from .inverse import Entries
 
 
 class Triangle(Protocol):

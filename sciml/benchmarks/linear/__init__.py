@@ -1,0 +1,1 @@
+"""The suite `linear`: linear solvers on grids."""
