@@ -18,6 +18,8 @@ from .suite import Case, Figure, Suite
 
 # Read once, when OpenMP starts: workers that spin while they wait slow down everything else on the machine.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
+# -P: a folder in which the program happens to be started is no place to import from.
+COMMAND = (sys.executable, "-P", "-m", "sciml.benchmarks.worker")
 
 _LAST_LINES = 5
 
@@ -131,12 +133,11 @@ def _measure(suite: Suite, cases: Sequence[Case], total: int, result: Run, say: 
         "machine": not cases[0].environment,
     }
     environment = {**ENVIRONMENT, **os.environ, **cases[0].environment}
-    command = [sys.executable, "-P", "-m", "sciml.benchmarks.worker"]
     finished: set[str] = set()
     current = ""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
         )
         try:
             current = _follow(process, order, finished, total, result, say)

@@ -67,10 +67,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def panel(width: float = THIRD, height: float = 3.0) -> tuple[Figure, Axes]:
-    """An empty figure with one pair of axes; sizes in inches. To be called within `style()`."""
+def blank(width: float, height: float) -> Figure:
+    """An empty figure; sizes in inches. To be called within `style()`."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04))
     FigureCanvasAgg(figure)
+    return figure
+
+
+def panel(width: float = THIRD, height: float = 3.0) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; sizes in inches. To be called within `style()`."""
+    figure = blank(width, height)
     return figure, figure.subplots()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import boundaries, convergence, jumping_coefficient, obstacles, poisson
+from . import batch, boundaries, convergence, jumping_coefficient, obstacles, poisson, recovery
 from .chapter import Section
 
 SECTIONS: tuple[Section, ...] = (
@@ -11,4 +11,6 @@ SECTIONS: tuple[Section, ...] = (
     obstacles.SECTION,
     boundaries.SECTION,
     convergence.SECTION,
+    recovery.SECTION,
+    batch.SECTION,
 )

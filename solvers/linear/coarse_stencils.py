@@ -60,6 +60,12 @@ class Stencil:
         """The diagonal."""
         return self[(0,) * self.dimension]
 
+    @cached_property
+    def has_positive_couplings(self) -> bool:
+        """Whether any coefficient off the diagonal is positive."""
+        off_diagonal = [self[offset].max() for offset in self.offsets if any(offset)]
+        return bool(off_diagonal) and float(torch.stack(off_diagonal).max()) > 0
+
     def operator(self, periodic: Sequence[bool], symmetric: bool) -> StencilOperator:
         """The stencil as an operator."""
         return StencilOperator(self.space, self.offsets, list(self.coefficients), periodic, symmetric=symmetric)
@@ -144,11 +150,11 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
 
 def _without_positive_couplings(stencil: Stencil) -> Stencil:
     """The stencil with positive off-diagonal coefficients moved to the diagonal."""
+    if not stencil.has_positive_couplings:
+        return stencil
     positive = stencil.coefficients.clamp_min(0)
     centre = stencil.index[(0,) * stencil.dimension]
     positive[centre] = 0
-    if not bool(positive.any()):
-        return stencil
     coefficients = stencil.coefficients - positive
     coefficients[centre] += positive.sum(0)
     return Stencil(stencil.offsets, coefficients)

@@ -146,7 +146,9 @@ class General:
         return torch.tensor(along, dtype=sizes.dtype, device=sizes.device) @ sizes
 
     def spectral_bound(self) -> float:
-        """Gershgorin's bound of the spectrum of D^-1 A."""
+        """Gershgorin's bound of the spectrum of D^-1 A: 2 for weakly dominant rows without positive couplings."""
+        if not self.stencil.has_positive_couplings:
+            return 2.0
         coefficients = self.stencil.coefficients
         tiny = torch.finfo(coefficients.dtype).tiny
         return float((coefficients.abs().sum(0) / self.stencil.centre.abs().clamp_min(tiny)).max())

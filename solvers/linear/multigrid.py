@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
-from sciml.stencil import StencilOperator
+from sciml.stencil import StencilOperator, narrow, shifted_slices
 
 from .coarsening import General, Separable, coarsenable
 from .rows import Rows
@@ -217,13 +217,16 @@ def _dense_inverse(coarsest: StencilOperator, weight: Tensor, operator: StencilO
     """The inverse `(*batch, size, size)` of the coarsest operator; if it is singular, the pseudo-inverse in the inner
     product given by `weight`, in which it is symmetric if `operator` is."""
     size = coarsest.size
-    unit = torch.eye(size, dtype=coarsest.dtype, device=coarsest.device)
-    columns = unit.reshape(size, *[1] * len(coarsest.batch), *coarsest.space)
-    columns = columns.expand(size, *coarsest.batch, *coarsest.space).contiguous()
-    matrix = coarsest.apply(columns).reshape(size, *coarsest.batch, size).movedim(0, -1)
+    index = torch.arange(size, device=coarsest.device).reshape(coarsest.space)
+    matrix = torch.zeros(*coarsest.batch, size, size, dtype=coarsest.dtype, device=coarsest.device)
+    for offset, coefficient in zip(coarsest.offsets, coarsest.coefficients, strict=True):
+        for here, there in shifted_slices(coarsest.space, offset, coarsest.periodic):
+            rows, columns = index[here].reshape(-1), index[there].reshape(-1)
+            entries = narrow(coefficient, here).expand(*coarsest.batch, *index[here].shape)
+            matrix[..., rows, columns] += entries.reshape(*coarsest.batch, -1)
     if operator.null_space is None:
         inverse, failed = torch.linalg.inv_ex(matrix)
         if not bool(failed.any()) and bool(torch.isfinite(inverse).all()):
             return inverse
-    rows = weight.reshape(*weight.shape[: weight.ndim - len(coarsest.space)], size, 1)
-    return torch.linalg.pinv(rows * matrix, rtol=1e-10, hermitian=operator.symmetric) * rows.mT
+    mass = weight.reshape(*weight.shape[: weight.ndim - len(coarsest.space)], size, 1)
+    return torch.linalg.pinv(mass * matrix, rtol=1e-10, hermitian=operator.symmetric) * mass.mT

@@ -88,7 +88,9 @@ def stencil_product(operator: StencilOperator, x: Array) -> Array:
         shape = numpy.broadcast_shapes(coefficient.shape, operator.space)
         coefficient = numpy.broadcast_to(coefficient, shape)
         for here, there in shifted_slices(operator.space, offset, operator.periodic):
-            result[(..., *here)] += coefficient[(..., *here)] * x[(..., *there)]
+            at: Any = (..., *here)
+            neighbours: Any = (..., *there)
+            result[at] += coefficient[at] * x[neighbours]
     return result
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -78,26 +79,36 @@ def _identity(like: LinearOperator) -> LinearOperator:
 
 
 OPERATORS = {
-    # name: (builder, "definite", "symmetric" or "general")
-    "poisson 1D": (lambda: poisson(40), "definite"),
-    "poisson 2D": (lambda: poisson(17, 13), "definite"),
-    "poisson 3D": (lambda: poisson(7, 6, 5, boundary={"x": (SIDE, FLUX), "y": sciml.Periodic(), "z": FLUX}), "definite"),
-    "darcy 2D": (lambda: darcy(14, 17), "definite"),
-    "poisson CSR": (lambda: as_operator(poisson(15, 14).to_sparse()), "definite"),
-    "random symmetric": (lambda: as_operator(random_matrix(150, symmetric=True)), "definite"),
-    "indefinite 2D": (lambda: shifted(13, 12, shift=90.0), "symmetric"),
-    "upwind 2D": (lambda: advection(15, 14), "general"),
-    "fourth order 2D": (lambda: advection(12, 13, scheme=sciml.FiniteDifference(4)), "general"),
-    "coupled": (lambda: coupled(9, 8), "general"),
-    "random general": (lambda: as_operator(random_matrix(150, symmetric=False)), "general"),
+    "poisson 1D": lambda: poisson(40),
+    "poisson 2D": lambda: poisson(17, 13),
+    "poisson 3D": lambda: poisson(7, 6, 5, boundary={"x": (SIDE, FLUX), "y": sciml.Periodic(), "z": FLUX}),
+    "darcy 2D": lambda: darcy(14, 17),
+    "poisson CSR": lambda: as_operator(poisson(15, 14).to_sparse()),
+    "random symmetric": lambda: as_operator(random_matrix(150, symmetric=True)),
+    "indefinite 2D": lambda: shifted(13, 12, shift=90.0),
+    "upwind 2D": lambda: advection(15, 14),
+    "fourth order 2D": lambda: advection(12, 13, scheme=sciml.FiniteDifference(4)),
+    "coupled": lambda: coupled(9, 8),
+    "random general": lambda: as_operator(random_matrix(150, symmetric=False)),
 }
 
 
 @functools.cache
-def operator_named(name: str) -> LinearOperator:
-    return OPERATORS[name][0]()
+def named(name: str) -> LinearOperator:
+    return OPERATORS[name]()
 
 
-@pytest.fixture(params=list(OPERATORS))
-def any_operator(request: pytest.FixtureRequest) -> LinearOperator:
-    return operator_named(request.param)
+@pytest.fixture(scope="session")
+def operators() -> SimpleNamespace:
+    """The builders of this file."""
+    return SimpleNamespace(
+        named=named,
+        names=tuple(OPERATORS),
+        poisson=poisson,
+        darcy=darcy,
+        advection=advection,
+        shifted=shifted,
+        random_matrix=random_matrix,
+        matrix_of=matrix_of,
+        field=field,
+    )

@@ -1,0 +1,187 @@
+"""sciml.solve: what it chooses, that the answer is right, gradients through it, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+import sciml
+from sciml.solvers.linear import ConjugateGradient, Jacobi, Multigrid
+
+POISSON = sciml.Equation("-laplacian(u) = f")
+DARCY = sciml.Equation("-div(a*grad(u)) = f")
+
+
+def test_unit_square_poisson_value():
+    """The centre of -laplacian(u) = 1 on the unit square: 0.0736713532814 (series solution)."""
+    values = [
+        float(sciml.solve(POISSON, sciml.Grid((n, n)), fields={"f": 1.0}).at(torch.tensor([[0.5, 0.5]]).double()))
+        for n in (32, 64)
+    ]
+    extrapolated = values[1] + (values[1] - values[0]) / 3
+    assert extrapolated == pytest.approx(0.0736713532814, rel=1e-4)
+    assert values[1] == pytest.approx(0.0736713532814, rel=2e-3)
+
+
+CHOICES = [
+    ("-laplacian(u) = f", {}, (40, 40), {}, "conjugate gradients with geometric multigrid", 12),
+    ("laplacian(u) = f", {}, (40, 40), {}, "conjugate gradients with geometric multigrid", 12),
+    ("-laplacian(u) = f", {}, (500,), {}, "direct LU", 1),
+    ("-nu*laplacian(u) + u_x = f", {"nu": 1.0}, (48, 48), {}, "GMRES", 20),
+    ("-nu*laplacian(u) + u_x = f", {"nu": 1e-4}, (48, 48), {}, "direct LU", 1),
+    ("-laplacian(u) - k*k*u = f", {"k": 20.0}, (48, 48), {}, "direct LU", 1),
+    ("-nu*laplacian(u) + u_x = f", {"nu": 0.1}, (48, 48), {"boundary": sciml.Periodic()}, "GMRES", 20),
+]
+
+
+@pytest.mark.parametrize(("text", "parameters", "shape", "grid", "method", "most"), CHOICES)
+def test_choice_and_true_residual(text, parameters, shape, grid, method, most):
+    domain = sciml.Grid(shape, **grid)
+
+    def source(*x):
+        return torch.sin(2 * math.pi * x[0])
+
+    solution = sciml.solve(sciml.Equation(text, parameters=parameters), domain, fields={"f": source})
+    assert solution.method.startswith(method), solution.method
+    assert "(" in solution.method
+    assert int(solution.statistics["iterations"]) <= most
+    system = solution.system
+    residual = system.right_side - system.operator.apply(solution.value)
+    if system.operator.null_space is not None:
+        residual = residual - residual.mean()
+    assert float(residual.norm() / system.right_side.norm()) <= 1.01e-8
+
+
+def test_system_of_two_unknowns_against_its_exact_solution():
+    """-laplacian(u) + v = f, -laplacian(v) - u = g with u = sin sin, v = 2 sin sin."""
+    equation = sciml.Equation(["-laplacian(u) + v = f", "-laplacian(v) - u = g"], unknowns=("u", "v"))
+
+    def s(x, y):
+        return torch.sin(math.pi * x) * torch.sin(math.pi * y)
+
+    lam = 2 * math.pi**2
+    errors = []
+    for n in (24, 48):
+        fields = {"f": lambda x, y: (lam + 2) * s(x, y), "g": lambda x, y: (2 * lam - 1) * s(x, y)}
+        solution = sciml.solve(equation, sciml.Grid((n, n)), fields=fields)
+        exact = s(*sciml.Grid((n, n)).coordinates)
+        errors.append(float((solution.fields["v"] - 2 * exact).abs().max()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+
+
+def test_large_system_is_solved_iteratively():
+    equation = sciml.Equation(["-laplacian(u) + v = f", "-laplacian(v) - u = 0"], unknowns=("u", "v"))
+    solution = sciml.solve(equation, sciml.Grid((170, 170)), fields={"f": 1.0})
+    assert "block-diagonal" in solution.method
+    assert int(solution.statistics["iterations"]) <= 20
+
+
+def test_pure_neumann_has_zero_mean_and_balances():
+    grid = sciml.Grid((33, 40), boundary={"x": (sciml.Neumann(-1.0), sciml.Neumann(1.0)), "y": sciml.Neumann(0.0)})
+    solution = sciml.solve(POISSON, grid, fields={"f": 0.0})
+    x = grid.coordinates[0]
+    torch.testing.assert_close(solution.value, x - 0.5, rtol=0, atol=1e-8)
+    assert any("zero mean" in note for note in solution.notes)
+
+
+def test_incompatible_problem_is_refused():
+    grid = sciml.Grid((32, 32), boundary=sciml.Neumann(0.0))
+    with pytest.raises(sciml.InputError, match=r"must balance.*there is no solution"):
+        sciml.solve(POISSON, grid, fields={"f": 1.0})
+
+
+def test_small_imbalance_of_the_discretization_is_subtracted_and_said():
+    """exp(x) - (e - 1) balances as an integral, not as a sum over cells."""
+    grid = sciml.Grid((20, 20), boundary=sciml.Neumann(0.0))
+    solution = sciml.solve(POISSON, grid, fields={"f": lambda x, y: torch.exp(x) - (math.e - 1)})
+    assert any("error of the discretization" in note for note in solution.notes)
+
+
+def test_method_and_tolerance_are_honoured():
+    method = ConjugateGradient(preconditioner=Jacobi(), max_iterations=2000)
+    solution = sciml.solve(POISSON, sciml.Grid((30, 30)), fields={"f": 1.0}, method=method, rtol=1e-3)
+    assert "as requested" in solution.method
+    assert 1e-5 < float(solution.statistics["relative_residual"]) <= 1e-3
+
+
+def test_initial_value_saves_iterations():
+    grid = sciml.Grid((64, 64))
+    method = ConjugateGradient(preconditioner=Multigrid())
+    first = sciml.solve(POISSON, grid, fields={"f": 1.0}, method=method, rtol=1e-6)
+    again = sciml.solve(POISSON, grid, fields={"f": 1.0}, method=method, rtol=1e-8, initial=first)
+    cold = sciml.solve(POISSON, grid, fields={"f": 1.0}, method=method, rtol=1e-8)
+    assert int(again.statistics["iterations"]) < int(cold.statistics["iterations"])
+
+
+def test_float32_reaches_rounding_and_warns():
+    with pytest.warns(UserWarning, match="level of rounding"):
+        solution = sciml.solve(POISSON, sciml.Grid((256, 256), dtype=torch.float32), fields={"f": 1.0})
+    assert bool(solution.converged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reference = sciml.solve(POISSON, sciml.Grid((256, 256)), fields={"f": 1.0})
+    assert float((solution.value - reference.value).norm() / reference.value.norm()) < 1e-3
+
+
+def test_failing_row_is_reported_alone():
+    a = torch.stack([torch.ones(24, 24), torch.ones(24, 24)]).double()
+    a[1, ::2] = 1e7
+    f = torch.ones(2, 24, 24, dtype=torch.float64, requires_grad=True)
+    method = ConjugateGradient(max_iterations=60)
+    solution = sciml.solve(DARCY, sciml.Grid((24, 24)), fields={"a": a, "f": f}, method=method, throw=False)
+    assert [status.name for status in solution.status] == ["CONVERGED", "MAX_ITERATIONS"]
+    assert "raise max_iterations" in solution.status[1].advice
+    solution.value.sum().backward()
+    assert float(f.grad[1].abs().max()) == 0.0
+    assert float(f.grad[0].abs().min()) > 0.0
+    with pytest.raises(sciml.SolveError, match=r"row 1 .*MAX_ITERATIONS") as caught:
+        sciml.solve(DARCY, sciml.Grid((24, 24)), fields={"a": a, "f": f.detach()}, method=method)
+    assert bool(caught.value.solution.converged[0])
+    assert caught.value.solution.system is not None
+
+
+def problem(shape=(5, 4)):
+    """A function of coefficient, source and boundary value, solved tightly."""
+    grid_sides = {"y": (sciml.Robin(1.5, 0.3), sciml.Neumann(0.2))}
+
+    def value(a, f, g):
+        sides = {"x": (sciml.Dirichlet(g), sciml.Dirichlet(0.5)), **grid_sides}
+        grid = sciml.Grid(shape, boundary=sides)
+        return sciml.solve(DARCY, grid, fields={"a": a, "f": f}, rtol=1e-13).value
+
+    generator = torch.Generator().manual_seed(0)
+    a = 1 + torch.rand(shape, generator=generator, dtype=torch.float64)
+    f = torch.randn(shape, generator=generator, dtype=torch.float64)
+    g = torch.tensor(0.7, dtype=torch.float64)
+    return value, [t.requires_grad_() for t in (a, f, g)]
+
+
+def test_first_and_second_gradients_against_finite_differences():
+    value, inputs = problem()
+    # The step balances the truncation error, eps^2, with the solver's, 1e-13 / eps.
+    assert torch.autograd.gradcheck(value, inputs, eps=1e-4, rtol=1e-6, atol=1e-8, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(value, inputs, eps=1e-4, rtol=1e-6, atol=1e-7)
+
+
+def test_gradient_of_a_batch_with_obstacles_and_parameters():
+    """d/d nu of the mean of the solution of -nu laplacian(u) = 1 is -mean/nu, row by row, around an obstacle."""
+    solid = torch.zeros(20, 20, dtype=torch.bool)
+    solid[5:9, 6:12] = True
+    nu = torch.tensor([0.5, 2.0, 8.0], dtype=torch.float64, requires_grad=True)
+    equation = sciml.Equation("-nu*laplacian(u) = f", parameters={"nu": 1.0})
+    grid = sciml.Grid((20, 20), solid=solid, walls=sciml.Dirichlet(0.0))
+    solution = sciml.solve(equation, grid, fields={"f": 1.0}, parameters={"nu": nu}, rtol=1e-12)
+    assert solution.value.shape == (3, 20, 20)
+    assert float(solution.value[:, solid].abs().max()) == 0.0
+    mean = solution.integral()
+    (gradient,) = torch.autograd.grad(mean.sum(), nu)
+    torch.testing.assert_close(gradient, -mean.detach() / nu.detach(), rtol=1e-9, atol=0)
+    assert [status.name for status in solution.adjoint_status] == ["CONVERGED"] * 3
+
+
+def test_wrong_method_is_refused():
+    with pytest.raises(sciml.InputError, match="method must be a linear solver"):
+        sciml.solve(POISSON, sciml.Grid((8, 8)), fields={"f": 1.0}, method="cg")
