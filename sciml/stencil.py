@@ -6,6 +6,7 @@ import ctypes
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from math import prod
+from types import EllipsisType
 
 import torch
 from torch import Tensor
@@ -104,8 +105,8 @@ class StencilOperator(LinearOperator):
             return self._call(mode, x, b, inverse_diagonal, omega, out)
         if mode in ("relax", "scale") and inverse_diagonal is None:
             inverse_diagonal = self.diagonal().reciprocal()
-        if mode == "scale":
-            return torch.mul(x, omega * inverse_diagonal, out=out)
+        if mode == "scale" and inverse_diagonal is not None:
+            return torch.mul(x, inverse_diagonal, out=out).mul_(omega)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             product = self._sum_of_slices(x)
         else:
@@ -139,7 +140,7 @@ class StencilOperator(LinearOperator):
             result = result + 0.0 * x.sum()
         for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
             for here, there in shifted_slices(self.space, offset, self.periodic):
-                result[(..., *here)] += narrow(coefficient, here) * x[(..., *there)]
+                result[on(here)] += narrow(coefficient, here) * x[on(there)]
         return result
 
     def _sum_of_slices_in_blocks(self, x: Tensor, out: Tensor | None) -> Tensor:
@@ -160,7 +161,7 @@ class StencilOperator(LinearOperator):
                         rows_here = (slice(first, last), *here[1:])
                         rows_there = (slice(first + move, last + move), *there[1:])
                         weight = narrow(coefficient, rows_here)
-                        out[(..., *rows_here)].addcmul_(weight, x[(..., *rows_there)])
+                        out[on(rows_here)].addcmul_(weight, x[on(rows_there)])
         return out
 
     def _rows(self, start: int, stop: int) -> tuple[object, ...]:
@@ -258,11 +259,15 @@ def shifted_slices(space: Sequence[int], offset: Offset, periodic: Sequence[bool
         yield tuple(here for here, _ in combination), tuple(there for _, there in combination)
 
 
+def on(region: Sequence[slice]) -> tuple[EllipsisType | slice, ...]:
+    """The index of a region in the trailing axes of a field."""
+    return (..., *region)
+
+
 def narrow(coefficient: Tensor, region: Slices) -> Tensor:
     """The part of a coefficient that belongs to a region of the grid; axes of length 1 stay."""
     lengths = coefficient.shape[coefficient.ndim - len(region) :]
-    kept = (slice(None) if n == 1 else part for n, part in zip(lengths, region, strict=True))
-    return coefficient[(..., *kept)]
+    return coefficient[on(_kept(lengths, region))]
 
 
 def shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Tensor:
@@ -273,7 +278,7 @@ def shifted(coefficient: Tensor, space: Sequence[int], offset: Offset, periodic:
         return coefficient
     result = torch.zeros_like(coefficient)
     for here, there in shifted_slices(space, moves, periodic):
-        result[(..., *_kept(lengths, here))] = coefficient[(..., *_kept(lengths, there))]
+        result[on(_kept(lengths, here))] = coefficient[on(_kept(lengths, there))]
     return result
 
 

@@ -83,9 +83,7 @@ def solve(
         why = f"a direct solve, since {chosen.describe()} ended with {solution.status[0].name}"
         chosen = replace(Direct(), rtol=chosen.rtol, atol=chosen.atol)
         solution = _attempt(chosen, operator, right_side, None, throw)
-    solution = replace(
-        solution, system=system, method=f"{chosen.describe()} ({why})", notes=(*system.notes, *notes)
-    )
+    solution = replace(solution, system=system, method=f"{chosen.describe()} ({why})", notes=(*system.notes, *notes))
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise SolveError(failure_message(solution), solution)
     return solution
@@ -177,8 +175,8 @@ def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> t
     allowed = min(0.01, 10 * max(1 / n**2 for _, n in spacings))
     if worst > allowed:
         raise InputError(
-            "no side fixes the value of the solution, so that the source and the boundary fluxes must balance, and they "
-            f"do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change "
+            "no side fixes the value of the solution, so that the source and the boundary fluxes must balance, and "
+            f"they do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change "
             "a flux, or give a Dirichlet or Robin condition on one side"
         )
     if worst < 1e-12:

@@ -45,8 +45,8 @@ def padded(values: Sequence[int], fill: int) -> list[int]:
 class TermTable:
     """Coefficients of stencil terms with their strides over (batch, i, j, k), 0 where they do not vary.
 
-    The kernels know one batch axis, so several are flattened into one, which copies only coefficients that are broadcast
-    over some of them.
+    The kernels know one batch axis, so several are flattened into one, which copies only coefficients that are
+    broadcast over some of them.
     """
 
     def __init__(self, coefficients: Sequence[Tensor], space: Sequence[int], batch: Sequence[int]) -> None:

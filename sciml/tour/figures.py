@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from .. import pictures
 from ..grid import Grid
@@ -227,6 +227,11 @@ def history_figure(
             axes.semilogy(steps, values, color=LINES[index % len(LINES)], marker=marker, markersize=3, label=name)
         if logarithmic:
             axes.set_xscale("log")
+        low, high = axes.get_ylim()
+        if high < 1e3 * low:  # few powers of ten are in sight: name the places between them
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_minor_formatter(NullFormatter())
         tidy(axes)
         axes.set_xlabel(label)
         axes.set_ylabel(ordinate)

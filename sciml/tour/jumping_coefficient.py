@@ -9,13 +9,13 @@ from sciml.solvers.linear import ConjugateGradient, Jacobi, Multigrid
 from sciml.solvers.linear.base import LinearSolver
 from sciml.solvers.solve import solve
 
+from ..benchmarks.linear.problems import darcy_coefficient
 from ..boundary import Dirichlet
 from ..equations import Equation
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
 from .chapter import Chapter, Section
-from .random_fields import gaussian_field
 
 
 def solve_darcy(a: Tensor, method: LinearSolver | None = None) -> Solution:
@@ -26,8 +26,7 @@ def solve_darcy(a: Tensor, method: LinearSolver | None = None) -> Solution:
 
 def write(chapter: Chapter, quick: bool) -> None:
     cells = 127 if quick else 421
-    field = gaussian_field((cells, cells), torch.Generator().manual_seed(5))
-    a = torch.where(field > 0, 12.0, 3.0).to(torch.float64)
+    a = darcy_coefficient((cells, cells), seed=5)
     solution = solve_darcy(a)
     rock, system = solution.domain, solution.system
     if rock is None or system is None:

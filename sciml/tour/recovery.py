@@ -8,12 +8,12 @@ from torch import Tensor
 
 from sciml.solvers.solve import solve
 
+from ..benchmarks.linear.problems import gaussian_field
 from ..boundary import Dirichlet
 from ..equations import Equation
 from ..grid import Grid
 from . import figures
 from .chapter import Chapter, Section
-from .random_fields import gaussian_field
 
 WELLS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 POINTS = 200
@@ -33,9 +33,12 @@ def objective(log_a: Tensor, experiments: tuple[Tensor, ...]) -> Tensor:
     return misfit + 0.01 * (slopes[0] + slopes[1])
 
 
-def recover(experiments: tuple[Tensor, ...], cells: int, steps: int) -> tuple[Tensor, list[float]]:
+def recover(
+    experiments: tuple[Tensor, ...], cells: int, steps: int
+) -> tuple[Tensor, list[float]]:
     log_a = torch.zeros(cells, cells, dtype=torch.float64, requires_grad=True)
-    descent = torch.optim.LBFGS([log_a], max_iter=steps, line_search_fn="strong_wolfe")
+    search = {"max_iter": steps, "line_search_fn": "strong_wolfe"}
+    descent = torch.optim.LBFGS([log_a], **search)
     losses = []
 
     def closure() -> Tensor:
@@ -53,7 +56,8 @@ def write(chapter: Chapter, quick: bool) -> None:
     cells, steps = 64, 15 if quick else 40
     generator = torch.Generator().manual_seed(7)
     square = Grid((cells, cells))
-    truth = gaussian_field((cells, cells), generator, tau=5.0, alpha=2.5)
+    truth = gaussian_field((cells, cells), seed=7, shift=25.0, power=2.5)
+    truth /= truth.std()
     x, y = square.coordinates
     f = torch.stack([100 * torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.02) for a, b in WELLS])
     points = 0.03 + 0.94 * torch.rand(POINTS, 2, generator=generator, dtype=torch.float64)
@@ -142,7 +146,7 @@ def _check_gradient(
 def _truth_figure(square: Grid, truth: Tensor, points: Tensor, options: dict[str, object]) -> Figure:
     figure = figures.map_figure(square, truth.exp(), 4.0, title="a, true", **options)
     axes = figure.axes[0]
-    axes.plot(*points.T, ".", color="white", markersize=3, markeredgewidth=0.3, markeredgecolor="black")
+    axes.plot(*points.T, ".", color="white", markersize=4.5, markeredgewidth=0.4, markeredgecolor="black")
     axes.plot(*zip(*WELLS, strict=True), "^", color="white", markersize=6.5, markeredgecolor="black")
     return figure
 

@@ -20,6 +20,7 @@ import torch
 
 from ..errors import InputError
 from ..files import write_whole
+from ..kernels import build as kernels
 from . import page
 from .chapter import Outcome, Section
 
@@ -37,6 +38,7 @@ def run(sections: Sequence[Section], *, quick: bool = False, say: Say = lambda l
         say: called with one line of progress before and after every section.
     """
     outcomes = []
+    kernels.library()  # compiled the first time, which is no part of any section
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
         for number, section in enumerate(sections, 1):

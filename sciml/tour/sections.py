@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import batch, boundaries, convergence, jumping_coefficient, obstacles, poisson, recovery
+from . import batch, boundaries, comparison, convergence, jumping_coefficient, obstacles, poisson, recovery
 from .chapter import Section
 
 SECTIONS: tuple[Section, ...] = (
@@ -13,4 +13,5 @@ SECTIONS: tuple[Section, ...] = (
     convergence.SECTION,
     recovery.SECTION,
     batch.SECTION,
+    comparison.SECTION,
 )

@@ -127,7 +127,8 @@ class LinearSolver(ABC):
     Args:
         rtol, atol: stop at |b - A x| <= max(rtol |b|, atol), row by row, both dimensionless multiples of what b is
             measured in; rtol None is 1e-8 in float64 and 1e-5 in float32.
-        max_iterations: limit on the iterations of a solve; None is 10 a number of unknowns, at least 100, at most 20,000.
+        max_iterations: limit on the iterations of a solve; None is ten times the number of unknowns, at least 100 and at
+            most 20,000.
     """
 
     rtol: float | None = None
@@ -197,8 +198,8 @@ class LinearSolver(ABC):
 class Prepared(MatrixFreeOperator):
     """A solver together with a matrix and all that was computed from it; as an operator, an approximate inverse.
 
-    Applied to a field, a stationary method (Jacobi, SOR, SSOR, Chebyshev, Multigrid) makes one sweep or cycle from zero,
-    any other solves to its own tolerance.
+    Applied to a field, a stationary method (Jacobi, SOR, SSOR, Chebyshev, Multigrid) makes one sweep or cycle from
+    zero, any other solves to its own tolerance.
 
     Attributes:
         solver: the settings.
@@ -226,7 +227,7 @@ class Prepared(MatrixFreeOperator):
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.solver.stationary:
-            return self._state.apply(x, out)  # type: ignore[no-any-return]
+            return self._state.apply(x, out)
         value = self.solve(x, throw=False).value
         return value if out is None else out.copy_(value)
 
@@ -258,7 +259,8 @@ class Prepared(MatrixFreeOperator):
             Solution whose `value` is x, differentiable with respect to b and to the operator's coefficients.
 
         Raises:
-            InputError: for a right side of wrong shape, type or device, with NaN, or incompatible with a singular matrix.
+            InputError: for a right side of wrong shape, type or device, with NaN, or incompatible with a singular
+                matrix.
             SolveError: see `throw`.
         """
         start = time.perf_counter()
@@ -350,7 +352,8 @@ class Prepared(MatrixFreeOperator):
             task.codes = torch.where(at_limit, int(Status.CONVERGED), task.codes)
             warnings.warn(
                 f"the tolerance cannot be met in {task.x.dtype}: the residual is at the level of rounding, "
-                f"{float((norms / task.tolerance)[at_limit].max()):.1e} times the tolerance. Use float64 or a larger rtol",
+                f"{float((norms / task.tolerance)[at_limit].max()):.1e} times the tolerance. Use float64 or a larger "
+                "rtol",
                 stacklevel=4,
             )
 

@@ -40,7 +40,9 @@ class BlockDiagonal:
     def prepare(self, operator: LinearOperator, /) -> LinearOperator:
         """The inverse of the block diagonal, as far as `inner` goes."""
         if not isinstance(operator, BlockOperator):
-            raise InputError(f"BlockDiagonal needs a system of several unknowns, got {operator!r}: use its inner method")
+            raise InputError(
+                f"BlockDiagonal needs a system of several unknowns, got {operator!r}: use its inner method"
+            )
         diagonal = [operator.blocks[i][i] for i in range(operator.space[0])]
         return _BlockDiagonalInverse(operator, [self.inner.prepare(block) for block in diagonal if block is not None])
 

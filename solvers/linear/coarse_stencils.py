@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sciml.kernels import build, layout
-from sciml.stencil import Offset, StencilOperator, narrow, shifted, shifted_slices
+from sciml.stencil import Offset, StencilOperator, narrow, on, shifted, shifted_slices
 
 from .transfer import Coarsening, Neighbour, field_table, layout_of
 
@@ -105,7 +105,7 @@ def compact(operator: StencilOperator) -> Stencil:
     for target, scale, offset, coefficient in parts:
         row = coefficients[offsets.index(target)]
         for here, _ in shifted_slices(operator.space, offset, operator.periodic):
-            row[(..., *here)].add_(narrow(coefficient, here), alpha=scale)
+            row[on(here)].add_(narrow(coefficient, here), alpha=scale)
     return Stencil(offsets, coefficients)
 
 
@@ -113,8 +113,8 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
     """Operator-dependent weights W_k(c), in the recursive form of Dendy's (J. Comput. Phys. 48 (1982) 366-386).
 
     The fine point f = step c + start + k lies between coarse points along the axes S where k is not zero. Its equation,
-    summed over the other axes so that it becomes a stencil a_S on the axes of S, is solved for it, and neighbours that are
-    themselves interpolated are replaced by what they are interpolated from, which gives, with a_S at f,
+    summed over the other axes so that it becomes a stencil a_S on the axes of S, is solved for it, and neighbours that
+    are themselves interpolated are replaced by what they are interpolated from, which gives, with a_S at f,
 
         W_k(c) = - sum over non-empty T in S of a_S[-k on T, 0 else] W_(k without T)(c) / a_S[0],   W_0 = 1.
 
@@ -179,7 +179,7 @@ def _adopt_orphans(
 
 
 def _between(field: Tensor, coarsening: Coarsening, kind: Neighbour) -> Tensor:
-    """A fine field at the points that lie between coarse ones along the axes where `kind` is 1, on coarse ones elsewhere.
+    """A fine field at the points between coarse ones along the axes where `kind` is 1, and on coarse ones elsewhere.
 
     Along an axis between there is one point more than coarse ones, from the one before the first to the one after the
     last; those that do not exist hold zero.
@@ -194,7 +194,7 @@ def _between(field: Tensor, coarsening: Coarsening, kind: Neighbour) -> Tensor:
     result = field.new_zeros(*field.shape[: field.ndim - len(kind)], *shape)
     for combination in itertools.product(*axes):
         target, source = tuple(c for c, _ in combination), tuple(f for _, f in combination)
-        result[(..., *target)] = field[(..., *source)]
+        result[on(target)] = field[on(source)]
     return result
 
 
@@ -220,7 +220,7 @@ def gather(field: Tensor, coarsening: Coarsening, k: Neighbour) -> Tensor:
     """The fine field at step c + start + k for all coarse c, zero where that is no fine point."""
     result = field.new_zeros(*field.shape[: field.ndim - len(k)], *coarsening.coarse)
     for coarse, fine in coarsening.slices(k):
-        result[(..., *coarse)] = field[(..., *fine)]
+        result[on(coarse)] = field[on(fine)]
     return result
 
 
@@ -268,7 +268,7 @@ def _add_products(
                 if m not in result:
                     continue
                 for here, there in shifted_slices(coarsening.coarse, m, coarsening.periodic):
-                    result[m][(..., *here)].addcmul_(product[(..., *here)], prolongation[landing][(..., *there)])
+                    result[m][on(here)].addcmul_(product[on(here)], prolongation[landing][on(there)])
 
 
 def _compiled_products(

@@ -104,7 +104,10 @@ class Separable:
             if coarsening.step[a] == 1:
                 unit = torch.zeros(3, len(mass), dtype=mass.dtype, device=mass.device)
                 unit[1] = 1
-                axes.append(axis), masses.append(mass), up.append(unit), down.append(unit)
+                axes.append(axis)
+                masses.append(mass)
+                up.append(unit)
+                down.append(unit)
                 continue
             line = coarsening.along(a)
             integrated = Stencil(axis.offsets, axis.coefficients * mass)

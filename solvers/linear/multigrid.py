@@ -195,7 +195,9 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
         levels.append(Level(fine, inverse, omegas, transfer.to(precision)))
         current, space = coarser, coarsening.coarse
         fine = current.operator(periodic, symmetric, precision)
-    inverse = _dense_inverse(current.operator(periodic, symmetric, operator.dtype), current.weight(), operator).to(precision)
+    inverse = _dense_inverse(current.operator(periodic, symmetric, operator.dtype), current.weight(), operator).to(
+        precision
+    )
     cycle = settings.cycle or (1 if isinstance(problem, Separable) else 2)
     return MultigridCycle(operator, levels, inverse, space, cycle, precision)
 

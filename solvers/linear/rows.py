@@ -57,7 +57,12 @@ class Rows:
             return self.dot(r, r)
         total = torch.empty(self.batch, dtype=torch.float64)
         alpha = alpha.contiguous()
-        kernel(*(layout.pointer(field) for field in (x, r, p, q, alpha)), *self._sizes(), layout.pointer(total), layout.threads())
+        kernel(
+            *(layout.pointer(field) for field in (x, r, p, q, alpha)),
+            *self._sizes(),
+            layout.pointer(total),
+            layout.threads(),
+        )
         return total
 
     def redirect(self, p: Tensor, z: Tensor, beta: Tensor) -> None:
@@ -95,4 +100,4 @@ class Rows:
             if field.numel() != self.count * self.size:
                 return None
         library = build.library() if dtype in layout.NAMES else None
-        return None if library is None else getattr(library, f"{name}_{layout.NAMES[dtype]}")  # type: ignore[no-any-return]
+        return None if library is None else getattr(library, f"{name}_{layout.NAMES[dtype]}")

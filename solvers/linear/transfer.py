@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sciml.kernels import build, layout
+from sciml.stencil import on
 
 Neighbour = tuple[int, ...]
 
@@ -54,8 +55,8 @@ class Coarsening:
 
     def along(self, axis: int) -> Coarsening:
         """The coarsening of one axis."""
-        parts = (self.fine, self.coarse, self.step, self.start, self.periodic)
-        return Coarsening(*(part[axis : axis + 1] for part in parts))
+        one = slice(axis, axis + 1)
+        return Coarsening(self.fine[one], self.coarse[one], self.step[one], self.start[one], self.periodic[one])
 
     @cached_property
     def wraps(self) -> tuple[bool, ...]:
@@ -115,7 +116,8 @@ class ProductTransfer(Transfer):
         self.restriction = [weight.contiguous() for weight in restriction]
         self._arguments = layout_of(coarsening)
         # An axis that a lower dimension lacks has one point, reached by k = 0 alone.
-        self._missing = [torch.tensor([0.0, 1.0, 0.0]).to(weight) for weight in prolongation[:1] * (3 - len(prolongation))]
+        unit = torch.tensor([0.0, 1.0, 0.0]).to(self.prolongation[0])
+        self._missing = [unit] * (3 - len(prolongation))
         self._up = layout.addresses(self._missing + self.prolongation)
         self._down = layout.addresses(self._missing + self.restriction)
 
@@ -189,7 +191,7 @@ class FieldTransfer(Transfer):
         out.zero_()
         for k, weight in self.restriction.items():
             for coarse, part in self.coarsening.slices(k):
-                out[(..., *coarse)].addcmul_(weight[(..., *coarse)], fine[(..., *part)])
+                out[on(coarse)].addcmul_(weight[on(coarse)], fine[on(part)])
         return out
 
     def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
@@ -198,7 +200,7 @@ class FieldTransfer(Transfer):
             return fine
         for k, weight in self.prolongation.items():
             for chosen, part in self.coarsening.slices(k):
-                fine[(..., *part)].addcmul_(weight[(..., *chosen)], coarse[(..., *chosen)])
+                fine[on(part)].addcmul_(weight[on(chosen)], coarse[on(chosen)])
         return fine
 
     def to(self, dtype: torch.dtype) -> FieldTransfer:
@@ -218,8 +220,8 @@ def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: in
     """Weight fields by kernel index of their neighbour (27 entries), each whole over `rows` rows."""
     table: list[Tensor | None] = [None] * 27
     for k, weight in weights.items():
-        i, j, l = layout.padded(k, 0)
-        table[(i + 1) * 9 + (j + 1) * 3 + l + 1] = weight.reshape(-1, *space).expand(rows, *space).contiguous()
+        first, second, third = layout.padded(k, 0)
+        table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = weight.reshape(-1, *space).expand(rows, *space).contiguous()
     return table
 
 

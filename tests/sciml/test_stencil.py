@@ -78,7 +78,9 @@ def test_compiled_equals_eager(space, periodic, reach, batch, dtype):
         assert float((operator.relax(x, b, 0.7, inverse) - sweep).abs().max()) <= tolerance["rtol"] * scale
         assert float((operator.relax(x, b, 0.7, None) - sweep).abs().max()) <= tolerance["rtol"] * scale
         scaled = 0.3 * inverse * b
-        assert float((operator.scale(b, 0.3, None) - scaled).abs().max()) <= tolerance["rtol"] * float(scaled.abs().max())
+        assert float((operator.scale(b, 0.3, None) - scaled).abs().max()) <= tolerance["rtol"] * float(
+            scaled.abs().max()
+        )
 
 
 def test_diagonal_taken_on_the_fly_follows_rows():

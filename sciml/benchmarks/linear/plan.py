@@ -68,7 +68,7 @@ EXTENTS = {
         darcy=31,
         seeds=2,
         batch=(3, 31),
-        tables=((31, 31), (9, 9, 9)),
+        tables=((31, 31),),
     ),
     "small": Extent(
         apply=(1024,),

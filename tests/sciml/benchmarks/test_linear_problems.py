@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import spsolve
 
 from sciml.benchmarks.linear.problems import Problem, darcy, darcy_coefficient, gaussian_field, poisson, voxels
-from sciml.boundary import Neumann
+from sciml.boundary import Neumann, Periodic
 from sciml.discretization import discretize
 from sciml.equations import Equation
 from sciml.grid import Grid
@@ -55,7 +55,7 @@ def test_the_residual_of_a_batch_is_its_largest() -> None:
 
 
 def test_periodic_neighbours_wrap() -> None:
-    sides = {"x": Neumann(0.0), "y": __import__("sciml").Periodic()}
+    sides = {"x": Neumann(0.0), "y": Periodic()}
     system = discretize(Equation("-laplacian(u) + u = f"), Grid((6, 5), boundary=sides), {"f": 0.0})
     b = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     problem = Problem(system.operator, b)  # type: ignore[arg-type]
@@ -120,7 +120,7 @@ def test_the_field_does_not_depend_on_the_resolution_in_law() -> None:
     for n in (9, 33):
         values = samples(n, 3000)[:, n // 2, n // 2]
         assert values.var() == pytest.approx(variance(n), rel=4 * math.sqrt(2 / 3000))
-    assert variance(9) == pytest.approx(variance(33), rel=0.02)
+    assert variance(9) == pytest.approx(variance(33), rel=0.04)
 
 
 def test_the_darcy_coefficient_takes_two_values_on_about_equal_areas() -> None:

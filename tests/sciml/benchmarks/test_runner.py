@@ -62,9 +62,8 @@ def test_environment_against_spinning_threads(tmp_path: Path, monkeypatch: pytes
     for name in runner.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
     names = list(runner.ENVIRONMENT)
-    script(
-        tmp_path, monkeypatch, "row['extra'] = {name: os.environ[name] for name in %r}" % names, "say('row', row=row)"
-    )
+    lines = [f"row['extra'] = {{name: os.environ[name] for name in {names}}}", "say('row', row=row)"]
+    script(tmp_path, monkeypatch, *lines)
     assert run(suite([case("")])).rows[0].extra == {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
 
 

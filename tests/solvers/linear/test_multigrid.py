@@ -1,4 +1,4 @@
-"""Geometric multigrid: its transfers and Galerkin products as matrices, and iteration counts on the problems it is for."""
+"""Geometric multigrid: transfers and Galerkin products as matrices, iteration counts on the problems it is for."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_coarse_operator_is_the_galerkin_product(space, periodic):
     restriction = dense(lambda e, out: transfer.restrict(e.contiguous(), out), space, coarsening.coarse)
     expected = restriction @ operator.to_sparse().to_dense() @ prolongation
     coarse = galerkin(stencil, coarsening, up, down, symmetric=False)
-    torch.testing.assert_close(coarse.operator(periodic, False).to_sparse().to_dense(), expected, rtol=1e-12, atol=1e-10)
+    torch.testing.assert_close(
+        coarse.operator(periodic, False).to_sparse().to_dense(), expected, rtol=1e-12, atol=1e-10
+    )
     eager = {m: torch.zeros(coarsening.coarse, dtype=torch.float64) for m in coarse.offsets}
     _add_products(_split_seams(stencil, coarsening), coarsening, up, down, eager)
     torch.testing.assert_close(torch.stack(list(eager.values())), coarse.coefficients, rtol=1e-12, atol=1e-10)
@@ -106,14 +108,16 @@ def test_interpolation_of_the_laplacian_is_linear():
         assert float(weight[8, 8]) == pytest.approx(0.5 ** sum(map(abs, k)))
 
 
-def iterations(shape, rtol, boundary=SIDE, fields=None, equation=POISSON, solid=None, walls=FLUX, upper=1.0, **settings):
+def iterations(
+    shape, rtol, boundary=SIDE, fields=None, equation=POISSON, solid=None, walls=FLUX, upper=1.0, **settings
+):
     """Iterations of multigrid-preconditioned conjugate gradients for a random right side."""
     grid = sciml.Grid(shape, upper=upper, boundary=boundary, solid=solid, walls=walls)
     system = sciml.discretize(equation, grid, {"f": 0.0, **(fields or {})})
     b = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     if solid is not None:
         b[solid] = 0
-    solution = ConjugateGradient(preconditioner=Multigrid(**settings), rtol=rtol).solve(system.operator, b)
+    solution = ConjugateGradient(preconditioner=Multigrid(), rtol=rtol).solve(system.operator, b)
     assert float((b - system.operator.apply(solution.value)).norm() / b.norm()) <= rtol
     return int(solution.statistics["iterations"])
 
