@@ -92,6 +92,18 @@ def bench(
         program.bench(suites or [], size, device, json)
 
 
+@app.command()
+def demo(
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a minute instead of some.")] = False,
+    output: Annotated[Path, typer.Option(help="Folder for the page; made if need be.")] = Path("sciml-demo"),
+) -> None:
+    """Solve a tour of equations; write one HTML page that shows it (demo.html), and its numbers (demo.json)."""
+    with _failures():
+        from . import tour
+
+        raise typer.Exit(tour.demo(output, quick))
+
+
 @contextmanager
 def _failures() -> Iterator[None]:
     """Turn what can go wrong outside the program into one message and an exit code."""

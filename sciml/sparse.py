@@ -19,11 +19,24 @@ _LONG = 2_000  # entries from which one product a row beats one for all rows, wh
 class SparseOperator(LinearOperator):
     """A CSR matrix acting on fields flattened from `space` (`(n,)` unless given).
 
+    Args:
+        matrix: square CSR tensor, which may carry gradients.
+        space: shape of one field.
+        symmetric: promise that it equals its transpose; None looks.
+        null_space: see LinearOperator.
+
     Raises:
         InputError: if the tensor is not a square CSR matrix that fits the space.
     """
 
-    def __init__(self, matrix: Tensor, space: Sequence[int] | None = None, *, symmetric: bool | None = None) -> None:
+    def __init__(
+        self,
+        matrix: Tensor,
+        space: Sequence[int] | None = None,
+        *,
+        symmetric: bool | None = None,
+        null_space: Tensor | None = None,
+    ) -> None:
         if matrix.layout != torch.sparse_csr or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"expected a square CSR matrix, got {matrix.layout} of shape {tuple(matrix.shape)}")
         space = (matrix.shape[0],) if space is None else tuple(space)
@@ -33,6 +46,7 @@ class SparseOperator(LinearOperator):
             matrix.dtype,
             matrix.device,
             symmetric=is_symmetric(matrix) if symmetric is None else symmetric,
+            null_space=null_space,
         )
         if self.size != matrix.shape[0]:
             raise InputError(f"a matrix of {matrix.shape[0]} rows does not act on fields of shape {space}")
@@ -70,7 +84,7 @@ class SparseOperator(LinearOperator):
         rows, columns, values = csr_entries(self.matrix)
         order = torch.argsort(columns * self.size + rows)
         transposed = csr_tensor(columns[order], rows[order], values[order], (self.size, self.size))
-        return SparseOperator(transposed, self.space, symmetric=False)
+        return SparseOperator(transposed, self.space, symmetric=False, null_space=self.null_space)
 
     def diagonal(self) -> Tensor:
         rows, columns, values = csr_entries(self.matrix)
@@ -82,10 +96,11 @@ class SparseOperator(LinearOperator):
         return self.matrix
 
     def to(self, dtype: torch.dtype) -> LinearOperator:
-        return SparseOperator(self.matrix.to(dtype), self.space, symmetric=self.symmetric)
+        null_space = None if self.null_space is None else self.null_space.to(dtype)
+        return SparseOperator(self.matrix.to(dtype), self.space, symmetric=self.symmetric, null_space=null_space)
 
     def detach(self) -> LinearOperator:
-        return SparseOperator(self.matrix.detach(), self.space, symmetric=self.symmetric)
+        return SparseOperator(self.matrix.detach(), self.space, symmetric=self.symmetric, null_space=self.null_space)
 
     def __getitem__(self, row: int) -> LinearOperator:
         raise InputError("a sparse operator has no batch axis to pick a row of")
@@ -102,6 +117,8 @@ def as_operator(matrix: LinearOperator | Tensor | object) -> LinearOperator:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         if isinstance(matrix, Tensor):
+            if matrix.ndim != 2:
+                raise InputError(f"expected a square matrix, got a tensor of shape {tuple(matrix.shape)}")
             csr = matrix if matrix.layout == torch.sparse_csr else matrix.to_sparse_csr()
         elif hasattr(matrix, "tocsr"):
             scipy_csr = matrix.tocsr()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from math import prod
 from types import EllipsisType
 
@@ -76,7 +77,6 @@ class StencilOperator(LinearOperator):
         self.offsets = tuple(tuple(offset) for offset in offsets)
         self.coefficients = tuple(coefficients)
         self.periodic = tuple(periodic)
-        self._call: _CompiledStencil | None = None
 
     # Actions on fields
 
@@ -85,6 +85,16 @@ class StencilOperator(LinearOperator):
 
     def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
         return self._run("residual", x, b, None, 0.0, out)
+
+    def apply_and_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        """A x into `out`; returns x . A x in float64, of the field's batch shape, computed in the same pass."""
+        batch = x.shape[: x.ndim - len(self.space)]
+        if self._compilable(x, None) and out.is_contiguous() and out.shape == x.shape:
+            lines = torch.empty(*batch, self.size // self.space[-1], dtype=torch.float64)
+            self._compiled("apply", x, None, None, 0.0, out, lines)
+            return lines.sum(-1)
+        self._run("apply", x, None, None, 0.0, out)
+        return torch.linalg.vecdot(x.reshape(*batch, -1), out.reshape(*batch, -1)).double()
 
     def relax(
         self, x: Tensor, b: Tensor, omega: float, inverse_diagonal: Tensor | None, out: Tensor | None = None
@@ -100,9 +110,7 @@ class StencilOperator(LinearOperator):
         self, mode: str, x: Tensor, b: Tensor | None, inverse_diagonal: Tensor | None, omega: float, out: Tensor | None
     ) -> Tensor:
         if self._compilable(x, b):
-            if self._call is None:
-                self._call = _CompiledStencil(self)
-            return self._call(mode, x, b, inverse_diagonal, omega, out)
+            return self._compiled(mode, x, b, inverse_diagonal, omega, out)
         if mode in ("relax", "scale") and inverse_diagonal is None:
             inverse_diagonal = self.diagonal().reciprocal()
         if mode == "scale" and inverse_diagonal is not None:
@@ -116,6 +124,10 @@ class StencilOperator(LinearOperator):
         if mode == "residual" or inverse_diagonal is None:
             return torch.sub(b, product, out=out)
         return torch.addcmul(x, inverse_diagonal, torch.sub(b, product), value=omega, out=out)
+
+    @cached_property
+    def _compiled(self) -> _CompiledStencil:
+        return _CompiledStencil(self)
 
     def _result_shape(self, x: Tensor) -> tuple[int, ...]:
         return (*broadcast(self.batch, x.shape[: x.ndim - len(self.space)]), *self.space)
@@ -152,19 +164,41 @@ class StencilOperator(LinearOperator):
         block = rows if x.device.type != "cpu" else max(8, _BLOCK_BYTES // row_bytes)
         for start in range(0, rows, block):
             stop = min(start + block, rows)
-            out[self._rows(start, stop)] = 0
-            for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
-                for here, there in shifted_slices(self.space, offset, self.periodic):
+            fresh = out[self._rows(start, stop)]
+            central, rest = self._eager_terms
+            if central is None:
+                fresh.zero_()
+            else:
+                whole = (slice(start, stop), *(slice(0, n) for n in self.space[1:]))
+                torch.mul(x[on(whole)], narrow(central, whole), out=fresh)
+            for slices, coefficient, constant in rest:
+                for here, there in slices:
                     first, last = max(start, here[0].start), min(stop, here[0].stop)
                     if first < last:
                         move = there[0].start - here[0].start
-                        rows_here = (slice(first, last), *here[1:])
-                        rows_there = (slice(first + move, last + move), *there[1:])
-                        weight = narrow(coefficient, rows_here)
-                        out[on(rows_here)].addcmul_(weight, x[on(rows_there)])
+                        target = out[(..., slice(first, last), *here[1:])]
+                        source = x[(..., slice(first + move, last + move), *there[1:])]
+                        if constant is not None:
+                            target.add_(source, alpha=constant)
+                        else:
+                            target.addcmul_(narrow(coefficient, (slice(first, last), *here[1:])), source)
         return out
 
-    def _rows(self, start: int, stop: int) -> tuple[object, ...]:
+    @cached_property
+    def _eager_terms(self) -> tuple[Tensor | None, list[tuple[list[tuple[Slices, Slices]], Tensor, float | None]]]:
+        """One term of offset zero, and the others with their slices; constants as numbers where that costs no transfer
+        from the device."""
+        terms = list(zip(self.offsets, self.coefficients, strict=True))
+        central = next((c for o, c in terms if not any(o)), None)
+        rest = []
+        for offset, coefficient in terms:
+            if coefficient is not central:
+                on_cpu = coefficient.numel() == 1 and coefficient.device.type == "cpu"
+                constant = float(coefficient) if on_cpu else None
+                rest.append((list(shifted_slices(self.space, offset, self.periodic)), coefficient, constant))
+        return central, rest
+
+    def _rows(self, start: int, stop: int) -> tuple[EllipsisType | slice, ...]:
         return (..., slice(start, stop), *([slice(None)] * (len(self.space) - 1)))
 
     # The matrix
@@ -320,25 +354,28 @@ def _in_functional_transform() -> bool:
 
 
 class _CompiledStencil:
-    """One operator's coefficients laid out for the compiled kernel."""
+    """One operator's coefficients laid out for the compiled kernel. Holds no reference back to the operator: the cycle
+    would keep its memory until it is collected."""
 
     def __init__(self, operator: StencilOperator) -> None:
-        self.operator = operator
+        self.space, self.batch, self.size = operator.space, operator.batch, operator.size
         self.function: Callable[..., None] = getattr(build.library(), f"stencil_{layout.NAMES[operator.dtype]}")
         dimension = len(operator.space)
-        table = layout.TermTable(operator.coefficients, operator.space, operator.batch)
-        self.row_diagonal = all(
+        self.table = layout.TermTable(operator.coefficients, operator.space, operator.batch)
+        # The kernel takes a diagonal off the coefficients itself if each part varies along one axis at most.
+        diagonal_on_the_fly = all(
             coefficient.ndim == dimension and sum(n > 1 for n in coefficient.shape) <= 1
-            for offset, coefficient in zip(operator.offsets, table.held, strict=True)
+            for offset, coefficient in zip(operator.offsets, self.table.held, strict=True)
             if not any(offset)
         )
-        self.table = table
+        self.inverse_diagonal = None if diagonal_on_the_fly else operator.diagonal().detach().reciprocal()
         self.fixed = (
+            ctypes.c_int64(max(1, prod(operator.batch))),
             layout.integers(*layout.padded(operator.space, 1)),
-            ctypes.c_int(table.count),
+            ctypes.c_int(self.table.count),
             layout.integers(*(o for offset in operator.offsets for o in layout.padded(offset, 0))),
-            table.addresses,
-            table.strides,
+            self.table.addresses,
+            self.table.strides,
             layout.flags(*layout.padded(operator.periodic, 0)),
         )
 
@@ -350,24 +387,24 @@ class _CompiledStencil:
         inverse_diagonal: Tensor | None,
         omega: float,
         out: Tensor | None,
+        products: Tensor | None = None,
     ) -> Tensor:
-        operator = self.operator
-        shape = operator._result_shape(x)
+        dimension = len(self.space)
+        shape = (*broadcast(self.batch, x.shape[: x.ndim - dimension]), *self.space)
         if b is not None:
             shape = broadcast(shape, b.shape)
-        rows = prod(shape[: len(shape) - len(operator.space)])
-        x, x_stride = _rows(x, shape, operator.size)
+        x, x_stride = _rows(x, shape, self.size)
         result = torch.empty(shape, dtype=x.dtype) if out is None or not out.is_contiguous() else out
         b_pointer, b_stride, d_pointer, d_stride = 0, 0, 0, 0
         if b is not None:
-            b, b_stride = _rows(b, shape, operator.size)
+            b, b_stride = _rows(b, shape, self.size)
             b_pointer = b.data_ptr()
-        if mode in ("relax", "scale") and (inverse_diagonal is not None or not self.row_diagonal):
-            if inverse_diagonal is None:
-                inverse_diagonal = operator.diagonal().reciprocal()
-            full = inverse_diagonal.expand(*operator.batch, *operator.space)
-            inverse_diagonal, d_stride = _rows(full, (*shape[: len(shape) - full.ndim], *full.shape), operator.size)
-            d_pointer = inverse_diagonal.data_ptr()
+        if mode in ("relax", "scale"):
+            inverse_diagonal = self.inverse_diagonal if inverse_diagonal is None else inverse_diagonal
+            if inverse_diagonal is not None:
+                full = inverse_diagonal.expand(*self.batch, *self.space)
+                inverse_diagonal, d_stride = _rows(full, (*shape[: len(shape) - full.ndim], *full.shape), self.size)
+                d_pointer = inverse_diagonal.data_ptr()
         self.function(
             ctypes.c_int(_MODES[mode]),
             ctypes.c_void_p(x.data_ptr()),
@@ -378,10 +415,10 @@ class _CompiledStencil:
             ctypes.c_int64(d_stride),
             ctypes.c_double(omega),
             ctypes.c_void_p(result.data_ptr()),
-            ctypes.c_int64(operator.size),
-            ctypes.c_int64(rows),
-            ctypes.c_int64(max(1, prod(operator.batch))),
+            ctypes.c_int64(self.size),
+            ctypes.c_int64(prod(shape[: len(shape) - dimension])),
             *self.fixed,
+            ctypes.c_void_p(0 if products is None else products.data_ptr()),
             layout.threads(),
         )
         return result if out is None or out is result else out.copy_(result)

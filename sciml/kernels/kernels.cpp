@@ -102,15 +102,31 @@ void over_rows(Index rows, Index cost, int threads, F body) {
     }
 }
 
+constexpr Index LANES = 16;   // partial sums side by side, so that a sum vectorises without reordering by the compiler
+
+template <class T>
+double dot_block(const T *__restrict x, const T *__restrict y, Index length) {
+    T lane[LANES] = {};
+    Index k = 0;
+    for (; k + LANES <= length; k += LANES)
+        for (Index l = 0; l < LANES; ++l) lane[l] += x[k + l] * y[k + l];
+    for (Index l = 0; k < length; ++k, ++l) lane[l] += x[k] * y[k];
+    double s = 0;
+    for (Index l = 0; l < LANES; ++l) s += lane[l];
+    return s;
+}
+
 // out = A x, b - A x, x + omega (b - A x) / diagonal, or omega b / diagonal.
 // A coefficient of term t at (batch, i, j, k) is c[t][batch s0 + i s1 + j s2 + k s3], its strides in `strides`; the
-// operator's own batch of `own_batch` rows repeats over those of the field.
+// operator's own batch of `own_batch` rows repeats over those of the field. `products`, where not null, receives x . A x
+// of each row along the last axis.
 // `inverse_diagonal` is a field, or null: then the terms of offset zero, none of which varies along more than the row
 // or the last axis, give the diagonal.
 template <class T>
 void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, const T *inverse_diagonal,
              Index diagonal_batch, double omega, T *out, Index out_batch, Index batch, Index own_batch, const Index *n,
-             int terms, const Index *offsets, const T *const *c, const Index *strides, const int *periodic, int threads) {
+             int terms, const Index *offsets, const T *const *c, const Index *strides, const int *periodic,
+             double *products, int threads) {
     // Terms whose coefficient is constant along the last axis come first.
     int order[MAX_TERMS], scalar_terms = 0;
     for (int t = 0; t < terms; ++t)
@@ -219,7 +235,12 @@ void stencil(int mode, const T *x, Index x_batch, const T *b, Index b_batch, con
                 };
                 for (Index k = start; k < inner; ++k) edge(k);
                 for (Index k = outer; k < stop; ++k) edge(k);
-                if (mode == APPLY) continue;
+                if (mode == APPLY) {
+                    if (products)
+                        products[row] = (start ? products[row] : 0.0) +
+                                        dot_block(x + batch_row * x_batch + at + start, sum + start, stop - start);
+                    continue;
+                }
                 if (mode == RESIDUAL) {
 #pragma omp simd
                     for (Index k = start; k < stop; ++k) result[k] = right[k] - sum[k];
@@ -250,20 +271,6 @@ void sum_blocks(Index batch, Index size, int threads, double *total, F block) {
         total[row] = 0;
         for (Index at = 0; at < blocks; ++at) total[row] += partial[row * blocks + at];
     }
-}
-
-constexpr Index LANES = 16;   // partial sums side by side, so that a sum vectorises without reordering by the compiler
-
-template <class T>
-double dot_block(const T *__restrict x, const T *__restrict y, Index length) {
-    T lane[LANES] = {};
-    Index k = 0;
-    for (; k + LANES <= length; k += LANES)
-        for (Index l = 0; l < LANES; ++l) lane[l] += x[k + l] * y[k + l];
-    for (Index l = 0; k < length; ++k, ++l) lane[l] += x[k] * y[k];
-    double s = 0;
-    for (Index l = 0; l < LANES; ++l) s += lane[l];
-    return s;
 }
 
 template <class T>
@@ -622,9 +629,9 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
                                      const T *inverse_diagonal, Index diagonal_batch, double omega, T *out,            \
                                      Index out_batch, Index batch, Index own_batch, const Index *n, int terms,         \
                                      const Index *offsets, const T *const *c, const Index *strides,                    \
-                                     const int *periodic, int threads) {                                               \
+                                     const int *periodic, double *products, int threads) {                             \
         stencil(mode, x, x_batch, b, b_batch, inverse_diagonal, diagonal_batch, omega, out, out_batch, batch,          \
-                own_batch, n, terms, offsets, c, strides, periodic, threads);                                                      \
+                own_batch, n, terms, offsets, c, strides, periodic, products, threads);                                                      \
     }                                                                                                                  \
     extern "C" void dot_##suffix(const T *x, const T *y, Index batch, Index size, double *total, int threads) {        \
         dot(x, y, batch, size, total, threads);                                                                        \

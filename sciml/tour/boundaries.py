@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
-from .chapter import Chapter, Section
+from .chapter import Chapter, Section, system_of
 
 SQUARE = 4.0
 
@@ -54,9 +54,8 @@ def write(chapter: Chapter, quick: bool) -> None:
 
 def _write_neumann(chapter: Chapter, cells: int) -> None:
     solution = solve_closed_box(cells, wells)
-    box, system = solution.domain, solution.system
-    if box is None or system is None:
-        raise RuntimeError("the solution has lost its domain")
+    system = system_of(solution)
+    box = system.domain
     try:
         solve_closed_box(cells, 1.0)
     except InputError as error:
@@ -68,8 +67,8 @@ def _write_neumann(chapter: Chapter, cells: int) -> None:
 
     chapter.say(
         "A closed box: fluid is injected at one place and withdrawn at another, and nothing passes through the sides "
-        "(Neumann conditions all around). The solution is determined up to a constant only; `sciml` knows the kernel of "
-        "the operator, and solves in the space of zero mean."
+        "(Neumann conditions all around). The solution is determined up to a constant only; `sciml` knows the kernel "
+        "of the operator, and solves in the space of zero mean."
     )
     chapter.equation(system.equation)
     chapter.code(wells, solve_closed_box)
@@ -81,9 +80,7 @@ def _write_neumann(chapter: Chapter, cells: int) -> None:
             "map of the source: a positive and a negative spot",
         ),
         (
-            figures.map_figure(
-                box, solution.value, SQUARE, title="u", colours="RdBu_r", centred=True, contours=16
-            ),
+            figures.map_figure(box, solution.value, SQUARE, title="u", colours="RdBu_r", centred=True, contours=16),
             "map of the solution, high around the injection and low around the withdrawal",
         ),
     )
@@ -101,19 +98,18 @@ def _write_neumann(chapter: Chapter, cells: int) -> None:
 
 def _write_floor(chapter: Chapter, shape: tuple[int, int]) -> None:
     solution = solve_floor(shape)
-    floor, system = solution.domain, solution.system
-    if floor is None or system is None:
-        raise RuntimeError("the solution has lost its domain")
+    system = system_of(solution)
+    floor = system.domain
     given = float(solution.flux("walls"))
     up, down = -float(solution.flux("y_upper")), -float(solution.flux("y_lower"))
     imbalance = abs(given - up - down) / given
     surface = system.boundary_value(solution.value, 1, 1)
 
     chapter.say(
-        "Conditions of every kind in one problem: a heated floor in cross-section, 60 cm wide and 20 cm high. Pipes with "
-        "water of 38 degrees (Dirichlet, on voxels) lie in concrete, over insulation that conducts 35 times less; the "
-        "ground below has 12 degrees (Dirichlet), the air above 20 degrees and a coefficient of heat transfer of 10 "
-        "watts per square metre and degree (Robin), and to the left and right the floor goes on (periodic)."
+        "Conditions of every kind in one problem: a heated floor in cross-section, 60 cm wide and 20 cm high. Pipes "
+        "with water of 38 degrees (Dirichlet, on voxels) lie in concrete, over insulation that conducts 35 times less; "
+        "the ground below has 12 degrees (Dirichlet), the air above 20 degrees and a coefficient of heat transfer of "
+        "10 watts per square metre and degree (Robin), and to the left and right the floor goes on (periodic)."
     )
     chapter.equation(system.equation)
     chapter.code(solve_floor)

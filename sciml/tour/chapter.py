@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from . import figures
 
 if TYPE_CHECKING:
+    from ..discretization import System
     from ..equations import Equation
+    from ..solution import Solution
 
 
 @dataclass(frozen=True)
@@ -161,3 +163,14 @@ class Outcome:
     status: str = "done"
     reason: str = ""
     seconds: float = 0.0
+
+
+def system_of(solution: Solution) -> System:
+    """What a solution of `solve` stands on.
+
+    Raises:
+        RuntimeError: for that of a bare matrix.
+    """
+    if solution.system is None:
+        raise RuntimeError("this solution belongs to a bare matrix")
+    return solution.system

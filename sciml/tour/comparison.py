@@ -46,20 +46,20 @@ SOLVERS: dict[str, LinearSolver] = {
 def write(chapter: Chapter, quick: bool) -> None:
     bench = Bench("tour", Size.SMALL, "cpu", lambda line: None)
     bench.patience = IMPATIENCE if quick else Patience(repeats=5, quick_repeats=5, retries=1, settle=0.3)
-    large, small = poisson((127, 127) if quick else (255, 255), "cpu"), poisson((31, 31), "cpu")
+    large, small = poisson((95, 95) if quick else (191, 191), "cpu"), poisson((31, 31), "cpu")
     chapter.say(
         "Poisson's equation with a random right side, by methods of this package and of others. They run in turn, one "
         f"after the other and then again, all to |b - A x| <= {TOLERANCE:.0e} |b|, and the residual in the tables is "
         "computed afresh by numpy for each of them. Setup and solve are timed apart where a library tells them apart. "
-        f"Methods of `sciml` use {torch.get_num_threads()} threads and work without a matrix, except Direct; the sparse "
-        "kernels of scipy and pyamg use one thread, and are given the matrix for nothing."
+        f"Methods of `sciml` may use {_threads()} and work without a matrix, except Direct; the sparse kernels of "
+        "scipy and pyamg use one thread, and are given the matrix for nothing."
     )
     rows = _compare(bench, large)
     histories = _histories(large)
     chapter.pictures(
-        "Residual against iterations, and against seconds from the start of the setup, as if all iterations of a method "
-        "took the same time; other people's methods are dashed. Factorizations are crosses: there is nothing before their "
-        "end.",
+        "Residual against iterations, and against seconds from the start of the setup, as if all iterations of a "
+        "method took the same time; other people's methods are dashed. Factorizations are crosses: there is nothing "
+        "before their end.",
         (_by_iterations(histories), "residuals of iterative methods against iterations"),
         (_by_seconds(histories, rows), "residuals of all methods against seconds"),
     )
@@ -116,16 +116,40 @@ def _show(chapter: Chapter, rows: Sequence[Row], problem: Problem) -> None:
                 row.extra.get("failure") or ("noisy" if _noisy(row, rows) else ""),
             ]
         )
-    heads = ["method", "library", "setup", "solve", "both", "median of both", "ratio", "iterations", "residual", "remark"]
+    heads = [
+        "method",
+        "library",
+        "setup",
+        "solve",
+        "both",
+        "median of both",
+        "ratio",
+        "iterations",
+        "residual",
+        "remark",
+    ]
     used = [column for column in range(len(heads)) if any(line[column] for line in table)]
     repeats = min(row.extra.get("repeats", 0) for row in rows)
     chapter.table(
         [heads[column] for column in used],
         [[line[column] for column in used] for line in table],
-        f"{problem.unknowns:,} unknowns; the least of {repeats} runs of each method, quickest first. Ratio: setup and solve "
-        f"over those of {MULTIGRID_CG}. {_verdict(rows)}.",
+        f"{problem.unknowns:,} unknowns; the least of {_count(repeats)} of each method, quickest first; median: of "
+        f"setup and solve; ratio: setup and solve over those of {MULTIGRID_CG}. Methods of `sciml` are bold. "
+        + _sentence(_verdict(rows)),
         strong=[index for index, row in enumerate(ordered) if row.library == "sciml"],
     )
+
+
+def _threads() -> str:
+    return "one thread" if torch.get_num_threads() == 1 else f"{torch.get_num_threads()} threads"
+
+
+def _count(runs: int) -> str:
+    return "one run" if runs == 1 else f"{runs} runs"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _noisy(row: Row, rows: Sequence[Row]) -> bool:
@@ -175,19 +199,19 @@ def _histories(problem: Problem) -> dict[tuple[str, str], Tensor]:
 
 def _by_iterations(histories: Mapping[tuple[str, str], Tensor]) -> Figure:
     with figures.style():
-        figure, axes = figures.panel(figures.HALF, 3.7)
+        figure, axes = figures.panel(figures.HALF, 4.2)
         for index, ((name, library), norms) in enumerate(histories.items()):
             axes.loglog(range(1, len(norms)), norms[1:], **_line(index, library), label=f"{name} ({library})")
         axes.set_xlabel("iteration")
         axes.set_ylabel("residual |b - A x| / |b|")
-        axes.legend(loc="lower left", fontsize=7.5)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7.5)
         figures.tidy(axes)
         return figure
 
 
 def _by_seconds(histories: Mapping[tuple[str, str], Tensor], rows: Sequence[Row]) -> Figure:
     with figures.style():
-        figure, axes = figures.panel(figures.HALF, 3.7)
+        figure, axes = figures.panel(figures.HALF, 4.2)
         for row in rows:
             key, total = (row.method, row.library), row.total_seconds
             if total is None:
@@ -196,7 +220,8 @@ def _by_seconds(histories: Mapping[tuple[str, str], Tensor], rows: Sequence[Row]
                 norms = histories[key]
                 begin = row.setup_seconds or 0.0
                 times = begin + (total - begin) * torch.arange(1, len(norms)) / (len(norms) - 1)
-                axes.loglog(times, norms[1:], **_line(list(histories).index(key), row.library))
+                label = f"{row.method} ({row.library})"
+                axes.loglog(times, norms[1:], **_line(list(histories).index(key), row.library), label=label)
             elif row.relative_residual:
                 axes.plot(total, row.relative_residual, "x", color=figures.INK, markersize=6)
                 axes.annotate(
@@ -209,6 +234,7 @@ def _by_seconds(histories: Mapping[tuple[str, str], Tensor], rows: Sequence[Row]
                 )
         axes.set_xlabel("seconds, setup included")
         axes.set_ylabel("residual |b - A x| / |b|")
+        figure.legend(loc="outside lower center", ncols=2, fontsize=7.5)
         figures.tidy(axes)
         return figure
 

@@ -52,8 +52,8 @@ def write(chapter: Chapter, quick: bool) -> None:
     measured = {order: slope(sizes, found) for order, found in errors.items()}
 
     chapter.say(
-        "How fast does the error fall when the grid is refined? The source and the boundary values are made so that the "
-        "solution is known, u = exp(x) sin(3y), with a Dirichlet, a Neumann and a Robin side among the four."
+        "How fast does the error fall when the grid is refined? The source and the boundary values are made so that "
+        "the solution is known, u = exp(x) sin(3y), with a Dirichlet, a Neumann and a Robin side among the four."
     )
     chapter.code(exact, solve_manufactured)
     chapter.pictures(
@@ -61,7 +61,7 @@ def write(chapter: Chapter, quick: bool) -> None:
         f"systems were solved to a residual of 1e-13: order 2 by {methods[2]}, order 4 by {methods[4]}.",
         (_diagram(sizes, errors, measured), "two straight lines of errors, one twice as steep as the other"),
     )
-    rows = []
+    rows: list[list[str]] = []
     for index, cells in enumerate(sizes):
         row = [f"{cells} x {cells}"]
         for found in errors.values():
@@ -73,10 +73,10 @@ def write(chapter: Chapter, quick: bool) -> None:
         rows,
         "The rate is the base-2 logarithm of the ratio of an error to the one above it.",
     )
-    for order, rate in measured.items():
+    for order, reached in measured.items():
         chapter.claim(
-            f"`FiniteDifference(order={order})` converges with order {rate:.2f} (between the two finest grids).",
-            abs(rate - order) <= 0.1,
+            f"`FiniteDifference(order={order})` converges with order {reached:.2f} (between the two finest grids).",
+            abs(reached - order) <= 0.1,
         )
     chapter.headline = f"measured orders {measured[2]:.2f} and {measured[4]:.2f}"
     chapter.numbers = {

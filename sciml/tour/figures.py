@@ -81,7 +81,7 @@ def panel(width: float = THIRD, height: float = 3.0) -> tuple[Figure, Axes]:
 
 
 def svg(figure: Figure, resolution: int = 170) -> bytes:
-    """The figure as SVG, its ink in variables that a dark scheme changes; `resolution` of raster parts, dots an inch."""
+    """The figure as SVG, its ink in variables that a dark scheme changes; `resolution` of rasters in dots per inch."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="svg", dpi=resolution, facecolor="none", metadata={"Date": None, "Creator": None})
@@ -118,8 +118,7 @@ def _themed(drawing: bytes) -> bytes:
     light_scheme = ";".join(f"{names[light]}:{light}" for light in used)
     dark_scheme = ";".join(f"{names[light]}:{_DARK[light]}" for light in used)
     rules = (
-        f"<style>:root{{{light_scheme}}}"
-        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark_scheme}}}}}</style>"
+        f"<style>:root{{{light_scheme}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark_scheme}}}}}</style>"
     )
     end = text.index(">") + 1
     return (text[:end] + rules + text[end:]).encode()

@@ -15,7 +15,7 @@ from ..equations import Equation
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
-from .chapter import Chapter, Section
+from .chapter import Chapter, Section, system_of
 
 
 def solve_darcy(a: Tensor, method: LinearSolver | None = None) -> Solution:
@@ -28,9 +28,8 @@ def write(chapter: Chapter, quick: bool) -> None:
     cells = 127 if quick else 421
     a = darcy_coefficient((cells, cells), seed=5)
     solution = solve_darcy(a)
-    rock, system = solution.domain, solution.system
-    if rock is None or system is None:
-        raise RuntimeError("the solution has lost its domain")
+    system = system_of(solution)
+    rock = system.domain
     iterations = int(solution.statistics["iterations"])
     outflow = -sum(float(solution.flux(name)) for name in rock.boundaries)
     speed = torch.linalg.vector_norm(a * solution.gradient(), dim=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..equations import Equation
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
-from .chapter import Chapter, Section
+from .chapter import Chapter, Section, system_of
 from .scene import draw_scene
 
 Cells = tuple[tuple[int, int], ...]
@@ -36,9 +37,8 @@ def write(chapter: Chapter, quick: bool) -> None:
     for box in boxes:
         solid[tuple(slice(*side) for side in box)] = True
     solution = solve_flow(solid)
-    channel, system = solution.domain, solution.system
-    if channel is None or system is None:
-        raise RuntimeError("the solution has lost its domain")
+    system = system_of(solution)
+    channel = system.domain
     velocity = -solution.gradient()
     speed = torch.linalg.vector_norm(velocity, dim=0)
     # The flux is that of the gradient; the fluid goes the other way.
@@ -61,12 +61,16 @@ def write(chapter: Chapter, quick: bool) -> None:
     )
     level = int(solid.sum((0, 1)).argmax())
     height = float(channel.axis_coordinates[2][level])
+    cut = solid[:, :, level]
     top = float(speed[~solid].quantile(0.995))
     chapter.pictures(
-        f"The potential and the speed in the plane z = {height:.2f}; boxes are grey. The flow is fastest in the gaps and "
-        "around the edges.",
-        (_plane(channel, solution.value[:, :, level], solid[:, :, level], "potential", "viridis"), "map of the potential"),
-        (_plane(channel, speed[:, :, level], solid[:, :, level], "speed", "magma", top), "map of the speed"),
+        f"The potential and the speed in the plane z = {height:.2f}; boxes are grey. The flow is fastest in the gaps "
+        "and around the edges.",
+        (
+            _plane(channel, solution.value[:, :, level], cut, "potential", "viridis"),
+            "map of the potential",
+        ),
+        (_plane(channel, speed[:, :, level], cut, "speed", "magma", top), "map of the speed"),
     )
     chapter.facts(
         {
@@ -120,9 +124,7 @@ def _scene(channel: Grid, boxes: list[Cells], velocity: Tensor) -> Figure:
     return draw_scene(solids, lines, speeds, (2.0, 1.0, 1.0))
 
 
-def _plane(
-    channel: Grid, field: Tensor, solid: Tensor, title: str, colours: str, top: float | None = None
-) -> Figure:
+def _plane(channel: Grid, field: Tensor, solid: Tensor, title: str, colours: str, top: float | None = None) -> Figure:
     grid = Grid(tuple(field.shape), channel.lower[:2], channel.upper[:2], solid=solid)
     limits = None if top is None else (0.0, top)
     return figures.map_figure(grid, field, figures.HALF, title=title, colours=colours, limits=limits)

@@ -53,7 +53,7 @@ returns the solution as a tensor, on the CPU or the GPU, with a true residual, s
 solve. This page was written by one run of <code>sciml demo</code>: every picture, number and statement about a result
 on it comes from that run, and the code shown is the code that ran.</p>
 {alarm}
-{_facts(machine | summary)}
+{_facts({**machine, **summary})}
 </header>
 <nav>
 <h2>Contents</h2>
@@ -160,14 +160,17 @@ def _(block: Table) -> str:
         mark = ' class="strong"' if index in block.strong else ""
         rows.append(f"<tr{mark}>{cells}</tr>")
     body = "\n".join(rows)
+    kind = "table wide" if len(block.head) > 6 else "table"
     return (
-        f'<figure class="table{" wide" if len(block.head) > 6 else ""}">\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
+        f'<figure class="{kind}">\n<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n'
         f"</tbody>\n</table></div>\n<figcaption>{_inline(block.caption)}</figcaption>\n</figure>"
     )
 
 
 def _facts(entries: Mapping[str, str]) -> str:
-    items = "\n".join(f"<div><dt>{escape(label)}</dt><dd>{_inline(value)}</dd></div>" for label, value in entries.items())
+    items = "\n".join(
+        f"<div><dt>{escape(label)}</dt><dd>{_inline(value)}</dd></div>" for label, value in entries.items()
+    )
     return f'<dl class="facts">\n{items}\n</dl>'
 
 

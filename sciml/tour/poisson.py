@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sciml.solvers.solve import solve
@@ -12,7 +13,7 @@ from ..equations import Equation
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
-from .chapter import Chapter, Section
+from .chapter import Chapter, Section, system_of
 
 
 def source(x: Tensor, y: Tensor) -> Tensor:
@@ -30,9 +31,8 @@ def solve_poisson(shape: tuple[int, int]) -> Solution:
 def write(chapter: Chapter, quick: bool) -> None:
     shape = (256, 128) if quick else (1024, 512)
     solution = solve_poisson(shape)
-    plate, system = solution.domain, solution.system
-    if plate is None or system is None:
-        raise RuntimeError("the solution has lost its domain")
+    system = system_of(solution)
+    plate = system.domain
     iterations = int(solution.statistics["iterations"])
     setup, seconds = solution.statistics["seconds_setup"], solution.statistics["seconds_solve"]
     residual = float(solution.statistics["relative_residual"])
@@ -43,7 +43,7 @@ def write(chapter: Chapter, quick: bool) -> None:
 
     chapter.say(
         "A membrane over a rectangle, held at its rim, is pressed in two places: sharply in one, broadly in the other. "
-        "The equation is a text. `sciml` parses it into a symbolic object, and everything else is made from that object."
+        "The equation is a text. `sciml` parses it into a symbolic object, and everything else is made from that."
     )
     chapter.equation(system.equation)
     chapter.code(source, solve_poisson)
@@ -99,7 +99,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     }
 
 
-def _cuts(solution: Solution) -> figures.Figure:
+def _cuts(solution: Solution) -> Figure:
     with figures.style():
         figure, axes = figures.panel(figures.HALF, 2.8)
         x = torch.linspace(0, 2, 400, dtype=torch.float64)

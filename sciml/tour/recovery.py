@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -33,12 +35,10 @@ def objective(log_a: Tensor, experiments: tuple[Tensor, ...]) -> Tensor:
     return misfit + 0.01 * (slopes[0] + slopes[1])
 
 
-def recover(
-    experiments: tuple[Tensor, ...], cells: int, steps: int
-) -> tuple[Tensor, list[float]]:
+def recover(experiments: tuple[Tensor, ...], cells: int, steps: int) -> tuple[Tensor, list[float]]:
     log_a = torch.zeros(cells, cells, dtype=torch.float64, requires_grad=True)
-    search = {"max_iter": steps, "line_search_fn": "strong_wolfe"}
-    descent = torch.optim.LBFGS([log_a], **search)
+    wolfe = "strong_wolfe"
+    descent = torch.optim.LBFGS([log_a], max_iter=steps, line_search_fn=wolfe)
     losses = []
 
     def closure() -> Tensor:
@@ -77,16 +77,16 @@ def write(chapter: Chapter, quick: bool) -> None:
         f"A solve can be differentiated: with respect to right side, coefficients and boundary values. Here that finds "
         f"a permeability field. Four experiments inject fluid at four wells; in each the pressure is measured at the "
         f"same {POINTS} points, with noise of 1 percent of its largest value. The unknowns are the logarithms of a in "
-        f"{cells * cells:,} cells, {cells * cells / (POINTS * len(WELLS)):.0f} times as many as there are measurements, "
-        "so that a penalty on roughness decides where they are silent. The four experiments are a batch: one operator, "
-        "four right sides."
+        f"{cells * cells:,} cells, {cells * cells / (POINTS * len(WELLS)):.0f} times as many as there are "
+        "measurements, so that a penalty on roughness decides where they are silent. The four experiments are a "
+        "batch: one operator, four right sides."
     )
     chapter.code(predict, objective, recover)
     low, high = float(truth.exp().min()), float(truth.exp().max())
-    options = {"limits": (low, high), "logarithmic": True, "ticks": (0.3, 1.0, 3.0)}
+    options: dict[str, Any] = {"limits": (low, high), "logarithmic": True, "ticks": (0.3, 1.0, 3.0)}
     chapter.pictures(
-        "The coefficient that made the data, with the points of measurement and the wells (triangles), and the one that was found, "
-        "in the same logarithmic colours. The search began with a = 1 everywhere.",
+        "The coefficient that made the data, with the points of measurement and the wells (triangles), and the one "
+        "that was found, in the same logarithmic colours. The search began with a = 1 everywhere.",
         (_truth_figure(square, truth, points, options), "map of the true coefficient with points of measurement"),
         (
             figures.map_figure(square, found.exp(), 4.0, title="a, recovered", **options),
@@ -111,8 +111,8 @@ def write(chapter: Chapter, quick: bool) -> None:
         }
     )
     chapter.claim(
-        f"The slope of the objective along a random direction, by the adjoint solve {slope:.9f}, by central differences "
-        f"{quotient:.9f}: relative difference {agreement:.1e}.",
+        f"The slope of the objective along a random direction, by the adjoint solve {slope:.9f}, by central "
+        f"differences {quotient:.9f}: relative difference {agreement:.1e}.",
         agreement <= 1e-5,
     )
     chapter.claim(f"The error of log a fell to {error:.0%} of what it was.", error <= 0.5)
@@ -143,7 +143,7 @@ def _check_gradient(
     return float((gradient * direction).sum()), float((above - below) / (2 * step))
 
 
-def _truth_figure(square: Grid, truth: Tensor, points: Tensor, options: dict[str, object]) -> Figure:
+def _truth_figure(square: Grid, truth: Tensor, points: Tensor, options: dict[str, Any]) -> Figure:
     figure = figures.map_figure(square, truth.exp(), 4.0, title="a, true", **options)
     axes = figure.axes[0]
     axes.plot(*points.T, ".", color="white", markersize=4.5, markeredgewidth=0.4, markeredgecolor="black")

@@ -23,10 +23,29 @@ from ..files import write_whole
 from ..kernels import build as kernels
 from . import page
 from .chapter import Outcome, Section
+from .sections import SECTIONS
 
 _LIBRARIES = ("sciml-torch", "torch", "numpy", "scipy", "sympy", "matplotlib", "pyamg")
 
 Say = Callable[[str], None]
+
+
+def demo(folder: Path, quick: bool) -> int:
+    """What `sciml demo` does: run the tour, write its page, say where it is.
+
+    Returns:
+        the exit code, 1 if a section failed.
+
+    Raises:
+        InputError: if the folder is none.
+        OSError: if the page cannot be written.
+    """
+    check_folder(folder)
+    start = time.perf_counter()
+    outcomes = run(SECTIONS, quick=quick, say=lambda line: print(line, file=sys.stderr, flush=True))
+    files = write(outcomes, folder, quick=quick, seconds=time.perf_counter() - start)
+    print("\n".join(str(file) for file in files))
+    return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
 def run(sections: Sequence[Section], *, quick: bool = False, say: Say = lambda line: None) -> list[Outcome]:
@@ -55,9 +74,7 @@ def write(outcomes: Sequence[Outcome], folder: Path, *, quick: bool, seconds: fl
         InputError: if the folder is none.
         OSError: if the disk is full or not writable.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is no folder; give one with --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     machine = describe_machine()
     html, numbers = folder / "demo.html", folder / "demo.json"
     write_whole(html, page.render(outcomes, machine, seconds).encode())
@@ -71,11 +88,22 @@ def write(outcomes: Sequence[Outcome], folder: Path, *, quick: bool, seconds: fl
     return html, numbers
 
 
+def check_folder(folder: Path) -> None:
+    """Make a folder where there is none.
+
+    Raises:
+        InputError: if something else stands there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder; give one with --output")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def describe_machine() -> dict[str, str]:
     """What ran where, label -> value, without names of the machine or its folders."""
     versions = {name: _version(name) for name in _LIBRARIES}
     facts = {"sciml": versions.pop("sciml-torch"), "Python": platform.python_version()}
-    facts |= {name: number for name, number in versions.items()}
+    facts |= versions
     facts["processor"] = _processor()
     facts["threads"] = str(torch.get_num_threads())
     facts["system"] = f"{platform.system()} {platform.machine()}"

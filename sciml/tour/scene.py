@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +17,15 @@ from torch import Tensor
 from . import figures
 
 Box = tuple[tuple[float, float], ...]
+Corners = np.ndarray[Any, np.dtype[Any]]
 _TILES = 5
 
 
 def draw_scene(boxes: list[Box], lines: list[Tensor], speeds: list[Tensor], size: tuple[float, float, float]) -> Figure:
     """The figure.
 
-    matplotlib sorts by depth only inside a collection of polygons, so that the sides of the boxes are cut into tiles and
-    the lines into flat triangles, and all of them are one collection.
+    matplotlib sorts by depth only inside a collection of polygons, so that the sides of the boxes are cut into tiles
+    and the lines into flat triangles, and all of them are one collection.
 
     Args:
         boxes: lower and upper end along each axis, in the unit of length of the channel.
@@ -33,7 +35,7 @@ def draw_scene(boxes: list[Box], lines: list[Tensor], speeds: list[Tensor], size
     """
     slow, fast = torch.cat(speeds).quantile(torch.tensor([0.03, 0.97], dtype=torch.float64)).tolist()
     scale, colours = Normalize(slow, fast), colormaps["viridis"]
-    parts: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
+    parts: list[Corners] = []
     fills: list[str] = []
     edges: list[str] = []
     for box in boxes:
@@ -67,9 +69,9 @@ def draw_scene(boxes: list[Box], lines: list[Tensor], speeds: list[Tensor], size
         return figure
 
 
-def _tiles(box: Box) -> list[tuple[np.ndarray[tuple[int, ...], np.dtype[np.float64]], str]]:
+def _tiles(box: Box) -> list[tuple[Corners, str]]:
     """The sides of a box cut into squares, each with its shade: light from above."""
-    tiles = []
+    tiles: list[tuple[Corners, str]] = []
     for axis, tone in enumerate(figures.TONES):
         one, two = (other for other in range(3) if other != axis)
         cuts = [np.linspace(*box[other], _TILES + 1) for other in (one, two)]

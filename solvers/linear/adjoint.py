@@ -108,7 +108,7 @@ class _ImplicitSolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         adjoint = ctx.adjoint.solve_transposed(gradients[0])
-        return None, ctx.adjoint.prepared.operator.transpose().apply(adjoint), adjoint, None
+        return None, ctx.adjoint.prepared.transpose().operator.apply(adjoint), adjoint, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
@@ -120,12 +120,13 @@ def _solve_rows(prepared: Prepared, right: Tensor, wanted: Tensor, record: Adjoi
     space = (1,) * len(prepared.space)
     zero = torch.zeros((), dtype=right.dtype, device=right.device)
     right = torch.where(wanted.reshape(*wanted.shape, *space), right, zero)
-    projected = _without_null_space(right, prepared)
-    solution = prepared.solve(projected, throw=False)
+    try:
+        solution = prepared.solve(_without_null_space(right, prepared), throw=throw)
+    except SolveError as error:
+        record.codes = error.solution.codes
+        raise SolveError(f"the adjoint solve failed: {error}", error.solution) from None
     record.codes = solution.codes
     good = wanted & (solution.codes == Status.CONVERGED)
-    if throw and not bool(good.all() if bool(wanted.all()) else (good == wanted).all()):
-        raise SolveError("the adjoint solve failed: " + str(solution.status[0].advice), solution)
     return torch.where(good.reshape(*good.shape, *space), solution.value, zero)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -222,7 +223,8 @@ class Prepared(MatrixFreeOperator):
             symmetric=operator.symmetric and solver.stationary and self._state.symmetric,
             kind=self._state.kind if solver.stationary else Kind.NONLINEAR,
         )
-        self._transposed: Prepared | None = self if operator.symmetric else None
+        self._transposed: Prepared | None = None
+        self._original: weakref.ref[Prepared] | None = None
         self.seconds_setup = time.perf_counter() - start
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -233,9 +235,14 @@ class Prepared(MatrixFreeOperator):
 
     def transpose(self) -> Prepared:
         """The same solver prepared for the transposed matrix."""
+        if self.operator.symmetric:
+            return self
+        if self._original is not None and (original := self._original()) is not None:
+            return original
         if self._transposed is None:
             self._transposed = Prepared(self.solver, self.operator.transpose())
-            self._transposed._transposed = self
+            # A strong reference back would be a cycle, and keep whole hierarchies alive until it is collected.
+            self._transposed._original = weakref.ref(self)
         return self._transposed
 
     def to(self, dtype: torch.dtype) -> Prepared:
@@ -283,6 +290,8 @@ class Prepared(MatrixFreeOperator):
                 x = x0.detach().expand_as(right).clone(memory_format=torch.contiguous_format)
                 residual = plain.residual(right, x)
                 norms = rows.norm(residual)
+                if not bool(torch.isfinite(norms).all()):
+                    raise InputError("the residual at the start x0 is not finite: x0 or the operator holds NaN or infinity")
             tolerance = (self.solver.relative_tolerance(plain.dtype) * scale).clamp_min(self.solver.atol)
             task = Iteration(
                 plain,

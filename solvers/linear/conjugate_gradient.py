@@ -100,8 +100,7 @@ def _descend(task: Iteration, inverse: LinearOperator, flexible: bool) -> None:
     zero = torch.zeros_like(rz)
     task.fail(rz < 0, Status.INDEFINITE)
     for step in range(1, task.max_iterations + 1):
-        operator.apply(p, out=q)
-        curvature = rows.dot(p, q)
+        curvature = rows.apply_and_dot(operator, p, out=q)
         task.fail(curvature <= 0, Status.INDEFINITE)
         active = task.active()
         alpha = torch.where(active, rz / curvature, zero)

@@ -20,7 +20,7 @@ from .inverse import Entries, MatrixInverse
 _DENSE = 200
 _LARGEST_DENSE = 20_000
 _PIVOT_THRESHOLD = 0.1
-_SINGULAR = 1e-4
+_SINGULAR = 1e-3
 
 
 @dataclass(frozen=True)

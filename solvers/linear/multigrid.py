@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sciml.errors import InputError
+from sciml.kernels import build
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
 from sciml.stencil import StencilOperator, narrow, shifted_slices
 
@@ -182,6 +183,7 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
     periodic, symmetric = operator.periodic, operator.symmetric
     coarsest = settings.coarsest / max(1, prod(operator.batch)) ** (1 / 3)
     space, current, fine = operator.space, problem, operator.to(precision)
+    compiled = operator.device.type == "cpu" and build.library() is not None
     levels = []
     while prod(space) > coarsest:
         axes = _axes_to_coarsen(space, current.strengths().tolist())
@@ -191,7 +193,7 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
         coarser, transfer = current.coarsen(coarsening)
         bound = current.spectral_bound()
         omegas = chebyshev_weights(settings.smoothing_interval * bound, bound, settings.sweeps)
-        inverse = None if isinstance(current, Separable) else fine.diagonal().reciprocal()
+        inverse = None if isinstance(current, Separable) and compiled else fine.diagonal().reciprocal()
         levels.append(Level(fine, inverse, omegas, transfer.to(precision)))
         current, space = coarser, coarsening.coarse
         fine = current.operator(periodic, symmetric, precision)

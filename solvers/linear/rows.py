@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from sciml.kernels import build, layout
+from sciml.linear_operator import LinearOperator
+from sciml.stencil import StencilOperator
 
 
 class Rows:
@@ -42,6 +44,12 @@ class Rows:
         total = torch.empty(self.batch, dtype=torch.float64)
         kernel(layout.pointer(x), layout.pointer(y), *self._sizes(), layout.pointer(total), layout.threads())
         return total
+
+    def apply_and_dot(self, operator: LinearOperator, p: Tensor, out: Tensor) -> Tensor:
+        """out = A p; returns p . A p, row by row."""
+        if isinstance(operator, StencilOperator):
+            return operator.apply_and_dot(p, out)
+        return self.dot(p, operator.apply(p, out=out))
 
     def norm(self, x: Tensor) -> Tensor:
         """|x|, row by row."""

@@ -73,6 +73,12 @@ def test_compiled_equals_eager(space, periodic, reach, batch, dtype):
         torch.testing.assert_close(operator.apply(x), expected, **tolerance)
         torch.testing.assert_close(operator._sum_of_slices_in_blocks(x, None), expected, **tolerance)
         torch.testing.assert_close(operator.residual(b, x), b - expected, **tolerance)
+        image = torch.empty_like(x)
+        product = operator.apply_and_dot(x, image)
+        torch.testing.assert_close(image, expected, **tolerance)
+        space_axes = tuple(range(-len(space), 0))
+        energy, size = (x * expected).double().sum(space_axes), (x * expected).double().abs().sum(space_axes)
+        assert float(((product - energy).abs() / size).max()) <= tolerance["rtol"]
         sweep = x + 0.7 * inverse * (b - expected)
         scale = float(sweep.abs().max())
         assert float((operator.relax(x, b, 0.7, inverse) - sweep).abs().max()) <= tolerance["rtol"] * scale

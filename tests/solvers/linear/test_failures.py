@@ -1,0 +1,264 @@
+"""Input that is refused, and systems that a method cannot solve: what it says, and what becomes of the other rows."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import sciml
+from sciml.errors import InputError, SolveError
+from sciml.linear_operator import Identity
+from sciml.solvers.linear import (
+    GMRES,
+    ILU0,
+    MINRES,
+    SOR,
+    BiCGStab,
+    ConjugateGradient,
+    Direct,
+    FlexibleConjugateGradient,
+    IncompleteCholesky,
+    Jacobi,
+)
+from sciml.sparse import SparseOperator, as_operator
+from sciml.status import Status
+from sciml.stencil import StencilOperator
+
+ALL = [ConjugateGradient(), FlexibleConjugateGradient(), MINRES(), GMRES(), BiCGStab(), Jacobi(), SOR(), Direct()]
+
+
+def name(value):
+    return value.describe() if hasattr(value, "describe") else None
+
+
+def diagonal(*rows: list[float]) -> StencilOperator:
+    """A batch of diagonal matrices."""
+    return StencilOperator((len(rows[0]),), [(0,)], [torch.tensor(rows, dtype=torch.float64)], (False,), symmetric=True)
+
+
+@pytest.mark.parametrize("solver", ALL, ids=name)
+def test_refused_right_sides(solver, operators):
+    operator = operators.poisson(5, 4)
+    prepared = solver.prepare(operator)
+    good = torch.ones(5, 4, dtype=torch.float64)
+    bad = good.clone()
+    bad[2, 1] = math.nan
+    for b, message in [
+        (bad, "1 NaN or infinite"),
+        (torch.ones(4, 5, dtype=torch.float64), r"expected \(\*batch, \*\(5, 4\)\)"),
+        (torch.ones(4, dtype=torch.float64), r"expected \(\*batch"),
+        (good.float(), "float32 on cpu, the operator torch.float64"),
+        (good.numpy(), "must be a tensor"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            prepared.solve(b)
+    with pytest.raises(InputError, match="the start x0 has shape"):
+        prepared.solve(good, x0=torch.ones(3, dtype=torch.float64))
+    with pytest.raises(InputError, match="the start x0.*NaN"):
+        prepared.solve(good, x0=bad)
+
+
+def test_refused_matrices():
+    for matrix, message in [
+        (torch.ones(3, 2), "square"),
+        (torch.ones(3, 3, dtype=torch.complex64), "real floating-point"),
+        (torch.tensor([[1.0, math.inf], [0.0, 1.0]]), "1 entries that are NaN or infinite"),
+        ([[1.0]], "expected a LinearOperator"),
+        (torch.ones(3), "square"),
+    ]:
+        for solver in (GMRES(), Direct(), ILU0()):
+            with pytest.raises(InputError, match=message):
+                solver.prepare(matrix)
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient(), FlexibleConjugateGradient(), MINRES()], ids=name)
+def test_methods_for_symmetric_operators_refuse_others(solver, operators):
+    with pytest.raises(InputError, match="need.* a symmetric operator.*use GMRES or BiCGStab"):
+        solver.prepare(operators.named("upwind 2D"))
+
+
+def test_preconditioners_that_do_not_fit(operators):
+    operator = operators.named("poisson 2D")
+    changing = ConjugateGradient(rtol=0.1)
+    for method, message in [(ConjugateGradient, "FlexibleConjugateGradient"), (MINRES, "GMRES"), (BiCGStab, "GMRES")]:
+        with pytest.raises(InputError, match=f"nonlinear: use {message}"):
+            method(changing).prepare(operator)
+    for method in (ConjugateGradient, MINRES):
+        with pytest.raises(InputError, match="this one is linear"):
+            method(SOR()).prepare(operator)
+    b = operators.field(operator.space)
+    for solver in (FlexibleConjugateGradient(changing), GMRES(preconditioner=changing)):
+        assert solver.solve(operator, b).converged
+    for wrong in (Jacobi, "jacobi", 3):
+        with pytest.raises(InputError, match="preconditioner must be None or an object with prepare"):
+            GMRES(preconditioner=wrong)
+
+
+def test_settings_out_of_range():
+    for make, message in [
+        (lambda: ConjugateGradient(rtol=1.0), r"rtol must be in \[0, 1\)"),
+        (lambda: GMRES(rtol=math.nan), r"rtol must be in \[0, 1\)"),
+        (lambda: MINRES(atol=-1.0), "atol must be"),
+        (lambda: BiCGStab(max_iterations=0), "max_iterations must be at least 1"),
+        (lambda: GMRES(restart=0), "restart >= 1"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            make()
+
+
+@pytest.mark.parametrize("solver", [ConjugateGradient(), FlexibleConjugateGradient()], ids=name)
+def test_an_indefinite_matrix_given_to_conjugate_gradients(solver, operators):
+    operator = operators.named("indefinite 2D")
+    b = operators.field(operator.space)
+    with pytest.raises(SolveError, match=r"INDEFINITE.*use MINRES") as failure:
+        solver.solve(operator, b)
+    assert failure.value.solution.status == (Status.INDEFINITE,)
+    assert bool(torch.isfinite(failure.value.solution.value).all())
+    assert MINRES().solve(operator, b).converged
+
+
+def test_one_row_fails_and_the_others_are_solved(operators):
+    """Definite, indefinite, slow, definite: each ends its own way; values and counts of the good rows are their own."""
+    rows = [[1.0, 2.0, 3.0, 4.0], [1.0, -2.0, 3.0, 4.0], [1.0, 1e3, 1e6, 1e9], [5.0, 5.0, 5.0, 5.0]]
+    operator, b = diagonal(*rows), torch.ones(4, dtype=torch.float64)
+    solution = ConjugateGradient(max_iterations=4).solve(operator, b, throw=False)
+    status = (Status.CONVERGED, Status.INDEFINITE, Status.MAX_ITERATIONS, Status.CONVERGED)
+    assert solution.status == status
+    assert [int(solution.statistics["iterations"][row]) for row in (0, 3)] == [4, 1]
+    for row in (0, 3):
+        torch.testing.assert_close(solution.value[row], b / torch.tensor(rows[row], dtype=torch.float64))
+    with pytest.raises(SolveError, match=r"row 1 \(2 of 4 rows failed\) ended with INDEFINITE") as failure:
+        ConjugateGradient(max_iterations=4).solve(operator, b)
+    assert failure.value.solution.status == status
+    assert "MINRES" in solution.status[1].advice and "max_iterations" in solution.status[2].advice
+
+
+@pytest.mark.parametrize(
+    "solver", [ConjugateGradient(), MINRES(), GMRES(), BiCGStab(), Jacobi(), Direct()], ids=name
+)
+def test_a_row_that_overflows_leaves_the_others_alone(solver):
+    huge = diagonal([1e200, 1e300, 2.0], [1.0, 2.0, 3.0])
+    b = torch.tensor([[1e200, 1e200, 1e200], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    try:
+        solution = solver.solve(huge, b, throw=False)
+    except InputError as error:  # Direct looks at the matrix, the others at the norm of the right side
+        assert "infinite" in str(error) or "singular" in str(error)
+        return
+    assert solution.status[1] is Status.CONVERGED
+    torch.testing.assert_close(solution.value[1], torch.tensor([1.0, 1 / 2, 1 / 3], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("solver", ALL[:6], ids=name)
+def test_iterations_are_limited(solver, operators):
+    operator = operators.poisson(20, 20)
+    b = operators.field((20, 20))
+    limited = type(solver)(max_iterations=3)
+    solution = limited.solve(operator, b, throw=False)
+    assert solution.status == (Status.MAX_ITERATIONS,)
+    assert int(solution.statistics["iterations"]) == 3
+    assert len(solution.history["residual_norm"]) == 4
+    recomputed = torch.linalg.vector_norm(b - operator.apply(solution.value))
+    assert float(solution.statistics["residual_norm"]) == pytest.approx(float(recomputed))
+
+
+def test_breakdowns():
+    """Rotations by a right angle: r and A r are orthogonal, which BiCGStab divides by and GMRES does not mind."""
+    turn = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    b = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    solution = BiCGStab().solve(turn, b, throw=False)
+    assert solution.status == (Status.BREAKDOWN,)
+    assert "GMRES" in solution.status[0].advice
+    torch.testing.assert_close(GMRES().solve(turn, b).value, torch.linalg.solve(turn, b))
+
+
+def test_singular_matrices_without_a_named_null_space(operators):
+    """Solvable right sides are solved; for others GMRES stops where the space ends, and Direct refuses either."""
+    singular = as_operator(torch.diag(torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64)))
+    consistent = torch.tensor([0.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    for solver in (GMRES(), MINRES(), ConjugateGradient()):
+        assert solver.solve(singular, consistent).converged
+    inconsistent = torch.ones(4, dtype=torch.float64)
+    for solver in (GMRES(), MINRES()):
+        solution = solver.solve(singular, inconsistent, throw=False)
+        assert solution.status[0] in (Status.BREAKDOWN, Status.MAX_ITERATIONS, Status.STAGNATED)
+        assert bool(torch.isfinite(solution.value).all())
+        assert float(solution.statistics["residual_norm"]) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="singular to working precision"):
+        Direct().prepare(singular)
+
+
+@pytest.mark.parametrize("shape", [(300,), (14, 14), (40, 33), (7, 6, 9)], ids=str)
+@pytest.mark.parametrize("boundary", [sciml.Neumann(0.0), sciml.Periodic()], ids=["neumann", "periodic"])
+def test_direct_notices_singular_grids(shape, boundary, operators):
+    """Whose last pivot is rounding, and not zero."""
+    matrix = operators.poisson(*shape, boundary=boundary).to_sparse()
+    with pytest.raises(InputError, match="singular to working precision"):
+        Direct().prepare(matrix)
+
+
+def test_direct_does_not_mistake_scaling_for_singularity(operators):
+    """Rows and columns of very different size, in no order."""
+    size = 15 * 14
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    scale = torch.logspace(-7, 7, size, dtype=torch.float64)[order]
+    matrix = operators.named("poisson CSR").to_sparse().to_dense()
+    for left, right in ((scale, scale), (scale, torch.ones(size)), (scale.sqrt(), 1 / scale.sqrt())):
+        skewed = as_operator(left[:, None] * matrix * right[None, :])
+        b = left * operators.field((size,))
+        x = Direct(rtol=1e-12).solve(skewed, b).value
+        torch.testing.assert_close(right * x, torch.linalg.solve(matrix, b / left), rtol=1e-9, atol=1e-12)
+
+
+def test_direct_names_the_singular_row():
+    with pytest.raises(InputError, match="system 1 of the batch is singular"):
+        Direct().prepare(diagonal([1.0, 2.0], [0.0, 1.0], [1.0, 1.0]))
+    size = 300
+    rows = torch.ones(3, size, dtype=torch.float64)
+    rows[2, 7] = 0.0
+    with pytest.raises(InputError, match="system 2 of the batch is singular"):
+        Direct().prepare(StencilOperator((size,), [(0,)], [rows], (False,), symmetric=True))
+
+
+def test_direct_with_several_null_vectors(operators):
+    """Two floating components, each with its constant."""
+    part = operators.poisson(9, boundary=sciml.Neumann(0.0)).to_sparse().to_dense()
+    matrix = torch.block_diag(part, part, torch.eye(1, dtype=torch.float64)).to_sparse_csr()
+    null_space = torch.zeros(2, 19, dtype=torch.float64)
+    null_space[0, :9] = null_space[1, 9:18] = 1 / 3
+    mixed = torch.stack([null_space[0] + null_space[1], null_space[0] - null_space[1]]) / math.sqrt(2)
+    operator = SparseOperator(matrix, null_space=mixed)
+    b = operators.field((19,))
+    for vector in mixed:
+        b -= (b @ vector) * vector
+    x = Direct().solve(operator, b).value
+    torch.testing.assert_close(x, torch.linalg.pinv(matrix.to_dense()) @ b)
+
+
+def test_a_tolerance_that_rounding_forbids(operators):
+    """The recursive residual falls on, the true one does not: stopped, and said."""
+    operator = operators.poisson(60, 60).to(torch.float32)
+    b = operators.field((60, 60), dtype=torch.float32)
+    with pytest.warns(UserWarning, match="level of rounding"):
+        solution = ConjugateGradient(rtol=1e-9).solve(operator, b, throw=False)
+    assert float(solution.statistics["relative_residual"]) > 1e-9
+
+
+def test_absolute_tolerance(operators):
+    operator = operators.poisson(20, 20)
+    b = operators.field((2, 20, 20))
+    b[1] *= 1e-9
+    solution = ConjugateGradient(rtol=0.0, atol=1e-6).solve(operator, b)
+    assert bool((solution.statistics["residual_norm"] <= 1e-6).all())
+    assert int(solution.statistics["iterations"][1]) == 0
+
+
+def test_preconditioner_of_another_operator_is_told_apart(operators):
+    inverse = IncompleteCholesky().prepare(operators.named("poisson 2D"))
+    with pytest.raises(InputError, match="prepare the preconditioner on"):
+        inverse.to(torch.float32)
+    with pytest.raises(InputError, match="prepare the preconditioner on"):
+        inverse[0]
+    assert inverse.detach() is inverse
+    assert Identity((3,), torch.float64).kind.value == "symmetric positive definite"
