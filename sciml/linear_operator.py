@@ -161,7 +161,8 @@ class Identity(MatrixFreeOperator):
         return self
 
     def __getitem__(self, row: int) -> LinearOperator:
-        raise InputError("the operator has no batch axis to pick a row of")
+        require_batch(self)
+        return self
 
 
 class ScaledOperator(MatrixFreeOperator):
@@ -200,9 +201,11 @@ class ScaledOperator(MatrixFreeOperator):
         return ScaledOperator(scale, self.operator.detach())
 
     def __getitem__(self, row: int) -> LinearOperator:
-        batched = isinstance(self.scale, Tensor) and self.scale.ndim > 0
-        scale = self.scale[row] if isinstance(self.scale, Tensor) and batched else self.scale
-        return ScaledOperator(scale, self.operator[row] if self.operator.batch else self.operator)
+        require_batch(self)
+        scale = self.scale
+        if isinstance(scale, Tensor) and scale.ndim == len(self.batch):
+            scale = scale[row if len(scale) > 1 else 0]
+        return ScaledOperator(scale, _row_of(self.operator, self.batch, row))
 
 
 class SumOperator(MatrixFreeOperator):
@@ -235,7 +238,8 @@ class SumOperator(MatrixFreeOperator):
         return SumOperator([operator.detach() for operator in self.operators])
 
     def __getitem__(self, row: int) -> LinearOperator:
-        return SumOperator([operator[row] if operator.batch else operator for operator in self.operators])
+        require_batch(self)
+        return SumOperator([_row_of(operator, self.batch, row) for operator in self.operators])
 
 
 class ProductOperator(MatrixFreeOperator):
@@ -259,7 +263,8 @@ class ProductOperator(MatrixFreeOperator):
         return ProductOperator(self.left.detach(), self.right.detach())
 
     def __getitem__(self, row: int) -> LinearOperator:
-        return ProductOperator(*(part[row] if part.batch else part for part in (self.left, self.right)))
+        require_batch(self)
+        return ProductOperator(_row_of(self.left, self.batch, row), _row_of(self.right, self.batch, row))
 
 
 class BlockOperator(LinearOperator):
@@ -333,7 +338,8 @@ class BlockOperator(LinearOperator):
         return self._map(lambda block: block.detach())
 
     def __getitem__(self, row: int) -> LinearOperator:
-        return self._map(lambda block: block[row] if block.batch else block)
+        require_batch(self)
+        return self._map(lambda block: _row_of(block, self.batch, row))
 
 
 def refuse_batch(operator: LinearOperator) -> None:
@@ -342,6 +348,19 @@ def refuse_batch(operator: LinearOperator) -> None:
         raise InputError(
             f"a batch {operator.batch} of operators is not one matrix: take one row of it, operator[i], at a time"
         )
+
+
+def require_batch(operator: LinearOperator) -> None:
+    """Raise InputError for an operator without batch axes, where a row of them is asked for."""
+    if not operator.batch:
+        raise InputError("the operator has no batch axis to pick a row of")
+
+
+def _row_of(part: LinearOperator, batch: tuple[int, ...], row: int) -> LinearOperator:
+    """What of a part belongs to one row of the whole, along the first axis of whose batch the part may not vary."""
+    if len(part.batch) < len(batch):
+        return part
+    return part[row if part.batch[0] > 1 else 0]
 
 
 def _same_space(left: LinearOperator, right: LinearOperator) -> LinearOperator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Sequence
 
@@ -20,8 +21,10 @@ class SparseOperator(LinearOperator):
     """A CSR matrix acting on fields flattened from `space` (`(n,)` unless given).
 
     Args:
-        matrix: square CSR tensor, which may carry gradients.
+        matrix: square CSR tensor.
         space: shape of one field.
+        values: `(entries,)`, the entries of the matrix where they carry gradients, in its order. A CSR tensor may carry
+            them too, but torch differentiates it only once, and only backward.
         symmetric: promise that it equals its transpose; None looks.
         null_space: see LinearOperator.
 
@@ -34,11 +37,14 @@ class SparseOperator(LinearOperator):
         matrix: Tensor,
         space: Sequence[int] | None = None,
         *,
+        values: Tensor | None = None,
         symmetric: bool | None = None,
         null_space: Tensor | None = None,
     ) -> None:
         if matrix.layout != torch.sparse_csr or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"expected a square CSR matrix, got {matrix.layout} of shape {tuple(matrix.shape)}")
+        if values is not None:
+            matrix = _csr(matrix.crow_indices(), matrix.col_indices(), values.detach(), matrix.shape)
         space = (matrix.shape[0],) if space is None else tuple(space)
         super().__init__(
             space,
@@ -51,10 +57,11 @@ class SparseOperator(LinearOperator):
         if self.size != matrix.shape[0]:
             raise InputError(f"a matrix of {matrix.shape[0]} rows does not act on fields of shape {space}")
         self.matrix = matrix
+        self.values = matrix.values() if values is None else values
         self._plain = _with_short_indices(matrix.detach())
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        tracked = torch.is_grad_enabled() and (x.requires_grad or self.matrix.requires_grad)
+        tracked = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         if tracked or forward_ad._current_level >= 0:
             product = self._gathered(x)
             return product if out is None else out.copy_(product)
@@ -71,9 +78,15 @@ class SparseOperator(LinearOperator):
 
     def _gathered(self, x: Tensor) -> Tensor:
         """The product in operations that can be differentiated twice, and forward."""
-        rows, columns, values = csr_entries(self.matrix)
+        rows, columns = self._places
         fields = x.reshape(-1, self.size)
-        return torch.zeros_like(fields).index_add(1, rows, values * fields[:, columns]).reshape(x.shape)
+        return torch.zeros_like(fields).index_add(1, rows, self.values * fields[:, columns]).reshape(x.shape)
+
+    @functools.cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Row and column of every entry."""
+        rows, columns, _ = csr_entries(self._plain)
+        return rows, columns
 
     def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sub(b, self.apply(x), out=out)
@@ -81,26 +94,32 @@ class SparseOperator(LinearOperator):
     def transpose(self) -> LinearOperator:
         if self.symmetric:
             return self
-        rows, columns, values = csr_entries(self.matrix)
+        rows, columns = self._places
         order = torch.argsort(columns * self.size + rows)
-        transposed = csr_tensor(columns[order], rows[order], values[order], (self.size, self.size))
-        return SparseOperator(transposed, self.space, symmetric=False, null_space=self.null_space)
+        values = self.values[order]
+        pattern = csr_tensor(columns[order], rows[order], values.detach(), (self.size, self.size))
+        return SparseOperator(pattern, self.space, values=values, symmetric=False, null_space=self.null_space)
 
     def diagonal(self) -> Tensor:
-        rows, columns, values = csr_entries(self.matrix)
+        rows, columns = self._places
         on = rows == columns
         diagonal = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        return diagonal.index_add(0, rows[on], values[on]).reshape(self.space)
+        return diagonal.index_add(0, rows[on], self.values[on]).reshape(self.space)
 
     def to_sparse(self) -> Tensor:
-        return self.matrix
+        if self.matrix.requires_grad or not self.values.requires_grad:
+            return self.matrix
+        return _csr(self.matrix.crow_indices(), self.matrix.col_indices(), self.values, self.matrix.shape)
 
     def to(self, dtype: torch.dtype) -> LinearOperator:
         null_space = None if self.null_space is None else self.null_space.to(dtype)
-        return SparseOperator(self.matrix.to(dtype), self.space, symmetric=self.symmetric, null_space=null_space)
+        values = self.values.to(dtype)
+        return SparseOperator(
+            self._plain.to(dtype), self.space, values=values, symmetric=self.symmetric, null_space=null_space
+        )
 
     def detach(self) -> LinearOperator:
-        return SparseOperator(self.matrix.detach(), self.space, symmetric=self.symmetric, null_space=self.null_space)
+        return SparseOperator(self._plain, self.space, symmetric=self.symmetric, null_space=self.null_space)
 
     def __getitem__(self, row: int) -> LinearOperator:
         raise InputError("a sparse operator has no batch axis to pick a row of")

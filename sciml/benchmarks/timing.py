@@ -35,13 +35,15 @@ class Patience:
     Args:
         repeats: runs of every method (2 where one takes more than 20 seconds, 1 above 60).
         quick_repeats: the same where a round of all methods takes less than a second.
-        retries: how many more of a method for runs that were not quiet.
+        retries: how many more of a method for runs that were not quiet, as long as it has taken less than
+        most_seconds: on the case in all.
         settle: seconds of copying at the start, to know what a quiet machine can do.
     """
 
     repeats: int = 5
     quick_repeats: int = 15
     retries: int = 3
+    most_seconds: float = 60.0
     settle: float = 0.5
 
 
@@ -123,8 +125,12 @@ class Series:
 
     def unfinished(self, limit: float) -> bool:
         """Whether another run is due."""
+        if self.failure is not None or len(self.samples) < self.wanted:
+            return self.failure is None
         quiet = sum(sample.copy <= limit for sample in self.samples)
-        return self.failure is None and quiet < self.wanted and len(self.samples) < self.wanted + self.patience.retries
+        taken = sum(sample.total for sample in self.samples)
+        more = len(self.samples) < self.wanted + self.patience.retries and taken < self.patience.most_seconds
+        return quiet < self.wanted and more
 
     def summary(self, limit: float) -> dict[str, Any]:
         """Minima and medians, for the `extra` of a row."""

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from statistics import median
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from sciml.solvers.solve import solve
 
+from ..benchmarks.bench import version_of
 from ..benchmarks.linear.problems import gaussian_field
+from ..benchmarks.report import seconds
+from ..benchmarks.row import Row
+from ..benchmarks.timing import Contender, Outcome
 from ..boundary import Dirichlet
 from ..equations import Equation
 from ..grid import Grid
 from ..solution import Solution
 from . import figures
 from .chapter import Chapter, Section, system_of
+from .timing import make_bench
 
 ROWS = 16
+BATCH, LOOP = f"one batch of {ROWS}", f"a loop over {ROWS}"
 
 
 def solve_batch(a: Tensor) -> Solution:
@@ -34,7 +37,7 @@ def solve_loop(a: Tensor) -> list[Tensor]:
 
 
 def write(chapter: Chapter, quick: bool) -> None:
-    cells, repeats = 63, 2 if quick else 5
+    cells = 63
     draws = [gaussian_field((cells, cells), seed) for seed in range(ROWS)]
     a = torch.stack([torch.exp((0.2 + 0.06 * row) * draw / draw.std()) for row, draw in enumerate(draws)])
     solution = solve_batch(a)
@@ -42,14 +45,9 @@ def write(chapter: Chapter, quick: bool) -> None:
     square = system.domain
     alone = torch.stack(solve_loop(a))
     difference = float((alone - solution.value).abs().max() / solution.value.abs().max())
-    seconds: dict[str, list[float]] = {"batch": [], "loop": []}
-    for _ in range(repeats):
-        for name, function in (("batch", solve_batch), ("loop", solve_loop)):
-            start = time.perf_counter()
-            function(a)
-            seconds[name].append(time.perf_counter() - start)
-    best = {name: min(times) for name, times in seconds.items()}
-    ratio = best["loop"] / best["batch"]
+    rows = _time(a, quick)
+    best = {row.method: row.total_seconds or float("nan") for row in rows}
+    ratio = best[LOOP] / best[BATCH]
     iterations = solution.statistics["iterations"].tolist()
     contrast = (a.amax((1, 2)) / a.amin((1, 2))).tolist()
 
@@ -65,19 +63,15 @@ def write(chapter: Chapter, quick: bool) -> None:
         "iterations.",
         (_gallery(square, solution, contrast), "sixteen small maps of solutions, increasingly irregular"),
     )
+    repeats = min(row.extra["repeats"] for row in rows)
     chapter.table(
-        ["way", "least seconds", "median seconds", "per system"],
+        ["way", "least", "median", "per system"],
         [
-            [
-                words,
-                f"{best[name]:.4f}",
-                f"{median(seconds[name]):.4f}",
-                f"{1e3 * best[name] / ROWS:.1f} ms",
-            ]
-            for name, words in (("batch", f"one batch of {ROWS}"), ("loop", f"a loop over {ROWS}"))
+            [row.method, seconds(best[row.method]), seconds(row.extra["total_median"]), seconds(best[row.method] / ROWS)]
+            for row in rows
         ],
-        f"{ROWS} systems of {cells} x {cells} unknowns, discretization and setup included, in turn, {repeats} times "
-        "each. "
+        f"{ROWS} systems of {cells} x {cells} unknowns, discretization and setup included, in turn, {repeats} "
+        f"{'run' if repeats == 1 else 'runs'} each. "
         + (
             f"The batch took 1/{ratio:.1f} of the time of the loop."
             if ratio > 1
@@ -89,15 +83,23 @@ def write(chapter: Chapter, quick: bool) -> None:
         f"{difference:.1e}.",
         bool(solution.converged.all()) and difference <= 1e-6,
     )
-    chapter.headline = f"{ROWS} systems in {best['batch']:.3f} s, one by one in {best['loop']:.3f} s"
+    chapter.headline = f"{ROWS} systems in {seconds(best[BATCH])}, one by one in {seconds(best[LOOP])}"
     chapter.numbers = {
         "rows": ROWS,
         "iterations": iterations,
         "contrast": contrast,
         "difference": difference,
-        "seconds": seconds,
+        "timings": [row.to_json() for row in rows],
         "ratio": ratio,
     }
+
+
+def _time(a: Tensor, quick: bool) -> list[Row]:
+    contenders = [
+        Contender(BATCH, "sciml", version_of("sciml"), lambda _: solve_batch(a), lambda _: Outcome()),
+        Contender(LOOP, "sciml", version_of("sciml"), lambda _: solve_loop(a), lambda _: Outcome()),
+    ]
+    return make_bench(quick).compare("batch", contenders, unknowns=a.numel())
 
 
 def _gallery(square: Grid, solution: Solution, contrast: list[float]) -> Figure:

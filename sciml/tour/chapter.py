@@ -57,10 +57,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Panels side by side, each an SVG with a description for those who cannot see it, under one caption."""
+    """Panels side by side, each an SVG with a description for those who cannot see it, under one caption.
+
+    `broad`: on a narrow screen they are scrolled rather than shrunk.
+    """
 
     panels: tuple[tuple[bytes, str], ...]
     caption: str
+    broad: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ class Chapter:
 
     def pictures(self, caption: str, *panels: tuple[Figure, str]) -> None:
         """Figures side by side, each with a description in words."""
-        self.blocks.append(Pictures(tuple((figures.svg(figure), words) for figure, words in panels), caption))
+        broad = any(figure.get_figwidth() > figures.HALF for figure, _ in panels)
+        self.blocks.append(Pictures(tuple((figures.svg(figure), words) for figure, words in panels), caption, broad))
 
     def table(
         self, head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, strong: Sequence[int] = ()

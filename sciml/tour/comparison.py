@@ -29,10 +29,10 @@ from ..benchmarks.linear.peers import (
 from ..benchmarks.linear.problems import Problem, poisson
 from ..benchmarks.report import seconds
 from ..benchmarks.row import Row
-from ..benchmarks.suite import Size
-from ..benchmarks.timing import IMPATIENCE, Contender, Patience
+from ..benchmarks.timing import Contender
 from . import figures
 from .chapter import Chapter, Section
+from .timing import make_bench
 
 TOLERANCE = 1e-8
 SOLVERS: dict[str, LinearSolver] = {
@@ -44,12 +44,11 @@ SOLVERS: dict[str, LinearSolver] = {
 
 
 def write(chapter: Chapter, quick: bool) -> None:
-    bench = Bench("tour", Size.SMALL, "cpu", lambda line: None)
-    bench.patience = IMPATIENCE if quick else Patience(repeats=5, quick_repeats=5, retries=1, settle=0.3)
+    bench = make_bench(quick)
     large, small = poisson((95, 95) if quick else (191, 191), "cpu"), poisson((31, 31), "cpu")
     chapter.say(
         "Poisson's equation with a random right side, by methods of this package and of others. They run in turn, one "
-        f"after the other and then again, all to |b - A x| <= {TOLERANCE:.0e} |b|, and the residual in the tables is "
+        f"after the other and then again, all to `|b - A x| <= {TOLERANCE:.0e} |b|`, and the residual in the tables is "
         "computed afresh by numpy for each of them. Setup and solve are timed apart where a library tells them apart. "
         f"Methods of `sciml` may use {_threads()} and work without a matrix, except Direct; the sparse kernels of "
         "scipy and pyamg use one thread, and are given the matrix for nothing."

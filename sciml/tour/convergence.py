@@ -93,7 +93,7 @@ def slope(sizes: Sequence[int], errors: Sequence[float]) -> float:
 
 def _diagram(sizes: Sequence[int], errors: dict[int, list[float]], measured: dict[int, float]) -> Figure:
     with figures.style():
-        figure, axes = figures.panel(figures.WHOLE, 3.3)
+        figure, axes = figures.panel(figures.HALF, 3.3)
         for colour, (order, found) in zip(figures.LINES, errors.items(), strict=False):
             beside = [0.4 * found[0] * (sizes[0] / cells) ** order for cells in sizes]
             axes.loglog(sizes, beside, color=figures.SOFT, linewidth=0.8, linestyle=(0, (4, 3)))

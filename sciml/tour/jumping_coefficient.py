@@ -26,7 +26,7 @@ def solve_darcy(a: Tensor, method: LinearSolver | None = None) -> Solution:
 
 def write(chapter: Chapter, quick: bool) -> None:
     cells = 127 if quick else 421
-    a = darcy_coefficient((cells, cells), seed=5)
+    a = darcy_coefficient((cells, cells), seed=26)
     solution = solve_darcy(a)
     system = system_of(solution)
     rock = system.domain
@@ -68,7 +68,7 @@ def write(chapter: Chapter, quick: bool) -> None:
         (
             figures.history_figure(
                 {name: norms[1:] for name, norms in histories.items()},
-                figures.WHOLE,
+                figures.HALF,
                 abscissas={name: torch.arange(1, len(norms)) for name, norms in histories.items()},
                 logarithmic=True,
             ),

@@ -91,7 +91,7 @@ def _section(number: int, outcome: Outcome) -> str:
     return f"""<section id="{section.name}">
 <h2><span class="number">{number}</span>{escape(section.title)}</h2>
 {body}
-<p class="time">{_duration(outcome.seconds)}</p>
+<p class="time">Ran in {_duration(outcome.seconds)}.</p>
 </section>"""
 
 
@@ -143,7 +143,7 @@ def _(block: Claim) -> str:
 
 @to_html.register
 def _(block: Pictures) -> str:
-    kind = {1: "one", 2: "two"}.get(len(block.panels), "three")
+    kind = {1: "one", 2: "two"}.get(len(block.panels), "three") + (" broad" if block.broad else "")
     panels = "\n".join(_image(drawing, words) for drawing, words in block.panels)
     return (
         f'<figure>\n<div class="panels {kind}">\n{panels}\n</div>\n'

@@ -49,7 +49,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     chapter.code(source, solve_poisson)
     chapter.say(
         f"No method is named, so one was chosen: {solution.method}. "
-        f"The scheme: {'; '.join(solution.notes)}. The residual is b - A u computed afresh at the end."
+        f"The scheme: {'; '.join(solution.notes)}. The residual `b - A u` is computed afresh at the end."
     )
     chapter.facts(
         {

@@ -97,7 +97,7 @@ def write(chapter: Chapter, quick: bool) -> None:
         f"The objective in {len(losses)} evaluations by L-BFGS, each one batched solve and one batched adjoint solve.",
         (
             figures.history_figure(
-                {"objective": torch.tensor(losses)}, figures.WHOLE, 2.5, label="evaluation", ordinate="objective"
+                {"objective": torch.tensor(losses)}, figures.HALF, 2.5, label="evaluation", ordinate="objective"
             ),
             "the objective falls steeply at first and levels off",
         ),

@@ -181,7 +181,7 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
     """The hierarchy of an operator; its finest level is the operator itself, wide stencils included."""
     precision = settings.precision or operator.dtype
     periodic, symmetric = operator.periodic, operator.symmetric
-    coarsest = settings.coarsest / max(1, prod(operator.batch)) ** (1 / 3)
+    coarsest = settings.coarsest / max(1, prod(operator.batch)) ** 0.5
     space, current, fine = operator.space, problem, operator.to(precision)
     compiled = operator.device.type == "cpu" and build.library() is not None
     levels = []

@@ -36,7 +36,10 @@ CG_BYTES = 104
 
 
 def apply(n: int, compiled: bool, bench: Bench) -> list[Row]:
-    """One application against copying the field; with `compiled`, against products with CSR matrices too."""
+    """One application against copying the field; with `compiled`, against products with CSR matrices too.
+
+    All without recording gradients, as within a solver.
+    """
     problem = poisson((n, n), bench.device)
     operator, x = problem.operator, problem.b
     out = torch.empty_like(x)
@@ -47,7 +50,11 @@ def apply(n: int, compiled: bool, bench: Bench) -> list[Row]:
         return float(numpy.linalg.norm(found.reshape(expected.shape) - expected) / numpy.linalg.norm(expected))
 
     def contender(method: str, library: str, act: Callable[[], Any], finish: Callable[[Any], Outcome]) -> Contender:
-        return Contender(method, library, version_of(library), lambda _: act(), finish, device=bench.device, loops=None)
+        @torch.no_grad()
+        def solve(_: Any) -> Any:
+            return act()
+
+        return Contender(method, library, version_of(library), solve, finish, device=bench.device, loops=None)
 
     method = COMPILED if bench.device == "cpu" and build.library() is not None else SLICES
     contenders = [

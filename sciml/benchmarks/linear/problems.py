@@ -126,13 +126,13 @@ def voxels(n: int, device: str, seed: int = 0, boxes: int = 12) -> Problem:
     return Problem(operator, b.masked_fill(grid.solid, 0.0) if grid.solid is not None else b, grid.solid)
 
 
-def darcy(n: int, device: str, seeds: Sequence[int] = (0,)) -> Problem:
-    """-div(a*grad(u)) = f, zero on all sides, with a two-valued a (see `darcy_coefficient`) and f random.
+def darcy(n: int, device: str, seeds: Sequence[int] = (0,), smooth: bool = False) -> Problem:
+    """-div(a*grad(u)) = f, zero on all sides, with a two-valued a (see `darcy_coefficient`) and f random, or 1 if `smooth`.
 
     Several seeds make a batch, one seed a single system.
     """
     a = torch.stack([darcy_coefficient((n, n), seed) for seed in seeds]).to(device)
-    b = torch.stack([random_right_side((n, n), device, seed) for seed in seeds])
+    b = torch.ones_like(a) if smooth else torch.stack([random_right_side((n, n), device, seed) for seed in seeds])
     if len(seeds) == 1:
         a, b = a[0], b[0]
     grid = Grid((n, n), boundary=Dirichlet(0.0), device=device)

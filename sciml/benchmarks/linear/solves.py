@@ -83,10 +83,14 @@ def solve_voxels(n: int, seeds: int, bench: Bench) -> list[Row]:
 
 
 def solve_darcy(n: int, seeds: int, bench: Bench) -> list[Row]:
-    """One random coefficient timed, several counted."""
+    """One random coefficient timed; several counted, both with random right sides and with f = 1."""
     case = darcy_case(n)
     rows = _against_pyamg(case, darcy(n, bench.device), [RUGE_STUBEN, SMOOTHED_AGGREGATION], 1e-8, bench)
-    problems = {f"seed {seed}": partial(darcy, n, bench.device, [seed]) for seed in range(seeds)}
+    problems = {
+        f"seed {seed}, f {'= 1' if smooth else 'random'}": partial(darcy, n, bench.device, [seed], smooth)
+        for seed in range(seeds)
+        for smooth in (False, True)
+    }
     return [*rows, _most_iterations(case, problems, 1e-8, bench)]
 
 

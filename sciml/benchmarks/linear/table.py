@@ -44,7 +44,7 @@ from .solves import size
 
 DIRECT = "Direct"
 _FACTORIZING = {DIRECT: "sciml", SCIPY_DIRECT: "scipy"}
-_LARGEST_FACTORIZED = {2: 300_000, 3: 30_000}  # unknowns, by dimension
+_LARGEST_FACTORIZED = {2: 300_000, 3: 10_000}  # unknowns, by dimension
 
 
 def table_case(shape: Sequence[int]) -> str:

@@ -133,6 +133,12 @@ def test_noise_that_does_not_end_stops_after_three_more_runs_and_is_kept() -> No
     assert summary["copy_seconds"] == pytest.approx(0.3)
 
 
+def test_methods_that_took_a_minute_are_not_tried_again() -> None:
+    world = World(copies=[*[0.1] * 3, 0.3])
+    slow, quick = measure(world, world.contender("slow", [13.0]), world.contender("quick", [1.0]))
+    assert [len(series.samples) for series in (slow, quick)] == [5, 8]
+
+
 def test_only_what_was_disturbed_is_repeated() -> None:
     """Of a's and b's runs: first runs, then a slow copy between a's and b's first round."""
     world = World(copies=[*[0.1] * 9, *[0.2] * 3, 0.1])
