@@ -14,6 +14,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from .csr import csr_entries, csr_tensor, sorted_entries
 from .errors import InputError
 
 
@@ -131,7 +132,9 @@ class MatrixFreeOperator(LinearOperator):
 
     def to_sparse(self) -> Tensor:
         refuse_batch(self)
-        return self._dense()[0].to_sparse_csr()
+        matrix = self._dense()[0]
+        rows, columns = torch.nonzero(matrix, as_tuple=True)
+        return csr_tensor(rows, columns, matrix[rows, columns], (self.size, self.size))
 
     def _dense(self) -> Tensor:
         """`(rows, size, size)` by one application to the identity, for small operators."""
@@ -324,12 +327,12 @@ class BlockOperator(LinearOperator):
         for i, row in enumerate(self.blocks):
             for j, block in enumerate(row):
                 if block is not None:
-                    entries = block.to_sparse().to_sparse_coo()
-                    rows.append(entries.indices()[0] + i * size)
-                    columns.append(entries.indices()[1] + j * size)
-                    values.append(entries.values())
-        indices = torch.stack([torch.cat(rows), torch.cat(columns)])
-        return torch.sparse_coo_tensor(indices, torch.cat(values), (self.size, self.size)).coalesce().to_sparse_csr()
+                    block_rows, block_columns, block_values = csr_entries(block.to_sparse())
+                    rows.append(block_rows + i * size)
+                    columns.append(block_columns + j * size)
+                    values.append(block_values)
+        entries = sorted_entries(torch.cat(rows), torch.cat(columns), torch.cat(values), self.size)
+        return csr_tensor(*entries, (self.size, self.size))
 
     def to(self, dtype: torch.dtype) -> LinearOperator:
         return self._map(lambda block: block.to(dtype))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .csr import csr_entries, csr_from_starts, csr_tensor, is_symmetric, with_short_indices
 from .errors import InputError
 from .linear_operator import LinearOperator
 
@@ -44,7 +45,7 @@ class SparseOperator(LinearOperator):
         if matrix.layout != torch.sparse_csr or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InputError(f"expected a square CSR matrix, got {matrix.layout} of shape {tuple(matrix.shape)}")
         if values is not None:
-            matrix = _csr(matrix.crow_indices(), matrix.col_indices(), values.detach(), matrix.shape)
+            matrix = csr_from_starts(matrix.crow_indices(), matrix.col_indices(), values.detach(), matrix.shape)
         space = (matrix.shape[0],) if space is None else tuple(space)
         super().__init__(
             space,
@@ -58,15 +59,17 @@ class SparseOperator(LinearOperator):
             raise InputError(f"a matrix of {matrix.shape[0]} rows does not act on fields of shape {space}")
         self.matrix = matrix
         self.values = matrix.values() if values is None else values
-        self._plain = _with_short_indices(matrix.detach())
+        self._plain = with_short_indices(matrix.detach())
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         tracked = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         if tracked or forward_ad._current_level >= 0:
             product = self._gathered(x)
             return product if out is None else out.copy_(product)
-        usable = out is not None and out.is_contiguous()
-        result = out if usable else torch.empty_like(x, memory_format=torch.contiguous_format)
+        if out is None or not out.is_contiguous():
+            result = torch.empty_like(x, memory_format=torch.contiguous_format)
+        else:
+            result = out
         if x.ndim == len(self.space):
             torch.mv(self._plain, x.reshape(-1), out=result.view(-1))
         elif x.device.type == "cpu" and self._plain._nnz() > _LONG:
@@ -74,7 +77,7 @@ class SparseOperator(LinearOperator):
                 torch.mv(self._plain, field, out=product)
         else:
             result.copy_((self._plain @ x.reshape(-1, self.size).mT.contiguous()).mT.reshape(x.shape))
-        return result if out is None or usable else out.copy_(result)
+        return result if out is None or out is result else out.copy_(result)
 
     def _gathered(self, x: Tensor) -> Tensor:
         """The product in operations that can be differentiated twice, and forward."""
@@ -109,7 +112,7 @@ class SparseOperator(LinearOperator):
     def to_sparse(self) -> Tensor:
         if self.matrix.requires_grad or not self.values.requires_grad:
             return self.matrix
-        return _csr(self.matrix.crow_indices(), self.matrix.col_indices(), self.values, self.matrix.shape)
+        return csr_from_starts(self.matrix.crow_indices(), self.matrix.col_indices(), self.values, self.matrix.shape)
 
     def to(self, dtype: torch.dtype) -> LinearOperator:
         null_space = None if self.null_space is None else self.null_space.to(dtype)
@@ -142,8 +145,9 @@ def as_operator(matrix: LinearOperator | Tensor | object) -> LinearOperator:
         elif hasattr(matrix, "tocsr"):
             scipy_csr = matrix.tocsr()
             scipy_csr.sum_duplicates()
-            parts = (scipy_csr.indptr.astype(numpy.int64), scipy_csr.indices.astype(numpy.int64), scipy_csr.data)
-            csr = torch.sparse_csr_tensor(*(torch.from_numpy(numpy.ascontiguousarray(p)) for p in parts), matrix.shape)
+            parts = (scipy_csr.indptr, scipy_csr.indices, scipy_csr.data)
+            starts, columns, values = (torch.from_numpy(numpy.ascontiguousarray(part)) for part in parts)
+            csr = csr_from_starts(starts, columns, values, scipy_csr.shape)
         else:
             raise InputError(
                 f"expected a LinearOperator, a torch matrix or a scipy sparse matrix, got {type(matrix).__name__}"
@@ -154,41 +158,3 @@ def as_operator(matrix: LinearOperator | Tensor | object) -> LinearOperator:
     if bad:
         raise InputError(f"the matrix holds {bad} entries that are NaN or infinite")
     return SparseOperator(csr)
-
-
-def csr_entries(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row indices, column indices (both int64) and values of a CSR tensor, each of length nnz."""
-    counts = matrix.crow_indices().diff()
-    rows = torch.repeat_interleave(torch.arange(matrix.shape[0], device=matrix.device), counts)
-    return rows, matrix.col_indices().long(), matrix.values()
-
-
-def csr_tensor(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A CSR tensor from entries sorted by row and then by column, with 32-bit indices where they suffice."""
-    starts = torch.zeros(shape[0] + 1, dtype=torch.int64, device=rows.device)
-    torch.cumsum(torch.bincount(rows, minlength=shape[0]), 0, out=starts[1:])
-    return _csr(starts, columns, values, shape)
-
-
-def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    index = torch.int32 if max(*shape, len(values)) < 2**31 else torch.int64
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(starts.to(index), columns.to(index), values, tuple(shape), check_invariants=False)
-
-
-def _with_short_indices(matrix: Tensor) -> Tensor:
-    """The same matrix with 32-bit indices, which save MKL a conversion in every product."""
-    return _csr(matrix.crow_indices(), matrix.col_indices(), matrix.values(), matrix.shape)
-
-
-def is_symmetric(matrix: Tensor) -> bool:
-    """Whether a CSR matrix equals its transpose to the rounding of an assembly (1e-12 of its largest entry in float64)."""
-    rows, columns, values = csr_entries(matrix.detach())
-    size = matrix.shape[0]
-    here, order = torch.sort(rows * size + columns)
-    there, transposed_order = torch.sort(columns * size + rows)
-    if not torch.equal(here, there):
-        return False
-    difference = (values[order] - values[transposed_order]).abs()
-    return not len(values) or bool(difference.max() <= torch.finfo(matrix.dtype).eps ** 0.75 * values.abs().max())

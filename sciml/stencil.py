@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .csr import csr_tensor, sorted_entries
 from .errors import InputError
 from .kernels import build, layout
 from .linear_operator import LinearOperator, refuse_batch
@@ -162,41 +163,74 @@ class StencilOperator(LinearOperator):
         rows = self.space[0]
         row_bytes = max(1, prod(out.shape) // max(rows, 1) * out.element_size())
         block = rows if x.device.type != "cpu" else max(8, _BLOCK_BYTES // row_bytes)
+        central, pieces = self._eager_pieces
         for start in range(0, rows, block):
             stop = min(start + block, rows)
-            fresh = out[self._rows(start, stop)]
-            central, rest = self._eager_terms
-            if central is None:
-                fresh.zero_()
-            else:
+            if isinstance(central, Tensor):
                 whole = (slice(start, stop), *(slice(0, n) for n in self.space[1:]))
-                torch.mul(x[on(whole)], narrow(central, whole), out=fresh)
-            for slices, coefficient, constant in rest:
-                for here, there in slices:
-                    first, last = max(start, here[0].start), min(stop, here[0].stop)
-                    if first < last:
-                        move = there[0].start - here[0].start
-                        target = out[(..., slice(first, last), *here[1:])]
-                        source = x[(..., slice(first + move, last + move), *there[1:])]
-                        if constant is not None:
-                            target.add_(source, alpha=constant)
-                        else:
-                            target.addcmul_(narrow(coefficient, (slice(first, last), *here[1:])), source)
+                torch.mul(x[on(whole)], narrow(central, whole), out=out[on(whole)])
+            else:
+                torch.mul(x[self._rows(start, stop)], central, out=out[self._rows(start, stop)])
+            for here, there, weight in pieces:
+                first, last = max(start, here[0].start), min(stop, here[0].stop)
+                if first >= last:
+                    continue
+                move = there[0].start - here[0].start
+                target = out[(..., slice(first, last), *here[1:])]
+                source = x[(..., slice(first + move, last + move), *there[1:])]
+                if isinstance(weight, Tensor):
+                    target.addcmul_(narrow(weight, (slice(first, last), *here[1:])), source)
+                else:
+                    target.add_(source, alpha=weight)
         return out
 
     @cached_property
-    def _eager_terms(self) -> tuple[Tensor | None, list[tuple[list[tuple[Slices, Slices]], Tensor, float | None]]]:
-        """One term of offset zero, and the others with their slices; constants as numbers where that costs no transfer
-        from the device."""
-        terms = list(zip(self.offsets, self.coefficients, strict=True))
-        central = next((c for o, c in terms if not any(o)), None)
-        rest = []
-        for offset, coefficient in terms:
-            if coefficient is not central:
-                on_cpu = coefficient.numel() == 1 and coefficient.device.type == "cpu"
-                constant = float(coefficient) if on_cpu else None
-                rest.append((list(shifted_slices(self.space, offset, self.periodic)), coefficient, constant))
-        return central, rest
+    def _eager_pieces(self) -> tuple[float | Tensor, list[tuple[Slices, Slices, float | Tensor]]]:
+        """One coefficient at offset zero on the whole grid, and what else is to be added where: as few passes over the
+        grid as the coefficients allow.
+
+        Constants are numbers, those at offset zero are summed, and a diagonal that is constant along its axis but at
+        the ends (at walls) becomes a constant and corrections on slices.
+        """
+        constant, fields = 0.0, []
+        pieces: list[tuple[Slices, Slices, float | Tensor]] = []
+        for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
+            regions = list(shifted_slices(self.space, offset, self.periodic))
+            if any(offset):
+                weight = float(coefficient) if coefficient.numel() == 1 else coefficient
+                pieces += [(here, there, weight) for here, there in regions]
+                continue
+            middle, corrections = self._constant_and_corrections(coefficient)
+            if corrections is None:
+                fields.append(coefficient)
+            else:
+                constant += middle
+                pieces += corrections
+        if not fields:
+            return constant, pieces
+        ((whole, _),) = shifted_slices(self.space, (0,) * len(self.space), (False,) * len(self.space))
+        pieces += [(whole, whole, field) for field in fields[1:]]
+        return (fields[0] + constant if constant else fields[0]), pieces
+
+    def _constant_and_corrections(
+        self, coefficient: Tensor
+    ) -> tuple[float, list[tuple[Slices, Slices, float | Tensor]] | None]:
+        """A diagonal coefficient as its value amid one axis and a few differences from it; None if they are not few."""
+        lengths = coefficient.shape[coefficient.ndim - len(self.space) :]
+        if coefficient.numel() != max(lengths):
+            return 0.0, None
+        values = coefficient.reshape(-1).tolist()
+        middle = values[len(values) // 2]
+        different = [index for index, value in enumerate(values) if value != middle]
+        if len(different) > 4:
+            return 0.0, None
+        axis = lengths.index(max(lengths))
+        corrections: list[tuple[Slices, Slices, float | Tensor]] = []
+        for index in different:
+            parts = [slice(0, n) for n in self.space]
+            parts[axis] = slice(index, index + 1)
+            corrections.append((tuple(parts), tuple(parts), values[index] - middle))
+        return middle, corrections
 
     def _rows(self, start: int, stop: int) -> tuple[EllipsisType | slice, ...]:
         return (..., slice(start, stop), *([slice(None)] * (len(self.space) - 1)))
@@ -210,7 +244,7 @@ class StencilOperator(LinearOperator):
         for offset, coefficient in zip(self.offsets, self.coefficients, strict=True):
             coefficients.append(shifted(coefficient, self.space, tuple(-o for o in offset), self.periodic))
         offsets = [tuple(-o for o in offset) for offset in self.offsets]
-        return StencilOperator(self.space, offsets, coefficients, self.periodic)
+        return StencilOperator(self.space, offsets, coefficients, self.periodic, null_space=self.null_space)
 
     def diagonal(self) -> Tensor:
         total: Tensor | None = None
@@ -230,9 +264,8 @@ class StencilOperator(LinearOperator):
                 columns.append(index[there].reshape(-1))
                 weight = narrow(coefficient.reshape(coefficient.shape[-len(self.space) :]), here)
                 values.append(weight.expand(block.shape).reshape(-1))
-        indices = torch.stack([torch.cat(rows), torch.cat(columns)])
-        matrix = torch.sparse_coo_tensor(indices, torch.cat(values), (self.size, self.size)).coalesce()
-        return matrix.to_sparse_csr()
+        entries = sorted_entries(torch.cat(rows), torch.cat(columns), torch.cat(values), self.size)
+        return csr_tensor(*entries, (self.size, self.size))
 
     def to(self, dtype: torch.dtype) -> StencilOperator:
         null_space = None if self.null_space is None else self.null_space.to(dtype)

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from conftest import SourceTree
 
 # Import names that differ from the name of the distribution that brings them.
-DISTRIBUTIONS = {"lightning_fabric": "lightning-fabric", "sklearn": "scikit-learn", "torch_sla": "torch-sla"}
+DISTRIBUTIONS = {
+    "lightning_fabric": "lightning-fabric",
+    "mpl_toolkits": "matplotlib",
+    "sklearn": "scikit-learn",
+    "torch_sla": "torch-sla",
+}
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def show(run: Run) -> None:
 def _about(run: Run) -> Iterator[str]:
     machine = run.machine
     yield f"suite {run.suite}, size {run.size}, device {run.device}"
-    if machine:
+    if "versions" in machine:
         versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in machine["versions"].items())
         yield f"{machine['processor']}, {machine['threads']} threads" + (
             f", {machine['device']}" if run.device == "cuda" else ""
@@ -80,7 +80,7 @@ def cells(row: Row, first: Row) -> tuple[str, ...]:
     extra, own, other = row.extra, row.total_seconds, first.total_seconds
     return (
         row.method,
-        f"{row.library} ({row.device})" if row.device != "cpu" else row.library,
+        row.library if row.device == first.device == "cpu" else f"{row.library} ({row.device})",
         seconds(row.setup_seconds),
         seconds(row.solve_seconds),
         seconds(row.total_seconds),

@@ -25,13 +25,13 @@ def solve_flow(solid: Tensor) -> Solution:
     equation = Equation("laplacian(u) = 0")
     ends, closed = (Dirichlet(1.0), Dirichlet(0.0)), Neumann(0.0)
     sides = {"x": ends, "y": closed, "z": closed}
-    shape = tuple(solid.shape)
-    channel = Grid(shape, upper=(2, 1, 1), boundary=sides, solid=solid, walls=closed)
+    shape, upper = tuple(solid.shape), (2, 1, 1)
+    channel = Grid(shape, upper=upper, boundary=sides, solid=solid, walls=closed)
     return solve(equation, channel, rtol=1e-12)
 
 
 def write(chapter: Chapter, quick: bool) -> None:
-    shape = (48, 24, 24) if quick else (96, 48, 48)
+    shape = (48, 24, 24) if quick else (128, 64, 64)
     boxes = random_boxes(shape, torch.Generator().manual_seed(12))
     solid = torch.zeros(shape, dtype=torch.bool)
     for box in boxes:

@@ -19,6 +19,7 @@ from .chapter import Chapter, Section
 
 WELLS = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
 POINTS = 200
+Data = tuple[Tensor, ...]
 
 
 def predict(log_a: Tensor, f: Tensor, points: Tensor) -> Tensor:
@@ -28,14 +29,14 @@ def predict(log_a: Tensor, f: Tensor, points: Tensor) -> Tensor:
     return solve(equation, square, fields=fields, rtol=1e-10).at(points)
 
 
-def objective(log_a: Tensor, experiments: tuple[Tensor, ...]) -> Tensor:
-    f, points, measured, noise = experiments
+def objective(log_a: Tensor, data: Data) -> Tensor:
+    f, points, measured, noise = data
     misfit = ((predict(log_a, f, points) - measured) / noise).square().mean()
     slopes = [log_a.diff(dim=axis).square().sum() for axis in (0, 1)]
     return misfit + 0.01 * (slopes[0] + slopes[1])
 
 
-def recover(experiments: tuple[Tensor, ...], cells: int, steps: int) -> tuple[Tensor, list[float]]:
+def recover(data: Data, cells: int, steps: int) -> tuple[Tensor, list[float]]:
     log_a = torch.zeros(cells, cells, dtype=torch.float64, requires_grad=True)
     wolfe = "strong_wolfe"
     descent = torch.optim.LBFGS([log_a], max_iter=steps, line_search_fn=wolfe)
@@ -43,7 +44,7 @@ def recover(experiments: tuple[Tensor, ...], cells: int, steps: int) -> tuple[Te
 
     def closure() -> Tensor:
         descent.zero_grad()
-        loss = objective(log_a, experiments)
+        loss = objective(log_a, data)
         loss.backward()
         losses.append(loss.item())
         return loss
@@ -64,13 +65,13 @@ def write(chapter: Chapter, quick: bool) -> None:
     clean = predict(truth, f, points)
     noise = 0.01 * clean.abs().max()
     measured = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-    experiments = (f, points, measured, noise)
-    found, losses = recover(experiments, cells, steps)
+    data = (f, points, measured, noise)
+    found, losses = recover(data, cells, steps)
 
     error = float(torch.linalg.vector_norm(found - truth) / torch.linalg.vector_norm(truth))
     correlation = float(torch.corrcoef(torch.stack([found.flatten(), truth.flatten()]))[0, 1])
     misfit = float(((predict(found, f, points) - measured) / noise).square().mean().sqrt())
-    slope, quotient = _check_gradient(experiments, truth, generator)
+    slope, quotient = _check_gradient(data, truth, generator)
     agreement = abs(slope - quotient) / abs(quotient)
 
     chapter.say(
@@ -131,15 +132,13 @@ def write(chapter: Chapter, quick: bool) -> None:
     }
 
 
-def _check_gradient(
-    experiments: tuple[Tensor, ...], at: Tensor, generator: torch.Generator, step: float = 1e-4
-) -> tuple[float, float]:
+def _check_gradient(data: Data, at: Tensor, generator: torch.Generator, step: float = 1e-4) -> tuple[float, float]:
     """The derivative of the objective along a random direction, by the adjoint and by a difference quotient."""
     direction = torch.randn(at.shape, generator=generator, dtype=torch.float64)
     place = (0.5 * at).requires_grad_()
-    (gradient,) = torch.autograd.grad(objective(place, experiments), place)
+    (gradient,) = torch.autograd.grad(objective(place, data), place)
     with torch.no_grad():
-        above, below = (objective(place + sign * step * direction, experiments) for sign in (1, -1))
+        above, below = (objective(place + sign * step * direction, data) for sign in (1, -1))
     return float((gradient * direction).sum()), float((above - below) / (2 * step))
 
 

@@ -77,8 +77,7 @@ class Iteration:
     def record(self, norms: Tensor) -> None:
         """Note the residual norms after an iteration, and mark the rows that converged or went non-finite."""
         self.history.append(norms)
-        going_on = (norms > self.tolerance) & (norms < torch.inf)
-        if self._nowhere(~going_on):
+        if self._nowhere(~((norms > self.tolerance) & (norms < torch.inf))):
             return
         running = self.active()
         self.codes = torch.where(running & (norms <= self.tolerance), Status.CONVERGED, self.codes)
@@ -104,7 +103,7 @@ class Iteration:
 
     def _nowhere(self, mask: Tensor) -> bool:
         """Whether a mask is known to be False everywhere; asking costs less than updating, but for the GPU's wait."""
-        return mask.device.type == "cpu" and not bool(mask.any())
+        return mask.device.type == "cpu" and not bool(mask if mask.ndim == 0 else mask.any())
 
     _active_of: Tensor | None = None
     _active: Tensor = field(init=False)
@@ -128,8 +127,8 @@ class LinearSolver(ABC):
     Args:
         rtol, atol: stop at |b - A x| <= max(rtol |b|, atol), row by row, both dimensionless multiples of what b is
             measured in; rtol None is 1e-8 in float64 and 1e-5 in float32.
-        max_iterations: limit on the iterations of a solve; None is ten times the number of unknowns, at least 100 and at
-            most 20,000.
+        max_iterations: limit on the iterations of a solve; None is ten times the number of unknowns, at least 100 and
+            at most 20,000.
     """
 
     rtol: float | None = None
@@ -291,7 +290,9 @@ class Prepared(MatrixFreeOperator):
                 residual = plain.residual(right, x)
                 norms = rows.norm(residual)
                 if not bool(torch.isfinite(norms).all()):
-                    raise InputError("the residual at the start x0 is not finite: x0 or the operator holds NaN or infinity")
+                    raise InputError(
+                        "the residual at the start x0 is not finite: x0 or the operator holds NaN or infinity"
+                    )
             tolerance = (self.solver.relative_tolerance(plain.dtype) * scale).clamp_min(self.solver.atol)
             task = Iteration(
                 plain,

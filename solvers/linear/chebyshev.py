@@ -89,7 +89,7 @@ class ChebyshevPolynomial(ApproximateInverse):
 
 
 def chebyshev_coefficients(degree: int, radius: float) -> list[tuple[float, float]]:
-    """(keep, add) of every step direction <- keep direction + add residual, for eigenvalues in [1 - radius, 1 + radius].
+    """(keep, add) of every step direction <- keep direction + add residual, for eigenvalues within `radius` of 1.
 
     Saad (2003), algorithm 12.1, with theta = 1 and delta = radius.
     """

@@ -22,8 +22,9 @@ class GMRES(LinearSolver):
     Every iteration minimises the residual norm over the Krylov space since the last restart. The basis is made
     orthogonal by classical Gram-Schmidt, twice. Keeps `restart + 1` fields (`2 restart + 1` where flexible).
 
-    Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856-869; flexible: Saad, SIAM J. Sci. Comput. 14 (1993)
-    461-469; Gram-Schmidt: Giraud, Langou and Rozloznik, Comput. Math. Appl. 50 (2005) 1069-1075.
+    Source: Saad and Schultz, SIAM J. Sci. Stat. Comput. 7 (1986) 856-869; flexible: Saad, SIAM J. Sci. Comput. 14
+    (1993) 461-469; Gram-Schmidt: Giraud, Langou and Rozloznik, Comput. Math. Appl. 50 (2005) 1069-1075; the residual
+    norm: Ayachour, J. Comput. Appl. Math. 159 (2003) 269-283.
 
     Args:
         restart: iterations between restarts, at least 1.
@@ -67,9 +68,10 @@ class GMRES(LinearSolver):
 
 
 class _KrylovSpace:
-    """One cycle: A Z = V H with V orthonormal, and Q H = R triangular, all of it row by row of the batch.
+    """One cycle: A Z = V H with V orthonormal and H of Hessenberg form, row by row of the batch.
 
-    Rotations are kept multiplied out in Q, which makes one small product of what would be as many as there are columns.
+    The residual norm follows from the vector n with n H = 0 and n_0 = 1, which grows by one number a column: it is
+    |r_0| / |n|. The least squares problem itself is solved once, at the end of the cycle.
     """
 
     def __init__(self, task: Iteration, inverse: LinearOperator, restart: int) -> None:
@@ -78,24 +80,26 @@ class _KrylovSpace:
         self.plain = isinstance(inverse, Identity)
         self.flexible = inverse.kind is Kind.NONLINEAR
         rows, like = task.rows, task.x
+        self.tiny = 10 * torch.finfo(like.dtype).eps
         self.basis = like.new_empty(restart + 1, *like.shape)
         self.directions = like.new_empty(restart, *like.shape) if self.flexible else self.basis
         # (rows, vectors, size), so that projections are batched products
         self.vectors = self.basis.reshape(restart + 1, rows.count, rows.size).transpose(0, 1)
-        self.rotations = torch.empty(rows.count, restart + 1, restart + 1, dtype=torch.float64, device=like.device)
-        self.triangular = torch.empty(rows.count, restart, restart, dtype=torch.float64, device=like.device)
+        self.hessenberg = torch.empty(*rows.batch, restart + 1, restart, dtype=torch.float64, device=like.device)
+        self.left = torch.empty(*rows.batch, restart + 1, dtype=torch.float64, device=like.device)
 
     def begin(self, residual: Tensor) -> None:
         """Start from a residual; rows at rest get an empty space."""
         rows = self.task.rows
         self.start = torch.where(self.task.active(), rows.norm(residual), 0.0)
+        self.ratio = torch.ones_like(self.start)
         self.columns = torch.zeros_like(self.task.iterations)
         torch.mul(residual, rows.spread(_inverse_or_zero(self.start), residual), out=self.basis[0])
-        self.rotations.copy_(torch.eye(self.rotations.shape[-1], dtype=torch.float64, device=residual.device))
-        self.triangular.zero_()
+        self.hessenberg.zero_()
+        self.left[..., 0] = 1.0
 
     def extend(self, column: int) -> None:
-        """One Arnoldi step and the rotation that makes its column triangular."""
+        """One Arnoldi step, and the norm of the residual after it."""
         task, rows = self.task, self.task.rows
         direction = self.basis[column]
         if self.flexible:
@@ -105,59 +109,48 @@ class _KrylovSpace:
         elif not self.plain:
             direction = self.inverse.apply(direction)
         image = task.operator.apply(direction, out=self.basis[column + 1])
-        before = rows.norm(image)
         projections = self._orthogonalise(column + 1)
         after = rows.norm(image)
-        dependent = after <= 10 * torch.finfo(image.dtype).eps * before
-        after = torch.where(dependent, 0.0, after)
-        image.mul_(rows.spread(_inverse_or_zero(after), image))
-        self._rotate(column, projections, after.reshape(-1), before)
+        least = self.tiny * torch.linalg.vector_norm(projections, dim=-1)
+        after = torch.where(after <= least, 0.0, after)
+        inverse = _inverse_or_zero(after)
+        image.mul_(rows.spread(inverse, image))
+        self.hessenberg[..., : column + 1, column] = projections
+        self.hessenberg[..., column + 1, column] = after
+        product = torch.linalg.vecdot(self.left[..., : column + 1], projections)
+        self.left[..., column + 1] = -product * inverse
+        pivot = torch.hypot(product * self.ratio, after)
+        # A column that adds nothing to the image of the space: the operator is singular on it.
+        task.fail(pivot <= least, Status.BREAKDOWN)
+        self.ratio = self.ratio * after * _inverse_or_zero(pivot)
+        norms = self.start * self.ratio
+        active = task.active()
+        task.iterations += active
+        self.columns += active & torch.isfinite(norms)
+        task.record(torch.where(active, norms, task.history[-1]))
 
     def _orthogonalise(self, count: int) -> Tensor:
-        """Take the part in the first `count` vectors out of the next one; returns it, `(rows, count)`."""
+        """Take the part in the first `count` vectors out of the next one; returns it, `(*batch, count)`."""
         known, new = self.vectors[:, :count], self.vectors[:, count].unsqueeze(-1)
         total = torch.matmul(known, new)
         new.baddbmm_(known.mT, total, alpha=-1)
         again = torch.matmul(known, new)
         new.baddbmm_(known.mT, again, alpha=-1)
-        return total.add_(again).squeeze(-1).double()
-
-    def _rotate(self, column: int, projections: Tensor, after: Tensor, before: Tensor) -> None:
-        task = self.task
-        size = column + 1
-        rotated = torch.matmul(self.rotations[:, :size, :size], projections.unsqueeze(-1)).squeeze(-1)
-        pivot = rotated[:, column]
-        diagonal = torch.hypot(pivot, after)
-        inverse = _inverse_or_zero(diagonal)
-        cosine, sine = (pivot * inverse).unsqueeze(-1), (after * inverse).unsqueeze(-1)
-        self.triangular[:, :size, column] = rotated
-        self.triangular[:, column, column] = diagonal
-        above = self.rotations[:, column, :size].clone()
-        self.rotations[:, column, :size] = cosine * above
-        self.rotations[:, column, size] = sine.squeeze(-1)
-        self.rotations[:, size, :size] = -sine * above
-        self.rotations[:, size, size] = cosine.squeeze(-1)
-        norms = self.start * self.rotations[:, size, 0].abs().reshape(self.start.shape)
-        active = task.active()
-        # A column that adds nothing to the space: the operator is singular on it.
-        empty = diagonal.reshape(self.start.shape) <= 10 * torch.finfo(task.x.dtype).eps * before
-        task.fail(active & empty, Status.BREAKDOWN)
-        advanced = task.active()
-        task.iterations += advanced
-        self.columns += advanced & torch.isfinite(norms)
-        task.record(torch.where(advanced, norms, task.history[-1]))
+        return total.add_(again).double().reshape(*self.task.rows.batch, count)
 
     def correct(self, count: int) -> None:
         """x += Z y with the y that minimises the residual of every row over the columns that it made."""
         task, rows = self.task, self.task.rows
-        used = torch.arange(count, device=task.x.device) < self.columns.reshape(-1, 1)
-        both = used.unsqueeze(-1) & used.unsqueeze(-2)
-        unit = torch.eye(count, dtype=torch.float64, device=task.x.device)
-        triangular = torch.where(both, self.triangular[:, :count, :count], unit)
-        right = torch.where(used, self.start.reshape(-1, 1) * self.rotations[:, :count, 0], 0.0)
-        weights = torch.linalg.solve_triangular(triangular, right.unsqueeze(-1), upper=True).to(task.x.dtype)
+        used = (torch.arange(count, device=task.x.device) < self.columns.unsqueeze(-1)).unsqueeze(-2)
+        # Unit columns, orthogonal to all others, stand for those that a row did not make: their weight is zero.
+        unit = torch.eye(count + 1, count + 1, dtype=torch.float64, device=task.x.device)[:, 1:]
+        hessenberg = torch.where(used, self.hessenberg[..., : count + 1, :count], unit)
+        orthogonal, triangular = torch.linalg.qr(hessenberg)
+        right = self.start[..., None, None] * orthogonal[..., :1, :].mT
+        weights = torch.where(used.mT, torch.linalg.solve_triangular(triangular, right, upper=True), 0.0)
+        weights = weights.to(task.x.dtype).reshape(rows.count, 1, count)
         directions = self.directions.reshape(-1, rows.count, rows.size)[:count].transpose(0, 1)
-        update = torch.matmul(weights.mT, directions).reshape(task.x.shape)
+        update = torch.matmul(weights, directions).reshape(task.x.shape)
         if not self.flexible and not self.plain:
             update = self.inverse.apply(update)
         task.x.add_(update)

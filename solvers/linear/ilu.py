@@ -24,8 +24,8 @@ class ILU0:
     Set up on the CPU, in as many steps as the longest chain of dependencies (see IncompleteFactorization); applied on
     the operator's device.
 
-    Source: Meijerink and van der Vorst, Math. Comp. 31 (1977) 148-162; Saad, Iterative Methods for Sparse Linear Systems
-    (2003), algorithm 10.4.
+    Source: Meijerink and van der Vorst, Math. Comp. 31 (1977) 148-162; Saad, Iterative Methods for Sparse Linear
+    Systems (2003), algorithm 10.4.
 
     Raises:
         InputError: from `prepare`, where a diagonal entry is missing or a pivot comes out as zero.

@@ -53,9 +53,7 @@ class IncompleteCholesky:
         """The inverse of L L^T, symmetric positive definite."""
         operator = as_operator(operator).detach()
         if not operator.symmetric:
-            raise InputError(
-                "IncompleteCholesky needs a symmetric operator, and this one is not known to be: use ILU0"
-            )
+            raise InputError("IncompleteCholesky needs a symmetric operator, and this one is not known to be: use ILU0")
         entries = Entries.of(operator)
         bad = int((~(entries.diagonal() > 0)).sum())
         if bad:
@@ -88,8 +86,8 @@ class IncompleteCholesky:
             shifts[failed] = numpy.maximum(2 * shifts[failed], _FIRST_SHIFT)
             if shifts.max() > _LARGEST_SHIFT:
                 raise InputError(
-                    "IncompleteCholesky meets pivots that are not positive even with a large shift: the operator is far "
-                    "from positive definite; use MINRES without it, GMRES with ILU0, or Direct"
+                    "IncompleteCholesky meets pivots that are not positive even with a large shift: the operator is "
+                    "far from positive definite; use MINRES without it, GMRES with ILU0, or Direct"
                 )
 
 

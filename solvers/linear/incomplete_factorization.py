@@ -19,9 +19,9 @@ _CHUNK = 1 << 22
 class IncompleteFactorization:
     """A = L U + (what falls outside the pattern of A), with a unit diagonal of L: the pattern's part of the work.
 
-    Rows whose lower neighbours are all done form a level. Inside a level the p-th lower entry of every row is eliminated
-    at once: these entries lie in different rows, so that no place is updated twice. The number of levels is the length
-    of the longest chain of dependencies: nx + ny - 1 for a five-point stencil, n for a tridiagonal matrix.
+    Rows whose lower neighbours are all done form a level. Inside a level the p-th lower entry of every row is
+    eliminated at once: these entries lie in different rows, so that no place is updated twice. The number of levels is
+    the length of the longest chain of dependencies: nx + ny - 1 for a five-point stencil, n for a tridiagonal matrix.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), algorithm 10.4 and section 11.6.3 (levels).
 
@@ -76,7 +76,7 @@ class IncompleteFactorization:
         self.update_bounds = numpy.searchsorted(self.factors, self.bounds).tolist()
 
     def factorize(self, values: Array) -> Array:
-        """The entries of L (below the diagonal) and U for a matrix of this pattern; not finite where a pivot is zero."""
+        """The entries of L (below the diagonal) and U for values in this pattern; not finite where a pivot is zero."""
         values = values.copy()
         pivots = self.pivots[self.columns[self.eliminated]]
         factors = self.eliminated[self.factors]

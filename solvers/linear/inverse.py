@@ -1,4 +1,4 @@
-"""Approximate inverses that a set-up computes, and the matrix of a whole batch of operators that some are computed from."""
+"""Approximate inverses that a set-up computes, and the matrix of a batch of operators that some are computed from."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sciml.csr import csr_entries, csr_tensor, sorted_entries
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
-from sciml.sparse import csr_entries, csr_tensor
 
 
 class ApproximateInverse(MatrixFreeOperator):
@@ -66,7 +66,7 @@ class MatrixInverse(ApproximateInverse):
         field = x.expand(*batch, *self.space)
         # Rows of the operator's own batch lie in one long column; the other batch axes of x are columns of their own.
         own = (1,) * (len(batch) - len(self.batch)) + self.batch
-        order = sorted(range(field.ndim), key=lambda axis: axis < len(own) and own[axis] > 1 or axis >= len(own))
+        order = sorted(range(field.ndim), key=lambda axis: axis >= len(own) or own[axis] > 1)
         moved = field.permute(order)
         columns = moved.reshape(-1, prod(self.batch) * self.size).mT.contiguous()
         solved = self._solve(columns).mT.reshape(moved.shape)
@@ -107,16 +107,12 @@ class Entries:
     @staticmethod
     def from_places(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Entries:
         """From entries in any order; those in one place are added."""
-        places = rows * size + columns
-        if not bool((places.diff() > 0).all()):
-            places, index = torch.unique(places, return_inverse=True)
-            values = torch.zeros(len(places), dtype=values.dtype, device=values.device).index_add(0, index, values)
-            rows, columns = places // size, places % size
-        return Entries(rows, columns, values, size)
+        return Entries(*sorted_entries(rows, columns, values, size), size)
 
     def select(self, kept: Tensor) -> Entries:
         """The entries under a mask."""
-        return Entries(self.rows[kept], self.columns[kept], self.values[kept], self.size)
+        places = torch.nonzero(kept).squeeze(-1)
+        return Entries(self.rows[places], self.columns[places], self.values[places], self.size)
 
     def with_values(self, values: Tensor) -> Entries:
         """Other values in the same places."""

@@ -46,7 +46,8 @@ class MINRES(LinearSolver):
         inverse = prepare_preconditioner(self.preconditioner, operator)
         if inverse.kind is not Kind.SYMMETRIC_POSITIVE:
             raise InputError(
-                f"MINRES needs a symmetric positive definite preconditioner, this one is {inverse.kind.value}: use GMRES"
+                f"MINRES needs a symmetric positive definite preconditioner, this one is {inverse.kind.value}: "
+                "use GMRES"
             )
         return inverse
 

@@ -1,4 +1,4 @@
-"""Solves with sparse triangular matrices: row after row, or block after block of rows that do not depend on each other."""
+"""Solves with sparse triangular matrices, row after row or block after block of independent rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
+from sciml.csr import csr_tensor
 from sciml.errors import InputError
-from sciml.sparse import csr_tensor
 
 from .inverse import Entries
 

@@ -11,6 +11,7 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from sciml.csr import csr_entries, csr_tensor, is_symmetric, sorted_entries
 from sciml.errors import InputError
 from sciml.linear_operator import (
     BlockOperator,
@@ -20,7 +21,7 @@ from sciml.linear_operator import (
     ScaledOperator,
     SumOperator,
 )
-from sciml.sparse import SparseOperator, as_operator, csr_entries, csr_tensor, is_symmetric
+from sciml.sparse import SparseOperator, as_operator
 from sciml.stencil import StencilOperator
 
 SPACE = (5, 4)
@@ -205,6 +206,23 @@ def test_symmetry_is_seen():
     assert is_symmetric(torch.zeros(3, 3).to_sparse_csr())
     entries = csr_entries(symmetric.to_sparse_csr())
     torch.testing.assert_close(csr_tensor(*entries, (8, 8)).to_dense(), symmetric)
+
+
+def test_entries_are_sorted_and_added_up():
+    rows, columns = torch.tensor([2, 0, 1, 0, 2, 0]), torch.tensor([1, 3, 0, 3, 1, 0])
+    values = torch.arange(1.0, 7.0, dtype=torch.float64).requires_grad_()
+    sorted_rows, sorted_columns, total = sorted_entries(rows, columns, values, 4)
+    assert sorted_rows.tolist() == [0, 0, 1, 2] and sorted_columns.tolist() == [0, 3, 0, 1]
+    assert total.tolist() == [6.0, 6.0, 3.0, 6.0]
+    assert torch.autograd.gradgradcheck(lambda v: sorted_entries(rows, columns, v, 4)[2].exp(), (values,))
+    assert sorted_entries(sorted_rows, sorted_columns, total, 4)[2] is total
+
+
+def test_matrices_are_made_without_warnings(recwarn):
+    for name in ("stencil", "blocks", "sum", "sparse"):
+        OPERATORS[name]().to_sparse()
+    as_operator(scipy.sparse.eye_array(3, format="csr"))
+    assert not [str(w.message) for w in recwarn if "parse" in str(w.message)]
 
 
 def test_refusals():

@@ -127,9 +127,9 @@ def voxels(n: int, device: str, seed: int = 0, boxes: int = 12) -> Problem:
 
 
 def darcy(n: int, device: str, seeds: Sequence[int] = (0,), smooth: bool = False) -> Problem:
-    """-div(a*grad(u)) = f, zero on all sides, with a two-valued a (see `darcy_coefficient`) and f random, or 1 if `smooth`.
+    """-div(a*grad(u)) = f, zero on all sides, with a two-valued a (see `darcy_coefficient`) and f random.
 
-    Several seeds make a batch, one seed a single system.
+    Several seeds make a batch, one seed a single system; `smooth` makes f 1.
     """
     a = torch.stack([darcy_coefficient((n, n), seed) for seed in seeds]).to(device)
     b = torch.ones_like(a) if smooth else torch.stack([random_right_side((n, n), device, seed) for seed in seeds])

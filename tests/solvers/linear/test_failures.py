@@ -56,7 +56,7 @@ def test_refused_right_sides(solver, operators):
             prepared.solve(b)
     with pytest.raises(InputError, match="the start x0 has shape"):
         prepared.solve(good, x0=torch.ones(3, dtype=torch.float64))
-    with pytest.raises(InputError, match="the start x0.*NaN"):
+    with pytest.raises(InputError, match=r"the start x0.*NaN"):
         prepared.solve(good, x0=bad)
 
 
@@ -75,7 +75,7 @@ def test_refused_matrices():
 
 @pytest.mark.parametrize("solver", [ConjugateGradient(), FlexibleConjugateGradient(), MINRES()], ids=name)
 def test_methods_for_symmetric_operators_refuse_others(solver, operators):
-    with pytest.raises(InputError, match="need.* a symmetric operator.*use GMRES or BiCGStab"):
+    with pytest.raises(InputError, match=r"need.* a symmetric operator.*use GMRES or BiCGStab"):
         solver.prepare(operators.named("upwind 2D"))
 
 
@@ -135,9 +135,7 @@ def test_one_row_fails_and_the_others_are_solved(operators):
     assert "MINRES" in solution.status[1].advice and "max_iterations" in solution.status[2].advice
 
 
-@pytest.mark.parametrize(
-    "solver", [ConjugateGradient(), MINRES(), GMRES(), BiCGStab(), Jacobi(), Direct()], ids=name
-)
+@pytest.mark.parametrize("solver", [ConjugateGradient(), MINRES(), GMRES(), BiCGStab(), Jacobi(), Direct()], ids=name)
 def test_a_row_that_overflows_leaves_the_others_alone(solver):
     huge = diagonal([1e200, 1e300, 2.0], [1.0, 2.0, 3.0])
     b = torch.tensor([[1e200, 1e200, 1e200], [1.0, 1.0, 1.0]], dtype=torch.float64)

@@ -39,9 +39,7 @@ def stencil(a: Tensor, tilt: float = 0.0) -> StencilOperator:
     """A diagonal that depends on the coefficient, and neighbours that depend on it where the operator is tilted."""
     one = torch.ones(1, 1, dtype=a.dtype)
     east = -(1 + tilt * a.tanh()) if tilt else -one
-    return StencilOperator(
-        SPACE, OFFSETS, [5 + a.exp(), east, -one, -one, -one], (False, False), symmetric=not tilt
-    )
+    return StencilOperator(SPACE, OFFSETS, [5 + a.exp(), east, -one, -one, -one], (False, False), symmetric=not tilt)
 
 
 def csr(values: Tensor) -> SparseOperator:
@@ -205,9 +203,7 @@ def failing_problem(dtype: torch.dtype = torch.float64) -> tuple[StencilOperator
     """Row 1 is indefinite, rows 0 and 2 are definite."""
     diagonal = torch.stack([torch.full(SPACE, d, dtype=dtype) for d in (6.0, 0.5, 5.0)]).requires_grad_()
     one = torch.ones(1, 1, dtype=dtype)
-    operator = StencilOperator(
-        SPACE, OFFSETS, [diagonal, -one, -one, -one, -one], (False, False), symmetric=True
-    )
+    operator = StencilOperator(SPACE, OFFSETS, [diagonal, -one, -one, -one, -one], (False, False), symmetric=True)
     return operator, diagonal, normal(3, *SPACE, seed=4)
 
 

@@ -1,4 +1,4 @@
-"""Every solver with every preconditioner that fits: solutions, batches, starts, tolerances, and scipy's iteration counts."""
+"""Every solver with every preconditioner that fits: solutions, batches, starts, tolerances, iteration counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import scipy.sparse.linalg
 import torch
 
 import sciml
-
 from sciml.errors import InputError
 from sciml.linear_operator import Kind
 from sciml.solvers.linear import (
@@ -64,11 +63,11 @@ ROWS = [
     (BiCGStab(ILU0()), DEFINITE + SYMMETRIC + GENERAL),
     (BiCGStab(SOR(ordering="multicolour")), DEFINITE + GENERAL),
     (Jacobi(max_iterations=5000), ["poisson 2D", "random symmetric", "darcy 2D", "upwind 2D", "random general"]),
-    (SOR(1.5, max_iterations=5000), DEFINITE + ["upwind 2D"]),
+    (SOR(1.5, max_iterations=5000), [*DEFINITE, "upwind 2D"]),
     (SOR(1.0, max_iterations=5000), GENERAL),
     (SOR(1.5, "multicolour", max_iterations=5000), DEFINITE),
-    (SSOR(1.4, max_iterations=5000), DEFINITE + ["upwind 2D"]),
-    (SSOR(1.0, "multicolour", max_iterations=5000), DEFINITE + ["random general"]),
+    (SSOR(1.4, max_iterations=5000), [*DEFINITE, "upwind 2D"]),
+    (SSOR(1.0, "multicolour", max_iterations=5000), [*DEFINITE, "random general"]),
     (Chebyshev(8, 0.02), DEFINITE),
     (Multigrid(), STENCILS),
     (Direct(), DEFINITE + SYMMETRIC + GENERAL),

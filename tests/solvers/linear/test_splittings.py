@@ -7,14 +7,21 @@ import math
 
 import numpy
 import pytest
-import scipy.sparse
-import scipy.sparse.linalg
 import torch
 
 import sciml
 from sciml.errors import InputError
-from sciml.solvers.linear import ILU0, SOR, SSOR, Chebyshev, ConjugateGradient, Direct, IncompleteCholesky, Jacobi
-from sciml.solvers.linear import triangular
+from sciml.solvers.linear import (
+    ILU0,
+    SOR,
+    SSOR,
+    Chebyshev,
+    ConjugateGradient,
+    Direct,
+    IncompleteCholesky,
+    Jacobi,
+    triangular,
+)
 from sciml.solvers.linear.chebyshev import largest_eigenvalue
 from sciml.solvers.linear.colouring import colouring, pattern_colouring, periodic_colouring
 from sciml.solvers.linear.incomplete_factorization import IncompleteFactorization
@@ -67,9 +74,7 @@ def test_transposes_of_approximate_inverses(method, name, operators):
     assert float(there) == pytest.approx(float(back), rel=1e-11)
 
 
-@pytest.mark.parametrize(
-    "method", [*METHODS, IncompleteCholesky(), Direct()], ids=lambda m: m.describe()
-)
+@pytest.mark.parametrize("method", [*METHODS, IncompleteCholesky(), Direct()], ids=lambda m: m.describe())
 @pytest.mark.parametrize("batch", [(3,), (2, 3), (1,)], ids=str)
 def test_batched_approximate_inverses(method, batch, operators):
     """Every shape of batch that broadcasts against the operator's."""
@@ -233,7 +238,7 @@ def test_iteration_counts_of_incomplete_cholesky(rtol, plain, preconditioned, op
 
 
 def test_incomplete_cholesky_shifts_where_a_pivot_breaks_down(operators):
-    """Kershaw's matrix, positive definite, whose incomplete factorization has a negative pivot; row by row of a batch."""
+    """Kershaw's matrix is positive definite, and its incomplete factorization has a negative pivot; row by row."""
     kershaw = torch.tensor([[3.0, -2, 0, 2], [-2, 3, -2, 0], [0, -2, 3, -2], [2, 0, -2, 3]], dtype=torch.float64)
     easy = torch.diag(torch.full((4,), 10.0, dtype=torch.float64)) + torch.diag(torch.ones(3).double(), 1)
     easy = easy + torch.diag(torch.ones(3).double(), -1)

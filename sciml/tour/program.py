@@ -106,6 +106,7 @@ def describe_machine() -> dict[str, str]:
     facts |= versions
     facts["processor"] = _processor()
     facts["threads"] = str(torch.get_num_threads())
+    facts["compiled kernels"] = "no" if kernels.library() is None else "yes"
     facts["system"] = f"{platform.system()} {platform.machine()}"
     facts["date"] = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return facts

@@ -1,0 +1,147 @@
+"""What the sections claim is true, and where a method loses the page says so."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sciml.benchmarks.linear.peers import MULTIGRID_CG, RUGE_STUBEN, SCIPY_CG, SCIPY_DIRECT, SMOOTHED_AGGREGATION
+from sciml.benchmarks.row import Row
+from sciml.tour import SECTIONS
+from sciml.tour.chapter import Code
+from sciml.tour.comparison import _verdict
+
+if TYPE_CHECKING:
+    from conftest import Visit
+
+NAMES = [section.name for section in SECTIONS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_section_is_done_and_its_claims_hold(name: str, visit: Visit) -> None:
+    outcome = visit.outcomes[NAMES.index(name)]
+    assert (outcome.status, outcome.reason) == ("done", "")
+    assert outcome.chapter.claims
+    assert all(claim.holds for claim in outcome.chapter.claims)
+    assert outcome.chapter.headline
+    assert outcome.chapter.numbers
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_fits_on_the_page(name: str, visit: Visit) -> None:
+    blocks = visit.outcomes[NAMES.index(name)].chapter.blocks
+    lines = [line for block in blocks if isinstance(block, Code) for line in block.text.splitlines()]
+    assert [line for line in lines if len(line) > 84] == []
+
+
+def test_poisson(visit: Visit) -> None:
+    numbers = visit.numbers("poisson")
+    assert numbers["relative_residual"] <= 1e-8
+    assert numbers["imbalance"] <= 1e-7
+    assert 0 < numbers["maximum"] < 1
+
+
+def test_jumping_coefficient(visit: Visit) -> None:
+    numbers = visit.numbers("jumping-coefficient")
+    assert numbers["iterations"]["multigrid"] <= 9
+    assert numbers["iterations"]["Jacobi"] > 100
+    assert numbers["imbalance"] <= 1e-6
+    assert numbers["minimum"] > 0
+
+
+def test_obstacles(visit: Visit) -> None:
+    numbers = visit.numbers("obstacles")
+    assert numbers["imbalance"] <= 1e-10
+    assert 0 < numbers["inflow"] < 0.5  # what flows through the empty channel
+
+
+def test_boundaries(visit: Visit) -> None:
+    numbers = visit.numbers("boundaries")
+    assert numbers["neumann_mean"] <= 1e-12
+    assert "there is no solution" in numbers["refusal"]
+    assert numbers["floor_imbalance"] <= 1e-10
+    assert 0 < numbers["floor_loss"] < 0.5
+
+
+def test_convergence(visit: Visit) -> None:
+    orders = visit.numbers("convergence")["orders"]
+    assert orders["2"] == pytest.approx(2, abs=0.1)
+    assert orders["4"] == pytest.approx(4, abs=0.1)
+
+
+def test_recovery(visit: Visit) -> None:
+    numbers = visit.numbers("recovery")
+    assert numbers["error"] < 0.5
+    assert numbers["correlation"] > 0.9
+    assert numbers["losses"][-1] < numbers["losses"][0] / 10
+    assert numbers["gradient_agreement"] <= 1e-5
+
+
+def test_batch(visit: Visit) -> None:
+    numbers = visit.numbers("batch")
+    assert len(numbers["iterations"]) == numbers["rows"] == 16
+    assert numbers["difference"] <= 1e-6
+    assert max(numbers["contrast"]) > 100
+
+
+def test_comparison(visit: Visit) -> None:
+    rows = [Row.from_json(row) for row in visit.numbers("comparison")["rows"]]
+    assert len({row.case for row in rows}) == 2
+    for case in {row.case for row in rows}:
+        methods = {row.method for row in rows if row.case == case}
+        assert {MULTIGRID_CG, "CG", "Direct", SCIPY_CG, SCIPY_DIRECT, RUGE_STUBEN, SMOOTHED_AGGREGATION} <= methods
+    for row in rows:
+        assert row.relative_residual is not None
+        assert row.relative_residual <= 1.01e-8
+        assert row.version
+        assert row.total_seconds
+
+
+def row(method: str, seconds: float, library: str = "pyamg", missed: bool = False) -> Row:
+    extra = {"total_seconds": seconds, "missed": missed}
+    return Row("tour", "case", method, library, "1.0", unknowns=100, extra=extra)
+
+
+def test_the_verdict_names_the_winner() -> None:
+    own = row(MULTIGRID_CG, 2.0, "sciml")
+    assert (
+        _verdict([own, row("A", 5.0)]) == "on 100 unknowns CG + Multigrid is quickest, 2.5 times as quick as A of pyamg"
+    )
+    lost = _verdict([own, row("A", 0.5), row("B", 1.0)])
+    assert lost == "on 100 unknowns A of pyamg is quickest; CG + Multigrid is number 3 and takes 4.0 times as long"
+    assert (
+        _verdict([own, row("A", 0.5, missed=True)]) == "on 100 unknowns CG + Multigrid is quickest, no other finished"
+    )
+
+
+def test_the_verdict_of_a_method_that_missed_the_tolerance() -> None:
+    own = row(MULTIGRID_CG, 0.1, "sciml", missed=True)
+    assert (
+        _verdict([own, row("A", 5.0)]) == "on 100 unknowns A of pyamg is quickest; CG + Multigrid missed the tolerance"
+    )
+
+
+def test_names_and_titles_are_unique() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+    assert len({section.title for section in SECTIONS}) == len(NAMES)
+    assert all(name.replace("-", "").isalnum() and name == name.lower() for name in NAMES)
+
+
+def test_numbers_are_plain(visit: Visit) -> None:
+    def check(item: object) -> None:
+        if isinstance(item, dict):
+            for value in item.values():
+                check(value)
+        elif isinstance(item, list):
+            for value in item:
+                check(value)
+        else:
+            assert (
+                item is None or isinstance(item, str | bool | int) or (isinstance(item, float) and math.isfinite(item))
+            )
+
+    check(visit.content)
+    assert visit.content["quick"] is True
+    assert [section["name"] for section in visit.content["sections"]] == NAMES

@@ -1,0 +1,175 @@
+"""Every example runs in a folder of its own, and what it prints and writes is true."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sciml import Solution
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+PROBLEMS = sorted(path.name for path in EXAMPLES.glob("*.toml"))
+MAX_LINES = 60
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class Runs:
+    """What each example left behind."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with ThreadPoolExecutor(2) as pool:  # one thread each: the time goes into loading torch
+            results = pool.map(self._run, [*SCRIPTS, *PROBLEMS])
+        self.results = dict(zip([*SCRIPTS, *PROBLEMS], results, strict=True))
+
+    def folder(self, name: str) -> Path:
+        return self.root / name.replace(".", "_")
+
+    def output(self, name: str) -> str:
+        result = self.results[name]
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    def _run(self, name: str) -> subprocess.CompletedProcess[str]:
+        self.folder(name).mkdir()
+        shutil.copy(EXAMPLES / name, self.folder(name))
+        program = "from sciml.command_line import main; main()"
+        arguments = [name] if name.endswith(".py") else ["-c", program, "solve", name]
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder(name),
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("examples"))
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    """The groups of the first match, as numbers."""
+    match = re.search(pattern, text)
+    assert match, f"{pattern!r} is not in:\n{text}"
+    return [float(group) for group in match.groups()]
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_run_and_save_their_picture(name: str, runs: Runs) -> None:
+    assert runs.output(name).strip()
+    assert (runs.folder(name) / name).with_suffix(".png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_warn_of_nothing(name: str, runs: Runs) -> None:
+    """What torch, or we, say of our own code is not for a newcomer to read."""
+    lines = [line for line in runs.results[name].stderr.splitlines() if "compiling the CPU kernels" not in line]
+    assert not lines
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_problem_files_are_solved(name: str, runs: Runs) -> None:
+    assert "converged" in runs.output(name)
+    path = runs.folder(name) / name
+    assert path.with_suffix(".png").read_bytes().startswith(PNG)
+    assert json.loads(path.with_suffix(".json").read_text())["converged"]
+    assert bool(Solution.load(path.with_suffix(".h5")).converged)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+def test_the_list_of_examples_is_complete() -> None:
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(([^)]+)\)", text)) == {*SCRIPTS, *PROBLEMS}
+
+
+# What they print
+
+
+def test_poisson(runs: Runs) -> None:
+    (largest,) = numbers(r"largest value ([\d.]+)", runs.output("poisson.py"))
+    assert largest == pytest.approx(0.0736713, abs=2e-6)
+
+
+def test_poisson_as_a_problem_file(runs: Runs) -> None:
+    solution = Solution.load(runs.folder("poisson.toml") / "poisson.h5")
+    assert float(solution.value.max()) == pytest.approx(0.0736713, abs=2e-6)
+
+
+def test_jumping_coefficient(runs: Runs) -> None:
+    text = runs.output("jumping_coefficient.py")
+    inflow, outflow = numbers(r"inflow ([\d.]+), outflow ([\d.]+)", text)
+    assert inflow == pytest.approx(outflow, rel=1e-8)
+    whole, tight = numbers(r"permeability of the whole ([\d.]+), with (\d+)%", text)
+    share = tight / 100
+    assert 1 / (1 - share + share / 1e-3) < whole < 1 - share * (1 - 1e-3)  # the bounds of Wiener
+
+
+def test_jumping_coefficient_as_a_problem_file(runs: Runs) -> None:
+    """The same rock as that of the script."""
+    solution = Solution.load(runs.folder("jumping_coefficient.toml") / "jumping_coefficient.h5")
+    (inflow,) = numbers(r"inflow ([\d.]+)", runs.output("jumping_coefficient.py"))
+    assert float(solution.flux("x_lower")) == pytest.approx(inflow, rel=1e-6)
+
+
+def test_voxel_obstacles(runs: Runs) -> None:
+    text = runs.output("voxel_obstacles.py")
+    inflow, outflow = numbers(r"inflow ([\d.]+), outflow ([\d.]+)", text)
+    assert inflow == pytest.approx(outflow, rel=1e-10)
+    assert 0.25 < inflow < 0.5  # 0.5 through the empty channel
+    (fastest,) = numbers(r"fastest ([\d.]+) times", text)
+    assert fastest > 1
+
+
+def test_pure_neumann(runs: Runs) -> None:
+    text = runs.output("pure_neumann.py")
+    mean, low, high = numbers(r"mean ([-\d.e]+), from ([-\d.]+) to ([-\d.]+)", text)
+    assert abs(mean) < 1e-15
+    assert low < 0 < high
+    assert "is refused: no side fixes the value" in text
+
+
+def test_recover_coefficient(runs: Runs) -> None:
+    text = runs.output("recover_coefficient.py")
+    before, after = numbers(r"objective ([\d.]+) -> ([\d.]+)", text)
+    assert after < 1.3 < before
+    before, after = numbers(r"error of the coefficient ([\d.]+)% -> ([\d.]+)%", text)
+    assert after < before / 5
+
+
+@pytest.mark.parametrize("order", [2, 4])
+def test_convergence_order(order: int, runs: Runs) -> None:
+    (measured,) = numbers(rf"order {order}, 64 x 64 .* measured order ([\d.]+)", runs.output("convergence_order.py"))
+    assert measured == pytest.approx(order, abs=0.1)
+
+
+def test_batch_of_problems(runs: Runs) -> None:
+    text = runs.output("batch_of_problems.py")
+    assert "all converged: True" in text
+    assert "value (16, 63, 63)" in text
+    (difference,) = numbers(r"one by one ([\d.e+-]+)", text)
+    assert difference < 1e-6
+
+
+def test_own_preconditioner(runs: Runs) -> None:
+    counts = [
+        int(count) for count in re.findall(r": (\d+) iterations, CONVERGED", runs.output("own_preconditioner.py"))
+    ]
+    plain, six, twelve = counts
+    assert twelve < six < plain / 3
