@@ -1,4 +1,4 @@
-"""A preconditioner of one's own: a frozen dataclass whose `prepare` returns an approximate inverse.
+"""A preconditioner of one's own: a frozen dataclass whose `prepare` returns an operator, the approximate inverse.
 
 This one is a truncated Neumann series, A^-1 = sum of (1 - D^-1 A)^k D^-1 over k, with D the diagonal of A.
 """
@@ -6,9 +6,8 @@ This one is a truncated Neumann series, A^-1 = sum of (1 - D^-1 A)^k D^-1 over k
 from dataclasses import dataclass
 
 import sciml
-from sciml.linear_operator import Kind
+from sciml.linear_operator import Kind, MatrixFreeOperator
 from sciml.solvers.linear import ConjugateGradient
-from sciml.solvers.linear.inverse import ApproximateInverse
 
 
 @dataclass(frozen=True)
@@ -21,20 +20,29 @@ class NeumannSeries:
         return TruncatedSeries(operator, self.terms)
 
 
-class TruncatedSeries(ApproximateInverse):
-    def __init__(self, operator, terms):
+class TruncatedSeries(MatrixFreeOperator):
+    def __init__(self, a, terms):
         # The kind says what may be assumed: conjugate gradients take only symmetric positive definite ones.
-        super().__init__(operator, Kind.SYMMETRIC_POSITIVE)
-        self.operator, self.terms, self.inverse_diagonal = operator, terms, 1 / operator.diagonal()
+        super().__init__(a.space, a.batch, a.dtype, a.device, symmetric=True, kind=Kind.SYMMETRIC_POSITIVE)
+        self.a, self.terms, self.inverse_diagonal = a, terms, 1 / a.diagonal()
 
     def apply(self, x, out=None):
         z = self.inverse_diagonal * x
         for _ in range(self.terms - 1):
-            z = z + self.inverse_diagonal * self.operator.residual(x, z)
+            z = z + self.inverse_diagonal * self.a.residual(x, z)
         return z if out is None else out.copy_(z)
 
     def transpose(self):
         return self
+
+    def to(self, dtype):
+        return TruncatedSeries(self.a.to(dtype), self.terms)
+
+    def detach(self):
+        return TruncatedSeries(self.a.detach(), self.terms)
+
+    def __getitem__(self, row):
+        return TruncatedSeries(self.a[row], self.terms)
 
 
 equation = sciml.Equation("-laplacian(u) = f")

@@ -94,7 +94,7 @@ def bench(
 
 @app.command()
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a minute instead of some.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes: less than a minute.")] = False,
     output: Annotated[Path, typer.Option(help="Folder for the page; made if need be.")] = Path("sciml-demo"),
 ) -> None:
     """Solve a tour of equations; write one HTML page that shows it (demo.html), and its numbers (demo.json)."""

@@ -35,6 +35,7 @@ from .chapter import Chapter, Section
 from .timing import make_bench
 
 TOLERANCE = 1e-8
+IN_WORDS = "1e-8"
 SOLVERS: dict[str, LinearSolver] = {
     MULTIGRID_CG: ConjugateGradient(preconditioner=Multigrid()),
     "CG + Chebyshev": ConjugateGradient(preconditioner=Chebyshev()),
@@ -48,7 +49,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     large, small = poisson((95, 95) if quick else (223, 223), "cpu"), poisson((31, 31), "cpu")
     chapter.say(
         "Poisson's equation with a random right side, by methods of this package and of others. They run in turn, one "
-        f"after the other and then again, all to `|b - A x| <= {TOLERANCE:.0e} |b|`, and the residual in the tables is "
+        f"after the other and then again, all to `|b - A x| <= {IN_WORDS} |b|`, and the residual in the tables is "
         "computed afresh by numpy for each of them. Setup and solve are timed apart where a library tells them apart. "
         f"Methods of `sciml` may use {_threads()} and work without a matrix, except Direct; the sparse kernels of "
         "scipy and pyamg use one thread, and are given the matrix for nothing."
@@ -58,7 +59,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     chapter.pictures(
         "Residual against iterations, and against seconds from the start of the setup, as if all iterations of a "
         "method took the same time; other people's methods are dashed. Factorizations are crosses: there is nothing "
-        "before their end.",
+        "to see before their end.",
         (_by_iterations(histories), "residuals of iterative methods against iterations"),
         (_by_seconds(histories, rows), "residuals of all methods against seconds"),
     )
@@ -71,7 +72,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     _show(chapter, few, small)
     missed = [f"{row.method} ({row.library})" for row in (*rows, *few) if row.missed or "failure" in row.extra]
     chapter.claim(
-        f"Every method reached the tolerance of {TOLERANCE:.0e}{': not ' + ', '.join(missed) if missed else ''}.",
+        f"Every method reached the tolerance of {IN_WORDS}{': not ' + ', '.join(missed) if missed else ''}.",
         not missed,
     )
     chapter.headline = f"{_verdict(rows)}, {_verdict(few, brief=True)}"
@@ -121,7 +122,7 @@ def _show(chapter: Chapter, rows: Sequence[Row], problem: Problem) -> None:
         "setup",
         "solve",
         "both",
-        "median of both",
+        "median",
         "ratio",
         "iterations",
         "residual",
@@ -133,7 +134,8 @@ def _show(chapter: Chapter, rows: Sequence[Row], problem: Problem) -> None:
         [heads[column] for column in used],
         [[line[column] for column in used] for line in table],
         f"{problem.unknowns:,} unknowns; the least of {_count(repeats)} of each method, quickest first; median: of "
-        f"setup and solve; ratio: setup and solve over those of {MULTIGRID_CG}. Methods of `sciml` are bold. "
+        f"setup and solve; ratio: both over those of {MULTIGRID_CG}. Methods of `sciml` are bold. "
+        + ("Noisy: the machine was busy with something else too. " if any(_noisy(row, rows) for row in rows) else "")
         + _sentence(_verdict(rows)),
         strong=[index for index, row in enumerate(ordered) if row.library == "sciml"],
     )
@@ -227,15 +229,9 @@ def _by_seconds(histories: Mapping[tuple[str, str], Tensor], rows: Sequence[Row]
                 label = f"{row.method} ({row.library})"
                 axes.loglog(times, norms[1:], **_line(list(histories).index(key), row.library), label=label)
             elif row.relative_residual:
-                axes.plot(total, row.relative_residual, "x", color=figures.INK, markersize=6)
-                axes.annotate(
-                    f"{row.method} ({row.library})",
-                    (total, row.relative_residual),
-                    xytext=(-6, 6 if row.library == "sciml" else -9),
-                    textcoords="offset points",
-                    fontsize=7.5,
-                    ha="right",
-                )
+                label = f"{row.method} ({row.library})"
+                mark = "x" if row.library == "sciml" else "+"
+                axes.plot(total, row.relative_residual, mark, color=figures.INK, markersize=7, label=label)
         axes.set_xlabel("seconds, setup included")
         axes.set_ylabel("residual |b - A x| / |b|")
         figure.legend(loc="outside lower center", ncols=2, fontsize=7.5)

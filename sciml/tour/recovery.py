@@ -145,8 +145,8 @@ def _check_gradient(data: Data, at: Tensor, generator: torch.Generator, step: fl
 def _truth_figure(square: Grid, truth: Tensor, points: Tensor, options: dict[str, Any]) -> Figure:
     figure = figures.map_figure(square, truth.exp(), 4.0, title="a, true", **options)
     axes = figure.axes[0]
-    axes.plot(*points.T, ".", color="white", markersize=4.5, markeredgewidth=0.4, markeredgecolor="black")
-    axes.plot(*zip(*WELLS, strict=True), "^", color="white", markersize=6.5, markeredgecolor="black")
+    axes.plot(*points.T, ".", color="white", markersize=4.5, markeredgewidth=0.4, markeredgecolor="#101010")
+    axes.plot(*zip(*WELLS, strict=True), "^", color="white", markersize=6.5, markeredgecolor="#101010")
     return figure
 
 

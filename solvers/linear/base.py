@@ -24,6 +24,7 @@ from sciml.sparse import as_operator
 from sciml.status import Status
 
 from .adjoint import attach_gradient
+from .inverse import ApproximateInverse
 from .rows import Rows
 
 _RESTARTS = 4
@@ -207,13 +208,13 @@ class Prepared(MatrixFreeOperator):
         seconds_setup: time that the set-up took.
     """
 
-    def __init__(self, solver: LinearSolver, operator: LinearOperator) -> None:
+    def __init__(self, solver: LinearSolver, operator: LinearOperator, state: Any = None) -> None:
         start = time.perf_counter()
         self.solver = solver
         self.operator = operator
         with torch.no_grad():
             self._plain = operator.detach()
-            self._state = solver.setup(self._plain)
+            self._state = solver.setup(self._plain) if state is None else state
         super().__init__(
             operator.space,
             operator.batch,
@@ -229,7 +230,8 @@ class Prepared(MatrixFreeOperator):
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.solver.stationary:
             return self._state.apply(x, out)
-        value = self.solve(x, throw=False).value
+        # Inside another method a row that went non-finite is that method's to report: it must not end the other rows.
+        value = self.solve(torch.nan_to_num(x, 0.0, 0.0, 0.0), throw=False).value
         return value if out is None else out.copy_(value)
 
     def transpose(self) -> Prepared:
@@ -239,7 +241,10 @@ class Prepared(MatrixFreeOperator):
         if self._original is not None and (original := self._original()) is not None:
             return original
         if self._transposed is None:
-            self._transposed = Prepared(self.solver, self.operator.transpose())
+            # Factors serve the transposed matrix too; whatever cannot be transposed is set up again.
+            reusable = isinstance(self._state, ApproximateInverse | Prepared)
+            state = self._state.transpose() if reusable else None
+            self._transposed = Prepared(self.solver, self.operator.transpose(), state)
             # A strong reference back would be a cycle, and keep whole hierarchies alive until it is collected.
             self._transposed._original = weakref.ref(self)
         return self._transposed
@@ -278,7 +283,12 @@ class Prepared(MatrixFreeOperator):
             right = b.detach().expand(*batch, *plain.space).contiguous()
             scale = rows.norm(right)
             if not bool(torch.isfinite(scale).all()):
-                raise InputError(f"the right side holds {int((~torch.isfinite(right)).sum())} NaN or infinite values")
+                bad = int((~torch.isfinite(right)).sum())
+                raise InputError(
+                    f"the right side holds {bad} NaN or infinite values"
+                    if bad
+                    else f"the norm of the right side overflows {right.dtype}: scale the system"
+                )
             right = self._compatible(right, rows, scale)
             if x0 is None:
                 x = torch.zeros_like(right)

@@ -39,7 +39,7 @@ class Chebyshev(StationaryMethod):
     """
 
     degree: int = 4
-    fraction: float = 0.05
+    fraction: float = 0.02
 
     def validate(self) -> None:
         if self.degree < 1 or not 0 < self.fraction < 1:
@@ -72,7 +72,7 @@ class ChebyshevPolynomial(ApproximateInverse):
         self.scale = operator.diagonal().reciprocal() / centre.to(operator.dtype).reshape(*operator.batch, *axes)
         self.coefficients = chebyshev_coefficients(degree, (1 - fraction) / (1 + fraction))
 
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         direction = x * self.scale
         total = direction.clone() if out is None else out.copy_(direction)
         residual = torch.empty_like(total)

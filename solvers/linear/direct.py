@@ -176,12 +176,10 @@ def _complement(null_space: Tensor) -> Tensor:
     """bool `(size,)`: False at one unknown a null vector, such that no combination of them vanishes at all of these."""
     vectors = null_space.clone()
     kept = torch.ones(vectors.shape[1], dtype=torch.bool, device=vectors.device)
-    for row in range(len(vectors)):
-        place = int(vectors[row].abs().argmax())
+    for row, vector in enumerate(vectors):
+        place = int(vector.abs().argmax())
         kept[place] = False
-        vectors = vectors - torch.outer(vectors[:, place] / vectors[row, place], vectors[row]) * (
-            torch.arange(len(vectors), device=vectors.device) > row
-        ).unsqueeze(-1)
+        vectors[row + 1 :] -= torch.outer(vectors[row + 1 :, place] / vector[place], vector)
     return kept
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sciml.csr import csr_entries, csr_tensor, sorted_entries
 from sciml.errors import InputError
@@ -18,6 +21,7 @@ class ApproximateInverse(MatrixFreeOperator):
     """Base of the operators that a preconditioner's set-up returns.
 
     They hold factors or coefficients without gradients, made for one dtype and one batch; for another, prepare again.
+    What they are applied to may carry gradients.
 
     Args:
         operator: what it approximately inverts.
@@ -30,6 +34,17 @@ class ApproximateInverse(MatrixFreeOperator):
             operator.space, operator.batch, operator.dtype, operator.device, symmetric=symmetric, kind=kind
         )
 
+    @abstractmethod
+    def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The product with a field `(*batch, *space)`, without gradients."""
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if (torch.is_grad_enabled() and x.requires_grad) or forward_ad._current_level >= 0:
+            batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
+            product: Tensor = _Product.apply(x.expand(*batch, *self.space), self)
+            return product if out is None else out.copy_(product)
+        return self.multiply(x, out)
+
     def to(self, dtype: torch.dtype) -> LinearOperator:
         raise InputError("prepare the preconditioner on operator.to(dtype) instead")
 
@@ -38,6 +53,26 @@ class ApproximateInverse(MatrixFreeOperator):
 
     def __getitem__(self, row: int) -> LinearOperator:
         raise InputError("prepare the preconditioner on operator[row] instead")
+
+
+class _Product(torch.autograd.Function):
+    """(x, B) -> B x, linear in x."""
+
+    @staticmethod
+    def forward(x: Tensor, inverse: ApproximateInverse) -> Tensor:
+        return inverse.multiply(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.inverse = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.inverse.transpose().apply(gradients[0]), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return ctx.inverse.apply(tangents[0])
 
 
 class MatrixInverse(ApproximateInverse):
@@ -61,7 +96,7 @@ class MatrixInverse(ApproximateInverse):
         self._solve = solve
         self._solve_transposed = solve_transposed
 
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
         field = x.expand(*batch, *self.space)
         # Rows of the operator's own batch lie in one long column; the other batch axes of x are columns of their own.

@@ -54,7 +54,7 @@ class DiagonalInverse(ApproximateInverse):
         super().__init__(operator, kind)
         self.weight = weight
 
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.mul(x, self.weight, out=out)
 
     def transpose(self) -> LinearOperator:

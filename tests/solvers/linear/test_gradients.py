@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 import sciml
+from sciml.csr import csr_from_starts
 from sciml.errors import SolveError
 from sciml.linear_operator import BlockOperator, Identity, LinearOperator
 from sciml.solvers.linear import (
@@ -15,6 +16,7 @@ from sciml.solvers.linear import (
     ILU0,
     MINRES,
     SOR,
+    SSOR,
     BiCGStab,
     Chebyshev,
     ConjugateGradient,
@@ -22,6 +24,7 @@ from sciml.solvers.linear import (
     IncompleteCholesky,
     Multigrid,
 )
+from sciml.solvers.linear.inverse import Entries
 from sciml.sparse import SparseOperator
 from sciml.status import Status
 from sciml.stencil import StencilOperator
@@ -45,7 +48,7 @@ def stencil(a: Tensor, tilt: float = 0.0) -> StencilOperator:
 def csr(values: Tensor) -> SparseOperator:
     """With the entries in the CSR tensor itself."""
     pattern = stencil(torch.zeros(SPACE, dtype=torch.float64)).to_sparse()
-    matrix = torch.sparse_csr_tensor(pattern.crow_indices(), pattern.col_indices(), values, pattern.shape)
+    matrix = csr_from_starts(pattern.crow_indices(), pattern.col_indices(), values, pattern.shape)
     return SparseOperator(matrix, SPACE)
 
 
@@ -197,6 +200,17 @@ def test_a_first_derivative_costs_one_adjoint_solve(monkeypatch):
     solves.clear()
     x.sin().sum().backward()
     assert len(solves) == 1
+
+
+@pytest.mark.parametrize(
+    "solver", [Direct(), GMRES(preconditioner=ILU0()), BiCGStab(SSOR())], ids=lambda v: v.describe()
+)
+def test_the_adjoint_solve_uses_the_same_factors(solver, monkeypatch):
+    made = []
+    monkeypatch.setattr(Entries, "of", lambda operator, of=Entries.of: made.append(1) or of(operator))
+    b = normal(*SPACE)
+    solver.solve(stencil(normal(*SPACE, seed=1), 0.3), b).value.sum().backward()
+    assert len(made) == 1
 
 
 def failing_problem(dtype: torch.dtype = torch.float64) -> tuple[StencilOperator, Tensor, Tensor]:

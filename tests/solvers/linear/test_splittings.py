@@ -74,6 +74,15 @@ def test_transposes_of_approximate_inverses(method, name, operators):
     assert float(there) == pytest.approx(float(back), rel=1e-11)
 
 
+@pytest.mark.parametrize("method", [*METHODS, Direct()], ids=lambda m: m.describe())
+def test_approximate_inverses_can_be_differentiated_through(method, operators):
+    inverse = method.prepare(operators.darcy(3, 2, batch=(2,)))
+    inverse = getattr(inverse, "_state", inverse)
+    x = operators.field((3, 2)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: inverse.apply(x.sin()), (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda x: inverse.apply(x.sin()), (x,))
+
+
 @pytest.mark.parametrize("method", [*METHODS, IncompleteCholesky(), Direct()], ids=lambda m: m.describe())
 @pytest.mark.parametrize("batch", [(3,), (2, 3), (1,)], ids=str)
 def test_batched_approximate_inverses(method, batch, operators):
@@ -104,11 +113,12 @@ def test_batched_approximate_inverses(method, batch, operators):
 
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("columns", [1, 4])
-def test_all_triangular_solves_agree(upper, columns, operators, monkeypatch):
-    entries = Entries.of(operators.named("random general"))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_all_triangular_solves_agree(upper, columns, dtype, operators, monkeypatch):
+    entries = Entries.of(operators.named("random general").to(dtype))
     entries = entries.select(entries.rows <= entries.columns if upper else entries.rows >= entries.columns)
     dense = entries.csr().to_dense()
-    b = operators.field((entries.size, columns), seed=3)
+    b = operators.field((entries.size, columns), seed=3, dtype=dtype)
     bounds = list(range(entries.size + 1))
     solvers = [triangular.BlockTriangle(entries, upper, bounds), triangular.SuperLUTriangle(entries)]
     solvers.append(triangular.triangle(entries, upper=upper))
