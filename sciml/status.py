@@ -26,9 +26,9 @@ _ADVICE = {
     "(Multigrid() on grids, IncompleteCholesky() or ILU0() for sparse matrices).",
     Status.STAGNATED: "The residual stopped falling before it met the tolerance: the tolerance is near what the dtype "
     "can resolve, or the system is singular and inconsistent. Use float64 or a larger rtol.",
-    Status.INDEFINITE: "The method needs a symmetric positive definite operator and preconditioner, and met a direction "
-    "of negative curvature: use MINRES (symmetric), GMRES (general) or Direct.",
+    Status.INDEFINITE: "The method needs a symmetric positive definite operator and preconditioner, and met a "
+    "direction of negative curvature: use MINRES (symmetric), GMRES (general) or Direct.",
     Status.BREAKDOWN: "The recurrence divided by zero: use GMRES with a larger restart, another start x0, or Direct.",
-    Status.NON_FINITE: "NaN or infinity appeared in the iteration: check the coefficients and the right side for extreme "
-    "values, and whether the preconditioner suits the operator.",
+    Status.NON_FINITE: "NaN or infinity appeared in the iteration: check the coefficients and the right side for "
+    "extreme values, and whether the preconditioner suits the operator.",
 }

@@ -176,8 +176,8 @@ def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> t
     if worst > allowed:
         raise InputError(
             "no side fixes the value of the solution, so that the source and the boundary fluxes must balance, and "
-            f"they do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change "
-            "a flux, or give a Dirichlet or Robin condition on one side"
+            f"they do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, "
+            "change a flux, or give a Dirichlet or Robin condition on one side"
         )
     if worst < 1e-12:
         return right_side, ("the value is fixed by a zero mean",)

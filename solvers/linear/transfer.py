@@ -221,7 +221,8 @@ def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: in
     table: list[Tensor | None] = [None] * 27
     for k, weight in weights.items():
         first, second, third = layout.padded(k, 0)
-        table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = weight.reshape(-1, *space).expand(rows, *space).contiguous()
+        whole = weight.reshape(-1, *space).expand(rows, *space).contiguous()
+        table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = whole
     return table
 
 

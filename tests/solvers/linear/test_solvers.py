@@ -55,7 +55,7 @@ ROWS = [
     (GMRES(preconditioner=SOR(1.1, "multicolour")), DEFINITE + GENERAL),
     (GMRES(preconditioner=SSOR()), DEFINITE + GENERAL),
     (GMRES(preconditioner=ILU0()), DEFINITE + SYMMETRIC + GENERAL),
-    (GMRES(preconditioner=Chebyshev(3)), DEFINITE + GENERAL),
+    (GMRES(preconditioner=Chebyshev(3, 0.3)), DEFINITE + GENERAL),
     (GMRES(preconditioner=GMRES(restart=8, max_iterations=8)), DEFINITE + SYMMETRIC + GENERAL),
     (GMRES(preconditioner=Multigrid()), [*STENCILS, "upwind 2D"]),
     (BiCGStab(), DEFINITE + SYMMETRIC + GENERAL),
