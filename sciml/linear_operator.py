@@ -369,6 +369,8 @@ def _row_of(part: LinearOperator, batch: tuple[int, ...], row: int) -> LinearOpe
 def _same_space(left: LinearOperator, right: LinearOperator) -> LinearOperator:
     if not isinstance(right, LinearOperator):
         raise InputError(f"expected a LinearOperator, got {type(right).__name__}; add numbers as c * Identity(...)")
+    if (left.dtype, left.device) != (right.dtype, right.device):
+        raise InputError(f"operators of {left.dtype} on {left.device} and {right.dtype} on {right.device}: convert one")
     if left.space != right.space:
         raise InputError(f"operators on different spaces: {left.space} and {right.space}")
     return right

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from math import prod
 from types import EllipsisType
@@ -16,6 +15,7 @@ from torch.autograd import forward_ad
 from .csr import csr_tensor, sorted_entries
 from .errors import InputError
 from .kernels import build, layout
+from .kernels.stencil import CompiledStencil, broadcast, writable
 from .linear_operator import LinearOperator, refuse_batch
 
 Offset = tuple[int, ...]
@@ -23,7 +23,6 @@ Slices = tuple[slice, ...]
 
 MAX_TERMS = 64
 _BLOCK_BYTES = 1 << 21
-_MODES = {"apply": 0, "residual": 1, "relax": 2, "scale": 3}
 
 
 class StencilOperator(LinearOperator):
@@ -57,6 +56,8 @@ class StencilOperator(LinearOperator):
         dimension = len(space)
         if not 1 <= dimension <= 3 or len(periodic) != dimension or any(len(o) != dimension for o in offsets):
             raise InputError(f"space {tuple(space)}, periodic {tuple(periodic)} and offsets differ in their axes")
+        if any(n < 1 for n in space):
+            raise InputError(f"space {tuple(space)}: every axis needs at least one point")
         if not coefficients or len(coefficients) != len(offsets):
             raise InputError(f"{len(offsets)} offsets and {len(coefficients)} coefficients: give one of each a term")
         for coefficient in coefficients:
@@ -65,6 +66,11 @@ class StencilOperator(LinearOperator):
             ):
                 raise InputError(
                     f"a coefficient of shape {tuple(coefficient.shape)} does not broadcast to (*batch, *{tuple(space)})"
+                )
+            if coefficient.dtype != coefficients[0].dtype or coefficient.device != coefficients[0].device:
+                raise InputError(
+                    f"coefficients of {coefficient.dtype} on {coefficient.device} and {coefficients[0].dtype} on "
+                    f"{coefficients[0].device}: give all the same dtype and device"
                 )
         batch = torch.broadcast_shapes(*(c.shape[: c.ndim - dimension] for c in coefficients))
         super().__init__(
@@ -79,6 +85,10 @@ class StencilOperator(LinearOperator):
         self.coefficients = tuple(coefficients)
         self.periodic = tuple(periodic)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without what was laid out for this process."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_compiled", "_eager_pieces")}
+
     # Actions on fields
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -89,8 +99,9 @@ class StencilOperator(LinearOperator):
 
     def apply_and_dot(self, x: Tensor, out: Tensor) -> Tensor:
         """A x into `out`; returns x . A x in float64, of the field's batch shape, computed in the same pass."""
+        self._check(x)
         batch = x.shape[: x.ndim - len(self.space)]
-        if self._compilable(x, None) and out.is_contiguous() and out.shape == x.shape:
+        if self._compilable(x, None) and writable(out, x, x.shape):
             lines = torch.empty(*batch, self.size // self.space[-1], dtype=torch.float64)
             self._compiled("apply", x, None, None, 0.0, out, lines)
             return lines.sum(-1)
@@ -110,6 +121,7 @@ class StencilOperator(LinearOperator):
     def _run(
         self, mode: str, x: Tensor, b: Tensor | None, inverse_diagonal: Tensor | None, omega: float, out: Tensor | None
     ) -> Tensor:
+        self._check(x)
         if self._compilable(x, b):
             return self._compiled(mode, x, b, inverse_diagonal, omega, out)
         if mode in ("relax", "scale") and inverse_diagonal is None:
@@ -126,15 +138,23 @@ class StencilOperator(LinearOperator):
             return torch.sub(b, product, out=out)
         return torch.addcmul(x, inverse_diagonal, torch.sub(b, product), value=omega, out=out)
 
+    def _check(self, x: Tensor) -> None:
+        if tuple(x.shape[max(0, x.ndim - len(self.space)) :]) != self.space:
+            raise InputError(f"a field of shape {tuple(x.shape)}, expected (*batch, *{self.space})")
+        if x.dtype != self.dtype or x.device != self.device:
+            raise InputError(f"a field of {x.dtype} on {x.device}, the operator {self.dtype} on {self.device}")
+
     @cached_property
-    def _compiled(self) -> _CompiledStencil:
-        return _CompiledStencil(self)
+    def _compiled(self) -> CompiledStencil:
+        return CompiledStencil(self)
 
     def _result_shape(self, x: Tensor) -> tuple[int, ...]:
         return (*broadcast(self.batch, x.shape[: x.ndim - len(self.space)]), *self.space)
 
     def _compilable(self, x: Tensor, b: Tensor | None) -> bool:
-        if self.device.type != "cpu" or x.dtype != self.dtype or self.dtype not in layout.NAMES:
+        if self.device.type != "cpu" or self.dtype not in layout.NAMES or x.is_neg():
+            return False
+        if b is not None and (b.dtype != self.dtype or b.device != self.device or b.is_neg()):
             return False
         if torch.is_grad_enabled() and (
             x.requires_grad or (b is not None and b.requires_grad) or any(c.requires_grad for c in self.coefficients)
@@ -158,8 +178,9 @@ class StencilOperator(LinearOperator):
 
     def _sum_of_slices_in_blocks(self, x: Tensor, out: Tensor | None) -> Tensor:
         """The same into `out`, over blocks of the first axis that stay in the cache."""
-        if out is None:
-            out = x.new_empty(self._result_shape(x))
+        x = x.expand(self._result_shape(x))
+        if out is None or out.shape != x.shape or out.data_ptr() == x.data_ptr():
+            out = torch.empty_like(x, memory_format=torch.contiguous_format)
         rows = self.space[0]
         row_bytes = max(1, prod(out.shape) // max(rows, 1) * out.element_size())
         block = rows if x.device.type != "cpu" else max(8, _BLOCK_BYTES // row_bytes)
@@ -291,6 +312,8 @@ class StencilOperator(LinearOperator):
     def __getitem__(self, row: int) -> StencilOperator:
         if not self.batch:
             raise InputError("the operator has no batch axis to pick a row of")
+        if not -self.batch[0] <= row < self.batch[0]:
+            raise InputError(f"row {row} of a batch of {self.batch[0]} operators")
         batched = len(self.batch) + len(self.space)
         picked = []
         for coefficient in self.coefficients:
@@ -299,13 +322,6 @@ class StencilOperator(LinearOperator):
             else:
                 picked.append(coefficient[row if coefficient.shape[0] > 1 else 0])
         return self._with(picked, self.null_space)
-
-
-def broadcast(first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
-    """The shape of two broadcast together; `torch.broadcast_shapes` costs as much as a small stencil."""
-    if not second or first == second:
-        return tuple(first)
-    return tuple(second) if not first else tuple(torch.broadcast_shapes(first, second))
 
 
 def shifted_slices(space: Sequence[int], offset: Offset, periodic: Sequence[bool]) -> Iterator[tuple[Slices, Slices]]:
@@ -356,6 +372,8 @@ def _converted(coefficients: Sequence[Tensor], dtype: torch.dtype) -> list[Tenso
     """
     if torch.is_grad_enabled() and any(c.requires_grad for c in coefficients):
         return [c.to(dtype) for c in coefficients]
+    if _in_functional_transform():
+        return [c.to(dtype) for c in coefficients]
     bases: dict[int, Tensor] = {}
     views = []
     for coefficient in coefficients:
@@ -384,81 +402,3 @@ def _leading(x: Tensor, b: Tensor | None, space: int, count: int) -> tuple[int, 
 
 def _in_functional_transform() -> bool:
     return torch._C._functorch.maybe_current_level() is not None
-
-
-class _CompiledStencil:
-    """One operator's coefficients laid out for the compiled kernel. Holds no reference back to the operator: the cycle
-    would keep its memory until it is collected."""
-
-    def __init__(self, operator: StencilOperator) -> None:
-        self.space, self.batch, self.size = operator.space, operator.batch, operator.size
-        self.function: Callable[..., None] = getattr(build.library(), f"stencil_{layout.NAMES[operator.dtype]}")
-        dimension = len(operator.space)
-        self.table = layout.TermTable(operator.coefficients, operator.space, operator.batch)
-        # The kernel takes a diagonal off the coefficients itself if each part varies along one axis at most.
-        diagonal_on_the_fly = all(
-            coefficient.ndim == dimension and sum(n > 1 for n in coefficient.shape) <= 1
-            for offset, coefficient in zip(operator.offsets, self.table.held, strict=True)
-            if not any(offset)
-        )
-        self.inverse_diagonal = None if diagonal_on_the_fly else operator.diagonal().detach().reciprocal()
-        self.fixed = (
-            ctypes.c_int64(max(1, prod(operator.batch))),
-            layout.integers(*layout.padded(operator.space, 1)),
-            ctypes.c_int(self.table.count),
-            layout.integers(*(o for offset in operator.offsets for o in layout.padded(offset, 0))),
-            self.table.addresses,
-            self.table.strides,
-            layout.flags(*layout.padded(operator.periodic, 0)),
-        )
-
-    def __call__(
-        self,
-        mode: str,
-        x: Tensor,
-        b: Tensor | None,
-        inverse_diagonal: Tensor | None,
-        omega: float,
-        out: Tensor | None,
-        products: Tensor | None = None,
-    ) -> Tensor:
-        dimension = len(self.space)
-        shape = (*broadcast(self.batch, x.shape[: x.ndim - dimension]), *self.space)
-        if b is not None:
-            shape = broadcast(shape, b.shape)
-        x, x_stride = _rows(x, shape, self.size)
-        result = torch.empty(shape, dtype=x.dtype) if out is None or not out.is_contiguous() else out
-        b_pointer, b_stride, d_pointer, d_stride = 0, 0, 0, 0
-        if b is not None:
-            b, b_stride = _rows(b, shape, self.size)
-            b_pointer = b.data_ptr()
-        if mode in ("relax", "scale"):
-            inverse_diagonal = self.inverse_diagonal if inverse_diagonal is None else inverse_diagonal
-            if inverse_diagonal is not None:
-                full = inverse_diagonal.expand(*self.batch, *self.space)
-                inverse_diagonal, d_stride = _rows(full, (*shape[: len(shape) - full.ndim], *full.shape), self.size)
-                d_pointer = inverse_diagonal.data_ptr()
-        self.function(
-            ctypes.c_int(_MODES[mode]),
-            ctypes.c_void_p(x.data_ptr()),
-            ctypes.c_int64(x_stride),
-            ctypes.c_void_p(b_pointer),
-            ctypes.c_int64(b_stride),
-            ctypes.c_void_p(d_pointer),
-            ctypes.c_int64(d_stride),
-            ctypes.c_double(omega),
-            ctypes.c_void_p(result.data_ptr()),
-            ctypes.c_int64(self.size),
-            ctypes.c_int64(prod(shape[: len(shape) - dimension])),
-            *self.fixed,
-            ctypes.c_void_p(0 if products is None else products.data_ptr()),
-            layout.threads(),
-        )
-        return result if out is None or out is result else out.copy_(result)
-
-
-def _rows(field: Tensor, shape: Sequence[int], size: int) -> tuple[Tensor, int]:
-    """The field as contiguous rows for a result of `shape`, and the stride from row to row (0 if all share one)."""
-    if field.numel() == size:
-        return field.contiguous(), 0
-    return field.expand(shape).contiguous(), size

@@ -80,9 +80,14 @@ def solve(
     solution = _attempt(chosen, operator, right_side, start, throw)
     failed = method is None and not bool(solution.converged.all())
     if failed and not isinstance(chosen, Direct) and _direct_is_possible(system) and operator.null_space is None:
-        why = f"a direct solve, since {chosen.describe()} ended with {solution.status[0].name}"
-        chosen = replace(Direct(), rtol=chosen.rtol, atol=chosen.atol)
-        solution = _attempt(chosen, operator, right_side, None, throw)
+        first = next(status for status in solution.status if status is not Status.CONVERGED)
+        reason = f"a direct solve, since {chosen.describe()} ended with {first.name}"
+        direct = replace(Direct(), rtol=chosen.rtol, atol=chosen.atol)
+        try:
+            solution = _attempt(direct, operator, right_side, None, throw)
+            chosen, why = direct, reason
+        except InputError:
+            why = f"{why}; the operator is singular to working precision, so that it cannot be factorized either"
     solution = replace(solution, system=system, method=f"{chosen.describe()} ({why})", notes=(*system.notes, *notes))
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise SolveError(failure_message(solution), solution)

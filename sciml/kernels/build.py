@@ -40,7 +40,7 @@ def _compiled(compiler: str) -> Path:
     """Path of the shared library, built if this source, compiler and processor have not been met before."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     key = "\n".join([SOURCE.read_text(), *FLAGS, version, _processor()])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sciml"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sciml"
     target = folder / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if target.exists():
         return target

@@ -576,7 +576,7 @@ void galerkin(Index batch, Axes a, const int *ring, int terms, const Index *offs
                     const T *weight = r[k] + at;
                     const Index shift = a.start[2] + k3[2], step = a.step[2];
                     const Index first = std::min(nc, std::max(Index(0), (step - 1 - shift) / step));
-                    const Index last = std::max(first, std::min(nc, (nf - 1 - shift) / step + 1));
+                    const Index last = nf > shift ? std::max(first, std::min(nc, (nf - 1 - shift) / step + 1)) : first;
                     for (Index c = first; c < last; ++c) product[c] = weight[c] * line[(step * c + shift) * s[3]];
                     const auto wrap = [&](Index c) {
                         const Index f = neighbour(step * c + shift, nf, a.periodic[2]);

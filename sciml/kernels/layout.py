@@ -58,6 +58,8 @@ class TermTable:
             inner = coefficient.shape[coefficient.ndim - dimension :]
             if len(batch) > 1 and coefficient.ndim > dimension:
                 coefficient = coefficient.expand(*batch, *inner).reshape(prod(batch), *inner)
+            if coefficient.shape[-1] > 1 and coefficient.stride(-1) not in (0, 1):
+                coefficient = coefficient.contiguous()
             steps = [0 if n == 1 else s for n, s in zip(coefficient.shape, coefficient.stride(), strict=True)]
             strides += [steps[-dimension - 1] if len(steps) > dimension else 0, *padded(steps[-dimension:], 0)]
             self.held.append(coefficient)

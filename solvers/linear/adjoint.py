@@ -31,14 +31,20 @@ if TYPE_CHECKING:
 
 def attach_gradient(prepared: Prepared, b: Tensor, solution: Solution, throw: bool) -> Solution:
     """The solution with its value made differentiable with respect to b and the operator's coefficients."""
-    residual = prepared.operator.residual(b, solution.value)
+    good = solution.codes == Status.CONVERGED
+    mask = good.reshape(*good.shape, *[1] * len(prepared.space))
+    # A failed row may hold NaN, which zero times would carry into the gradients of the others.
+    safe = solution.value if bool(good.all()) else torch.where(mask, solution.value, 0.0)
+    residual = prepared.operator.residual(b, safe)
     tracked = residual.requires_grad or forward_ad.unpack_dual(residual).tangent is not None
     if not tracked:
         return solution
-    adjoint = _Adjoint(prepared, solution.codes == Status.CONVERGED, AdjointRecord(), throw)
-    value, marker = _Anchor.apply(solution.value, residual, adjoint)
+    adjoint = _Adjoint(prepared, good, AdjointRecord(), throw)
+    value, marker = _Anchor.apply(safe, residual, adjoint)
     if residual.requires_grad:
         value = _ImplicitSolve.apply(value, marker, prepared.operator.residual(b, value), adjoint)
+    if safe is not solution.value:
+        value = torch.where(mask, value, solution.value)
     return replace(solution, value=value, adjoint=adjoint.record)
 
 

@@ -11,6 +11,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -139,12 +140,12 @@ class LinearSolver(ABC):
     stationary: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.rtol is not None and not 0 <= self.rtol < 1:
-            raise InputError(f"rtol must be in [0, 1), got {self.rtol}")
-        if not 0 <= self.atol < float("inf"):
-            raise InputError(f"atol must be a finite number >= 0, got {self.atol}")
-        if self.max_iterations is not None and self.max_iterations < 1:
-            raise InputError(f"max_iterations must be at least 1, got {self.max_iterations}")
+        if self.rtol is not None and not (isinstance(self.rtol, Real) and 0 <= self.rtol < 1):
+            raise InputError(f"rtol must be in [0, 1), got {self.rtol!r}")
+        if not (isinstance(self.atol, Real) and 0 <= self.atol < float("inf")):
+            raise InputError(f"atol must be a finite number >= 0, got {self.atol!r}")
+        if self.max_iterations is not None and not (isinstance(self.max_iterations, int) and self.max_iterations >= 1):
+            raise InputError(f"max_iterations must be at least 1 and whole, got {self.max_iterations!r}")
         self.validate()
 
     def prepare(self, operator: LinearOperator | Tensor | object) -> Prepared:
@@ -212,7 +213,7 @@ class Prepared(MatrixFreeOperator):
         start = time.perf_counter()
         self.solver = solver
         self.operator = operator
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             self._plain = operator.detach()
             self._state = solver.setup(self._plain) if state is None else state
         super().__init__(
@@ -277,18 +278,24 @@ class Prepared(MatrixFreeOperator):
         start = time.perf_counter()
         plain = self._plain
         self._check(b, "the right side")
-        batch = torch.broadcast_shapes(plain.batch, b.shape[: b.ndim - len(plain.space)])
+        if torch._C._functorch.maybe_current_level() is not None:
+            raise InputError(
+                "a solve inside torch.func (vmap, grad, jvp) is not supported: give a batch as leading axes, and use "
+                "torch.autograd for derivatives"
+            )
+        batch = self._common_batch(b, x0)
         rows = Rows(batch, plain.space)
         with torch.no_grad():
             right = b.detach().expand(*batch, *plain.space).contiguous()
-            scale = rows.norm(right)
-            if not bool(torch.isfinite(scale).all()):
+            axes = tuple(range(-len(plain.space), 0))
+            peak = torch.linalg.vector_norm(right, ord=torch.inf, dim=axes)
+            if not bool(torch.isfinite(peak).all()):
                 bad = int((~torch.isfinite(right)).sum())
-                raise InputError(
-                    f"the right side holds {bad} NaN or infinite values"
-                    if bad
-                    else f"the norm of the right side overflows {right.dtype}: scale the system"
-                )
+                raise InputError(f"the right side holds {bad} NaN or infinite values")
+            unit = _power_of_two(peak)
+            if unit is not None:
+                right = right / rows.spread(unit, right)
+            scale = rows.norm(right)
             right = self._compatible(right, rows, scale)
             if x0 is None:
                 x = torch.zeros_like(right)
@@ -297,13 +304,20 @@ class Prepared(MatrixFreeOperator):
             else:
                 self._check(x0, "the start x0")
                 x = x0.detach().expand_as(right).clone(memory_format=torch.contiguous_format)
+                if unit is not None:
+                    x /= rows.spread(unit, x)
+                if plain.null_space is not None:
+                    _project_out(x, plain.null_space, rows)
                 residual = plain.residual(right, x)
                 norms = rows.norm(residual)
                 if not bool(torch.isfinite(norms).all()):
                     raise InputError(
                         "the residual at the start x0 is not finite: x0 or the operator holds NaN or infinity"
                     )
-            tolerance = (self.solver.relative_tolerance(plain.dtype) * scale).clamp_min(self.solver.atol)
+            floor = self.solver.atol if unit is None else self.solver.atol / unit
+            tolerance = torch.maximum(
+                self.solver.relative_tolerance(plain.dtype) * scale, torch.as_tensor(floor).to(scale)
+            )
             task = Iteration(
                 plain,
                 rows,
@@ -317,16 +331,21 @@ class Prepared(MatrixFreeOperator):
             )
             task.record(norms)
             norms = self._run(task, norms)
+            relative = norms / torch.where(scale > 0, scale, 1.0)
+            history = torch.stack(task.history)
+            if unit is not None:
+                task.x *= rows.spread(unit, task.x)
+                norms, history = norms * unit, history * unit
         solution = Solution(
             value=task.x,
             codes=task.codes,
             statistics={
                 "iterations": task.iterations,
                 "residual_norm": norms,
-                "relative_residual": norms / torch.where(scale > 0, scale, 1.0),
+                "relative_residual": relative,
                 "seconds_setup": self.seconds_setup,
             },
-            history={"residual_norm": torch.stack(task.history)},
+            history={"residual_norm": history},
             method=self.solver.describe(),
         )
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
@@ -348,34 +367,52 @@ class Prepared(MatrixFreeOperator):
                 _project_out(task.x, plain.null_space, rows)
             task.r = plain.residual(task.b, task.x, out=task.r)
             previous, norms = norms, rows.norm(task.r)
-            short = (task.codes == Status.CONVERGED) & ~(norms <= task.tolerance)
+            met = norms <= task.tolerance
+            short = ((task.codes == Status.CONVERGED) | (task.codes == Status.BREAKDOWN)) & ~met
             task.fail(~short, Status.MAX_ITERATIONS)
-            retry = torch.where(norms <= 0.5 * previous, Iteration.RUNNING, int(Status.STAGNATED))
-            task.codes = torch.where(short, retry, task.codes)
+            stuck = torch.where(task.codes == Status.CONVERGED, int(Status.STAGNATED), task.codes)
+            task.codes = torch.where(short, torch.where(norms <= 0.5 * previous, Iteration.RUNNING, stuck), task.codes)
+            task.codes = torch.where(met, int(Status.CONVERGED), task.codes)
             task.max_iterations = limit - int(task.iterations.max())
         task.fail(torch.ones_like(norms, dtype=torch.bool), Status.STAGNATED)
         self._accept_rounding(task, norms)
         return norms
 
     def _accept_rounding(self, task: Iteration, norms: Tensor) -> None:
-        """Count stagnated rows as converged where no x of this dtype has a smaller residual, and warn of it.
+        """Count rows as converged where no x of this dtype has a smaller residual, and warn of it.
 
         Rounding x alone changes b - A x by about eps |A| |x|, where twice the largest diagonal entry stands for |A|.
         """
-        stagnated = task.codes == Status.STAGNATED
-        if not bool(stagnated.any()):
+        failed = task.codes != Status.CONVERGED
+        if not bool(failed.any()):
             return
-        eps = torch.finfo(task.x.dtype).eps
-        limit = 4 * eps * 2 * float(task.operator.diagonal().abs().max()) * task.rows.norm(task.x)
-        at_limit = stagnated & (norms <= limit)
+        rows, space = task.rows, tuple(range(-len(task.operator.space), 0))
+        diagonal = task.operator.diagonal().abs()
+        largest = diagonal.expand(*task.operator.batch, *task.operator.space).amax(dim=space)
+        limit = 8 * torch.finfo(task.x.dtype).eps * largest * rows.norm(task.x)
+        at_limit = failed & (norms <= limit)
         if bool(at_limit.any()):
             task.codes = torch.where(at_limit, int(Status.CONVERGED), task.codes)
             warnings.warn(
-                f"the tolerance cannot be met in {task.x.dtype}: the residual is at the level of rounding, "
-                f"{float((norms / task.tolerance)[at_limit].max()):.1e} times the tolerance. Use float64 or a larger "
+                f"the tolerance of {float(task.tolerance[at_limit].min()):.1e} cannot be met in {task.x.dtype}: the "
+                f"residual, {float(norms[at_limit].max()):.1e}, is at the level of rounding. Use float64 or a larger "
                 "rtol",
                 stacklevel=4,
             )
+
+    def _common_batch(self, b: Tensor, x0: Tensor | None) -> torch.Size:
+        """The batch shape of a solve."""
+        axes = len(self._plain.space)
+        shapes = [torch.Size(self._plain.batch), b.shape[: b.ndim - axes]]
+        if x0 is not None:
+            self._check(x0, "the start x0")
+            shapes.append(x0.shape[: x0.ndim - axes])
+        try:
+            return torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            names = ("the operator", "the right side", "the start x0")
+            listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(names, shapes, strict=False))
+            raise InputError(f"batch shapes that do not broadcast: {listed}") from None
 
     def _check(self, field: Tensor, name: str) -> None:
         plain = self._plain
@@ -403,6 +440,17 @@ class Prepared(MatrixFreeOperator):
                 "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
             )
         return projected
+
+
+def _power_of_two(peak: Tensor) -> Tensor | None:
+    """A power of two a row, float64, by which to divide a right side whose squares would leave its dtype's range; None
+    where all rows are within it."""
+    tiny, huge = torch.finfo(peak.dtype).tiny ** 0.25, torch.finfo(peak.dtype).max ** 0.25
+    unsafe = (peak > 0) & ((peak < tiny) | (peak > huge))
+    if not bool(unsafe.any()):
+        return None
+    exponent = torch.frexp(peak.double()).exponent
+    return torch.where(unsafe, torch.ldexp(torch.ones_like(peak, dtype=torch.float64), exponent), 1.0)
 
 
 def _project_out(x: Tensor, null_space: Tensor, rows: Rows) -> Tensor:

@@ -132,12 +132,20 @@ class Entries:
 
     @staticmethod
     def of(operator: LinearOperator) -> Entries:
-        """The block-diagonal matrix of all rows of an operator's batch."""
+        """The block-diagonal matrix of all rows of an operator's batch.
+
+        Raises:
+            InputError: if it holds NaN or infinity.
+        """
         parts = [csr_entries(single.to_sparse()) for single in unbatched(operator)]
         size = operator.size * len(parts)
         rows = torch.cat([part[0] + i * operator.size for i, part in enumerate(parts)])
         columns = torch.cat([part[1] + i * operator.size for i, part in enumerate(parts)])
-        return Entries.from_places(rows, columns, torch.cat([part[2] for part in parts]), size)
+        values = torch.cat([part[2] for part in parts])
+        bad = int((~torch.isfinite(values)).sum())
+        if bad:
+            raise InputError(f"the operator holds {bad} entries that are NaN or infinite")
+        return Entries.from_places(rows, columns, values, size)
 
     @staticmethod
     def from_places(rows: Tensor, columns: Tensor, values: Tensor, size: int) -> Entries:

@@ -55,11 +55,13 @@ class Multigrid(StationaryMethod):
     coarsest: int = 600
 
     def validate(self) -> None:
-        if self.sweeps < 1 or self.cycle not in (None, 1, 2) or self.coarsest < 1:
+        if not isinstance(self.sweeps, int) or self.sweeps < 1 or self.cycle not in (None, 1, 2) or self.coarsest < 1:
             raise InputError(
                 f"Multigrid needs sweeps >= 1, cycle 1 (V) or 2 (W), coarsest >= 1; got sweeps={self.sweeps}, "
                 f"cycle={self.cycle}, coarsest={self.coarsest}"
             )
+        if self.precision not in (None, torch.float32, torch.float64):
+            raise InputError(f"precision must be torch.float32, torch.float64 or None, got {self.precision}")
         if not 0 < self.smoothing_interval < 1:
             raise InputError(f"smoothing_interval must be between 0 and 1, got {self.smoothing_interval}")
 

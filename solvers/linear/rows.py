@@ -101,6 +101,8 @@ class Rows:
 
     def _kernel(self, name: str, *fields: Tensor) -> Callable[..., None] | None:
         """The compiled form, if every field is a whole contiguous CPU tensor of one floating type."""
+        if torch._C._functorch.maybe_current_level() is not None:
+            return None
         dtype = fields[0].dtype
         for field in fields:
             if field.dtype != dtype or field.device.type != "cpu" or not field.is_contiguous():

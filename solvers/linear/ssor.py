@@ -18,9 +18,12 @@ class SSOR(StationaryMethod):
     """Symmetric successive over-relaxation, a sweep forward and one backward.
 
     x <- x + M^-1 (b - A x) with M = relaxation / (2 - relaxation) (D / relaxation + L) D^-1 (D / relaxation + U).
-    Symmetric positive definite for a symmetric operator with a positive diagonal.
+    Symmetric positive definite for a symmetric operator with a positive diagonal. As a preconditioner on n^d grids it
+    halves the iterations at least, and takes their number from O(n) to O(n^(1/2)) with a relaxation of 2 - O(1/n), in
+    natural order only: after two colours a relaxation beyond 1 gains nothing.
 
-    Source: Young, Iterative Solution of Large Linear Systems (1971); Saad (2003), section 10.2, equation 10.7.
+    Source: Young, Iterative Solution of Large Linear Systems (1971); Saad (2003), section 10.2, equation 10.7; the
+    growth with n: Axelsson, BIT 12 (1972) 443-467.
 
     Args:
         relaxation: in (0, 2), dimensionless.

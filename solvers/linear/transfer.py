@@ -234,6 +234,8 @@ def _call(name: str, source: Tensor, target: Tensor, space: Sequence[int], *argu
     if library is None:
         return False
     rows = source.numel() // prod(space)
+    if rows == 0:
+        return True
     getattr(library, f"{name}_{layout.NAMES[source.dtype]}")(
         layout.pointer(source),
         ctypes.c_int64(source.numel() // rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -160,3 +161,65 @@ def test_refusals(arguments, message):
 def test_batched_operator_is_not_a_matrix():
     with pytest.raises(InputError, match=r"operator\[i\]"):
         random_stencil((4, 3), (True, False), 1, (2,)).to_sparse()
+
+
+def test_views_as_coefficients_and_fields():
+    """Transposed and strided coefficients, fields and results, and fields that are negated views."""
+    first = torch.randn(6, 5, dtype=torch.float64).T
+    second = torch.randn(5, 12, dtype=torch.float64)[:, ::2]
+    operator = StencilOperator((5, 6), [(0, 0), (0, 1)], [first, second], (False, False))
+    x = torch.randn(6, 5, dtype=torch.float64).T
+    negated = torch._neg_view(torch.randn(5, 6, dtype=torch.float64))
+    for field in (x, negated):
+        torch.testing.assert_close(operator.apply(field), by_definition(operator, field.clone()))
+    expected = by_definition(operator, x)
+    out = torch.zeros(6, 5, dtype=torch.float64).T
+    with torch.no_grad():
+        torch.testing.assert_close(operator.apply(x, out=out), expected)
+        in_place = x.contiguous()
+        torch.testing.assert_close(operator.apply(in_place, out=in_place), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_relaxation_on_short_rings(n):
+    """Offsets that lead once around a ring belong to the diagonal."""
+    offsets = [(0, 0), (0, 1), (0, -1), (0, 2), (1, 0)]
+    coefficients = [torch.full((1, 1), value, dtype=torch.float64) for value in (5.0, 1.0, -0.5, 0.25, -1.0)]
+    operator = StencilOperator((3, n), offsets, coefficients, (True, True))
+    b = torch.randn(3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(operator.scale(b, 1.0, None), b / operator.diagonal())
+
+
+def test_fields_that_do_not_fit_are_refused():
+    operator = StencilOperator((4, 5), [(0, 0)], [torch.ones(1, 1, dtype=torch.float64)], (False, False))
+    for field, message in (
+        (torch.zeros(5, 4, dtype=torch.float64), r"shape \(5, 4\), expected"),
+        (torch.zeros(4, 5), "float32"),
+        (torch.zeros(20, dtype=torch.float64), "expected"),
+    ):
+        with pytest.raises(InputError, match=message):
+            operator.apply(field)
+    with pytest.raises(InputError, match="same dtype"):
+        StencilOperator((4,), [(0,), (1,)], [torch.ones(1), torch.ones(1).double()], (False,))
+    with pytest.raises(InputError, match="at least one point"):
+        StencilOperator((0, 4), [(0, 0)], [torch.ones(1, 1)], (False, False))
+    with pytest.raises(InputError, match="row 7 of a batch of 3"):
+        random_stencil((4, 3), (True, False), 1, (3,))[7]
+
+
+def test_batch_in_one_coefficient_alone_without_kernels(monkeypatch):
+    batched = torch.rand(3, 8, dtype=torch.float64)
+    operator = StencilOperator((8,), [(0,), (1,)], [torch.full((1,), 4.0, dtype=torch.float64), batched], (False,))
+    x = torch.rand(8, dtype=torch.float64)
+    with torch.no_grad():
+        expected = torch.stack([operator[row].apply(x) for row in range(3)])
+        monkeypatch.setattr(build, "library", lambda: None)
+        torch.testing.assert_close(operator.apply(x), expected)
+
+
+def test_operators_travel_to_other_processes():
+    operator = random_stencil((6, 5), (True, False), 2, (3,))
+    x = torch.randn(3, 6, 5, dtype=torch.float64)
+    expected = operator.apply(x)
+    torch.testing.assert_close(copy.deepcopy(operator).apply(x), expected)

@@ -10,6 +10,7 @@ import torch
 
 import sciml
 from sciml.solvers.linear import ConjugateGradient, Jacobi, Multigrid
+from sciml.stencil import StencilOperator
 
 POISSON = sciml.Equation("-laplacian(u) = f")
 DARCY = sciml.Equation("-div(a*grad(u)) = f")
@@ -185,3 +186,34 @@ def test_gradient_of_a_batch_with_obstacles_and_parameters():
 def test_wrong_method_is_refused():
     with pytest.raises(sciml.InputError, match="method must be a linear solver"):
         sciml.solve(POISSON, sciml.Grid((8, 8)), fields={"f": 1.0}, method="cg")
+
+
+def test_initial_value_of_a_singular_problem_is_projected():
+    grid = sciml.Grid((24, 24), boundary=sciml.Neumann(0.0))
+    fields = {"f": lambda x, y: torch.cos(math.pi * x)}
+    first = sciml.solve(POISSON, grid, fields=fields)
+    again = sciml.solve(POISSON, grid, fields=fields, initial=first.value + 5)
+    assert abs(float(again.value.mean())) < 1e-12
+
+
+def test_a_row_with_nan_does_not_touch_the_gradients_of_others():
+    k = torch.full((2, 10, 10), 4.0, dtype=torch.float64)
+    k[1, 3, 3] = math.inf
+    o = torch.full((1, 1), -1.0, dtype=torch.float64, requires_grad=True)
+    offsets = [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)]
+    operator = StencilOperator((10, 10), offsets, [k, o, o, o, o], (False, False), symmetric=True)
+    b = torch.ones(2, 10, 10, dtype=torch.float64)
+    solution = ConjugateGradient().solve(operator, b, throw=False)
+    assert solution.status[0].name == "CONVERGED"
+    assert solution.status[1].name != "CONVERGED"
+    solution.value[0].sum().backward()
+    both = float(o.grad)
+    o.grad = None
+    ConjugateGradient().solve(operator[0], b[0]).value.sum().backward()
+    assert both == pytest.approx(float(o.grad), rel=1e-6)
+
+
+def test_batches_that_do_not_broadcast_are_refused():
+    operator = sciml.discretize(DARCY, sciml.Grid((8, 8)), {"a": torch.ones(3, 8, 8).double(), "f": 1.0}).operator
+    with pytest.raises(sciml.InputError, match=r"batch shapes that do not broadcast: the operator \(3,\)"):
+        ConjugateGradient().solve(operator, torch.ones(2, 8, 8, dtype=torch.float64))

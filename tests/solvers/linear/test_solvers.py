@@ -9,6 +9,7 @@ import torch
 
 import sciml
 from sciml.errors import InputError
+from sciml.kernels import build
 from sciml.linear_operator import Kind
 from sciml.solvers.linear import (
     GMRES,
@@ -27,6 +28,7 @@ from sciml.solvers.linear import (
 )
 from sciml.sparse import as_operator
 from sciml.status import Status
+from sciml.stencil import StencilOperator
 
 STENCILS = ["poisson 1D", "poisson 2D", "poisson 3D", "darcy 2D"]
 DEFINITE = [*STENCILS, "poisson CSR", "random symmetric"]
@@ -126,15 +128,14 @@ def test_batch_equals_loop(solver, operators):
     assert counts.shape == (3,)
     for row in range(3):
         alone = solver.solve(batch[row], b[row])
-        assert int(counts[row]) == int(alone.statistics["iterations"])
+        count = int(counts[row])
+        # The compiled sums are the same in a batch; others round differently, which Lanczos recurrences magnify.
+        assert abs(count - int(alone.statistics["iterations"])) <= (0 if build.library() else 2 + count // 20)
         torch.testing.assert_close(together.value[row], alone.value, rtol=1e-6, atol=1e-9)
-        steps = int(counts[row]) + 1
-        norms = together.history["residual_norm"]
-        # single precision cycles round differently, and so do restarted methods once the residual is small
-        first, noise = norms[: min(steps, 30), row], 1e-5 * float(norms[0, row])
-        torch.testing.assert_close(first, alone.history["residual_norm"][: len(first)], rtol=1e-4, atol=noise)
+        norms, noise = together.history["residual_norm"], 1e-5 * float(b[row].norm())
+        torch.testing.assert_close(norms[:9, row], alone.history["residual_norm"][:9], rtol=1e-4, atol=noise)
         # frozen after its last step
-        assert bool((norms[steps:, row] == norms[steps - 1, row]).all())
+        assert bool((norms[count:, row] == norms[count, row]).all())
 
 
 @pytest.mark.parametrize("solver", [s for s, names in ROWS if "poisson CSR" in names], ids=identify)
@@ -147,8 +148,8 @@ def test_several_right_sides_for_one_matrix(solver, operators):
     assert int(solution.statistics["iterations"][1, 1]) == 0
     assert bool((solution.value[1, 1] == 0).all())
     alone = solver.solve(operator, b[0, 1])
-    # sums over rows and over one row round differently, to which BiCGStab is sensitive
-    slack = 3 if isinstance(solver, BiCGStab) else 0
+    # products with several fields and with one round differently, to which BiCGStab is sensitive
+    slack = 3 if isinstance(solver, BiCGStab) or not build.library() else 0
     assert abs(int(alone.statistics["iterations"]) - int(solution.statistics["iterations"][0, 1])) <= slack
     torch.testing.assert_close(solution.value[0, 1], alone.value, rtol=1e-6, atol=1e-10)
 
@@ -297,3 +298,19 @@ def test_symmetric_positive_preconditioners_are_that(method, name, operators):
     matrix = inverse.apply(unit).reshape(operator.size, operator.size)
     torch.testing.assert_close(matrix, matrix.T, rtol=1e-11, atol=1e-14 * float(matrix.abs().max()))
     assert float(torch.linalg.eigvalsh(0.5 * (matrix + matrix.T)).min()) > 0
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(
+    "solver", [s for s, names in ROWS if "darcy 2D" in names or "upwind 2D" in names], ids=identify
+)
+def test_solves_on_the_gpu_as_on_the_cpu(solver, operators):
+    operator = operators.darcy(21, 22, batch=(2,))
+    b = operators.field((2, 21, 22), seed=1)
+    coefficients = [coefficient.cuda() for coefficient in operator.coefficients]
+    there = StencilOperator(operator.space, operator.offsets, coefficients, operator.periodic, symmetric=True)
+    expected, solution = solver.solve(operator, b), solver.solve(there, b.cuda())
+    assert solution.value.device.type == "cuda"
+    torch.testing.assert_close(solution.value.cpu(), expected.value, rtol=1e-5, atol=1e-8)
+    counts, usual = solution.statistics["iterations"].cpu(), expected.statistics["iterations"]
+    assert bool(((counts - usual).abs() <= 2 + usual // 20).all())
