@@ -197,8 +197,8 @@ class StencilOperator(LinearOperator):
                 if first >= last:
                     continue
                 move = there[0].start - here[0].start
-                target = out[(..., slice(first, last), *here[1:])]
-                source = x[(..., slice(first + move, last + move), *there[1:])]
+                target = out[on((slice(first, last), *here[1:]))]
+                source = x[on((slice(first + move, last + move), *there[1:]))]
                 if isinstance(weight, Tensor):
                     target.addcmul_(narrow(weight, (slice(first, last), *here[1:])), source)
                 else:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..grid import Grid
-from ..stencil import StencilOperator, broadcast
+from ..kernels.stencil import broadcast
+from ..stencil import StencilOperator
 from .inputs import Number
 
 Offset = tuple[int, ...]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..grid import Grid
-from ..stencil import broadcast
+from ..kernels.stencil import broadcast
 from .inputs import Number
 
 

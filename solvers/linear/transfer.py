@@ -253,4 +253,4 @@ def _along(weight: Tensor, dim: int) -> Tensor:
 
 
 def _take(field: Tensor, dim: int, part: slice) -> Tensor:
-    return field[(..., part, *([slice(None)] * (-dim - 1)))]
+    return field[on((part, *([slice(None)] * (-dim - 1))))]
