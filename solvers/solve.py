@@ -41,7 +41,7 @@ def solve(
     method: LinearSolver | None = None,
     initial: Tensor | Solution | None = None,
     rtol: float | None = None,
-    atol: float = 0.0,
+    atol: float | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solve a steady linear equation on a grid.
@@ -52,8 +52,8 @@ def solve(
             `solution.method` says which and why.
         initial: start of the iteration, shaped like the solution; zero if None.
         rtol, atol: stop at |b - A u| <= max(rtol |b|, atol), row by row, b and A being the right side and the operator
-            of the discrete system; rtol is dimensionless and None means 1e-8 in float64 and 1e-5 in float32. They
-            replace those of `method` where they are given.
+            of the discrete system. None is that of `method`, for which rtol, dimensionless, is 1e-8 in float64 and
+            1e-5 in float32, and atol, in the unit of the right side, 0.
         throw: raise SolveError if a row does not converge; otherwise its status says so.
 
     Returns:
@@ -74,7 +74,7 @@ def solve(
     chosen, why = (method, "as requested") if method is not None else choose(system)
     if rtol is not None:
         chosen = replace(chosen, rtol=rtol)
-    if atol:
+    if atol is not None:
         chosen = replace(chosen, atol=atol)
     start = initial.value if isinstance(initial, Solution) else initial
     solution = _attempt(chosen, operator, right_side, start, throw)

@@ -108,6 +108,13 @@ def test_method_and_tolerance_are_honoured():
     assert 1e-5 < float(solution.statistics["relative_residual"]) <= 1e-3
 
 
+@pytest.mark.parametrize(("atol", "iterations"), [(None, 0), (0.0, 1), (1e-3, 1)])
+def test_an_absolute_tolerance_of_the_call_replaces_that_of_the_method(atol, iterations):
+    method = ConjugateGradient(preconditioner=Multigrid(), atol=1e3)
+    solution = sciml.solve(POISSON, sciml.Grid((30, 30)), fields={"f": 1.0}, method=method, atol=atol)
+    assert min(int(solution.statistics["iterations"]), 1) == iterations
+
+
 def test_initial_value_saves_iterations():
     grid = sciml.Grid((64, 64))
     method = ConjugateGradient(preconditioner=Multigrid())
