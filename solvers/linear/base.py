@@ -11,7 +11,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -144,8 +144,8 @@ class LinearSolver(ABC):
             raise InputError(f"rtol must be in [0, 1), got {self.rtol!r}")
         if not (isinstance(self.atol, Real) and 0 <= self.atol < float("inf")):
             raise InputError(f"atol must be a finite number >= 0, got {self.atol!r}")
-        if self.max_iterations is not None and not (isinstance(self.max_iterations, int) and self.max_iterations >= 1):
-            raise InputError(f"max_iterations must be at least 1 and whole, got {self.max_iterations!r}")
+        if self.max_iterations is not None:
+            check_count(self.max_iterations, "max_iterations")
         self.validate()
 
     def prepare(self, operator: LinearOperator | Tensor | object) -> Prepared:
@@ -440,6 +440,12 @@ class Prepared(MatrixFreeOperator):
                 "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
             )
         return projected
+
+
+def check_count(value: object, name: str) -> None:
+    """Raise InputError for a setting that is not a whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _power_of_two(peak: Tensor) -> Tensor | None:

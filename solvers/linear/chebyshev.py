@@ -10,6 +10,7 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator
 
+from .base import check_count
 from .inverse import ApproximateInverse, positive_diagonal
 from .rows import Rows
 from .stationary import StationaryMethod
@@ -42,11 +43,9 @@ class Chebyshev(StationaryMethod):
     fraction: float = 0.02
 
     def validate(self) -> None:
-        if self.degree < 1 or not 0 < self.fraction < 1:
-            raise InputError(
-                f"Chebyshev needs degree >= 1 and a fraction in (0, 1), got degree={self.degree}, "
-                f"fraction={self.fraction}"
-            )
+        check_count(self.degree, "Chebyshev: degree")
+        if not 0 < self.fraction < 1:
+            raise InputError(f"Chebyshev needs a fraction in (0, 1), got {self.fraction}")
 
     def describe(self) -> str:
         return f"Chebyshev (degree {self.degree}, fraction {self.fraction:g})"

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
 from sciml.linear_operator import Identity, Kind, LinearOperator
 from sciml.status import Status
 
-from .base import Iteration, LinearSolver, Preconditioner
+from .base import Iteration, LinearSolver, Preconditioner, check_count
 from .preconditioning import check_preconditioner, describe_preconditioner, prepare_preconditioner
 
 
@@ -32,7 +31,7 @@ class GMRES(LinearSolver):
         rtol, atol, max_iterations: see LinearSolver.
 
     Raises:
-        InputError: for a restart below 1.
+        InputError: for a restart that is not a whole number of at least 1.
     """
 
     restart: int = 30
@@ -40,8 +39,7 @@ class GMRES(LinearSolver):
 
     def validate(self) -> None:
         check_preconditioner(self.preconditioner)
-        if self.restart < 1:
-            raise InputError(f"GMRES needs restart >= 1, got {self.restart}")
+        check_count(self.restart, "GMRES: restart")
 
     def describe(self) -> str:
         return f"GMRES({self.restart}){describe_preconditioner(self.preconditioner)}"

@@ -16,6 +16,7 @@ from sciml.solvers.linear import (
     MINRES,
     SOR,
     BiCGStab,
+    Chebyshev,
     ConjugateGradient,
     Direct,
     FlexibleConjugateGradient,
@@ -113,8 +114,13 @@ def test_settings_out_of_range():
         (lambda: ConjugateGradient(rtol=1.0), r"rtol must be in \[0, 1\)"),
         (lambda: GMRES(rtol=math.nan), r"rtol must be in \[0, 1\)"),
         (lambda: MINRES(atol=-1.0), "atol must be"),
-        (lambda: BiCGStab(max_iterations=0), "max_iterations must be at least 1"),
-        (lambda: GMRES(restart=0), "restart >= 1"),
+        (lambda: BiCGStab(max_iterations=0), "max_iterations must be a whole number of at least 1, got 0"),
+        (lambda: Jacobi(max_iterations=2.5), "max_iterations must be a whole number of at least 1, got 2.5"),
+        (lambda: Direct(max_iterations=True), "max_iterations must be a whole number of at least 1, got True"),
+        (lambda: GMRES(restart=0), "GMRES: restart must be a whole number of at least 1, got 0"),
+        (lambda: GMRES(restart=2.5), "GMRES: restart must be a whole number of at least 1, got 2.5"),
+        (lambda: GMRES(restart="3"), "GMRES: restart must be a whole number of at least 1, got '3'"),
+        (lambda: Chebyshev(degree=2.5), "Chebyshev: degree must be a whole number of at least 1, got 2.5"),
     ]:
         with pytest.raises(InputError, match=message):
             make()
