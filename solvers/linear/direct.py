@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator
+from sciml.status import Status
 
 from .base import Iteration, LinearSolver
 from .inverse import Entries, MatrixInverse
@@ -66,6 +67,7 @@ class Direct(LinearSolver):
                 break
         task.iterations += active
         task.record(norms)
+        task.fail(torch.ones_like(active), Status.STAGNATED)
 
 
 class _Factors:

@@ -279,6 +279,32 @@ def test_a_tolerance_that_rounding_forbids(operators):
     assert float(solution.statistics["relative_residual"]) > 1e-9
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("zero_diagonal", [False, True])
+def test_direct_with_a_tolerance_that_rounding_forbids(dtype, zero_diagonal):
+    """Converged with a warning, in one iteration; the size of A is seen without its diagonal too."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(50, 50, generator=generator, dtype=torch.float64)
+    if zero_diagonal:
+        matrix.fill_diagonal_(0.0)
+    b = torch.randn(50, generator=generator, dtype=torch.float64)
+    advice = "Use a larger rtol" if dtype is torch.float64 else "Use float64 or a larger rtol"
+    with pytest.warns(UserWarning, match=f"level of rounding. {advice}"):
+        solution = Direct(rtol=1e-30).solve(matrix.to(dtype), b.to(dtype))
+    assert solution.status == (Status.CONVERGED,)
+    assert int(solution.statistics["iterations"]) == 1
+    torch.testing.assert_close(solution.value.double(), torch.linalg.solve(matrix, b), rtol=1e-3, atol=1e-3)
+
+
+def test_direct_does_not_take_any_residual_for_rounding():
+    """Of a matrix that float32 cannot resolve: the residual is large, and x = 0 has a smaller one."""
+    places = torch.arange(12)
+    hilbert = (1 / (places[:, None] + places + 1.0)).float()
+    solution = Direct().solve(hilbert, torch.ones(12).where(places % 2 == 0, -1.0), throw=False)
+    assert float(solution.statistics["relative_residual"]) > 1
+    assert solution.status == (Status.STAGNATED,)
+
+
 def test_absolute_tolerance(operators):
     operator = operators.poisson(20, 20)
     b = operators.field((2, 20, 20))
