@@ -192,7 +192,7 @@ def _hold(entries: Entries, held: Tensor) -> Entries:
     return Entries.from_places(
         torch.cat([free.rows, places]),
         torch.cat([free.columns, places]),
-        torch.cat([free.values, torch.ones_like(free.values[:1]).expand(len(places))]),
+        torch.cat([free.values, free.values.new_ones(len(places))]),
         entries.size,
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sciml
-from sciml.solvers.linear import ConjugateGradient, Jacobi, Multigrid
+from sciml.solvers.linear import ConjugateGradient, Direct, Jacobi, Multigrid
 from sciml.stencil import StencilOperator
 
 POISSON = sciml.Equation("-laplacian(u) = f")
@@ -86,6 +86,17 @@ def test_pure_neumann_has_zero_mean_and_balances():
     x = grid.coordinates[0]
     torch.testing.assert_close(solution.value, x - 0.5, rtol=0, atol=1e-8)
     assert any("zero mean" in note for note in solution.notes)
+
+
+@pytest.mark.parametrize("method", [None, ConjugateGradient(preconditioner=Multigrid()), Direct()])
+def test_a_periodic_axis_of_one_point(method):
+    """Nothing varies along it: the solution is that of the other axes, and 0 where there are none."""
+    alone = sciml.solve(POISSON, sciml.Grid((1,), boundary=sciml.Periodic()), fields={"f": 0.0}, method=method)
+    assert alone.value.tolist() == [0.0]
+    line = sciml.solve(POISSON, sciml.Grid((9,)), fields={"f": lambda x: 1 + x}, method=method)
+    thin = sciml.Grid((9, 1), boundary={"x": sciml.Dirichlet(0.0), "y": sciml.Periodic()})
+    plane = sciml.solve(POISSON, thin, fields={"f": lambda x, y: 1 + x}, method=method)
+    torch.testing.assert_close(plane.value[:, 0], line.value)
 
 
 def test_incompatible_problem_is_refused():
