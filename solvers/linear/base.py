@@ -25,6 +25,7 @@ from sciml.sparse import as_operator
 from sciml.status import Status
 
 from .adjoint import attach_gradient
+from .finiteness import check_finite
 from .inverse import ApproximateInverse
 from .rows import Rows
 
@@ -155,7 +156,7 @@ class LinearSolver(ABC):
             operator: LinearOperator, torch matrix of any layout, or scipy sparse matrix.
 
         Raises:
-            InputError: if the method does not fit the operator.
+            InputError: if the method does not fit the operator, or the operator holds NaN or infinity.
         """
         return Prepared(self, as_operator(operator))
 
@@ -215,7 +216,10 @@ class Prepared(MatrixFreeOperator):
         self.operator = operator
         with torch.inference_mode(False), torch.no_grad():
             self._plain = operator.detach()
-            self._state = solver.setup(self._plain) if state is None else state
+            if state is None:
+                check_finite(self._plain)
+                state = solver.setup(self._plain)
+            self._state = state
         super().__init__(
             operator.space,
             operator.batch,
