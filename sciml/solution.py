@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from . import reconstruction
+from .copies import deep_copy
 from .errors import InputError
 from .grid import Grid
 from .status import Status
@@ -258,6 +259,9 @@ class Solution:
         from . import pictures
 
         pictures.write(pictures.draw(self, history=history), path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
+        return Solution(**deep_copy(vars(self), memo, "the solution"))
 
     def __repr__(self) -> str:
         if self.system is None:

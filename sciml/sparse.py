@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import torch
@@ -60,6 +61,11 @@ class SparseOperator(LinearOperator):
         self.matrix = matrix
         self.values = matrix.values() if values is None else values
         self._plain = with_short_indices(matrix.detach())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by the parts of the matrix: torch does not copy CSR tensors."""
+        parts = (self.matrix.crow_indices(), self.matrix.col_indices(), self.values, tuple(self.matrix.shape))
+        return _from_parts, (*parts, self.space, self.symmetric, self.null_space)
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         tracked = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
@@ -126,6 +132,19 @@ class SparseOperator(LinearOperator):
 
     def __getitem__(self, row: int) -> LinearOperator:
         raise InputError("a sparse operator has no batch axis to pick a row of")
+
+
+def _from_parts(
+    starts: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    shape: Sequence[int],
+    space: Sequence[int],
+    symmetric: bool,
+    null_space: Tensor | None,
+) -> SparseOperator:
+    pattern = csr_from_starts(starts, columns, values.detach(), shape)
+    return SparseOperator(pattern, space, values=values, symmetric=symmetric, null_space=null_space)
 
 
 def as_operator(matrix: LinearOperator | Tensor | object) -> LinearOperator:

@@ -11,13 +11,14 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sciml.copies import deep_copy
 from sciml.errors import InputError, SolveError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
 from sciml.solution import Solution
@@ -28,6 +29,7 @@ from .adjoint import attach_gradient
 from .finiteness import check_finite
 from .inverse import ApproximateInverse
 from .rows import Rows
+from .settings import check_count
 
 _RESTARTS = 4
 
@@ -231,6 +233,13 @@ class Prepared(MatrixFreeOperator):
         self._transposed: Prepared | None = None
         self._original: weakref.ref[Prepared] | None = None
         self.seconds_setup = time.perf_counter() - start
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by what it was made from: factors of other libraries and addresses in memory stay in this process."""
+        return Prepared, (self.solver, self.operator)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Prepared:
+        return Prepared(*deep_copy((self.solver, self.operator), memo, "the operator of a prepared solver"))
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.solver.stationary:
@@ -448,12 +457,6 @@ class Prepared(MatrixFreeOperator):
                 "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
             )
         return projected
-
-
-def check_count(value: object, name: str) -> None:
-    """Raise InputError for a setting that is not a whole number of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _power_of_two(peak: Tensor) -> Tensor | None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator
 
-from .base import check_count
 from .inverse import ApproximateInverse, positive_diagonal
 from .rows import Rows
+from .settings import check_count
 from .stationary import StationaryMethod
 
 _LANCZOS_STEPS = 10

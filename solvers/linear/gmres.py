@@ -10,8 +10,9 @@ from torch import Tensor
 from sciml.linear_operator import Identity, Kind, LinearOperator
 from sciml.status import Status
 
-from .base import Iteration, LinearSolver, Preconditioner, check_count
+from .base import Iteration, LinearSolver, Preconditioner
 from .preconditioning import check_preconditioner, describe_preconditioner, prepare_preconditioner
+from .settings import check_count
 
 
 @dataclass(frozen=True)
