@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciml.boundary import Boundary
 from sciml.discretization import System, discretize
+from sciml.discretization.null_space import refuse_isolated_cells
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
 from sciml.linear_operator import BlockOperator, LinearOperator
@@ -69,6 +70,8 @@ def solve(
             f"method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), got {method!r}"
         )
     system = discretize(equation, domain, fields, parameters, boundary, scheme)
+    for row, block in enumerate(system.assembly.diagonal_blocks):
+        refuse_isolated_cells(system.assembly.problem, row, block.diagonal())
     operator, right_side = _positive_diagonal(system)
     right_side, notes = _balanced(operator, right_side, system)
     chosen, why = (method, "as requested") if method is not None else choose(system)

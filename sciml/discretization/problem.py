@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -154,6 +154,13 @@ class Problem:
             self._bounds[id(value)] = (value, (float(low), float(high)))
         return self._bounds[id(value)][1]
 
+    def describe(self, value: Number) -> str:
+        """The name of a field, or the expression, that a value was made from."""
+        for name, known in self.fields.items():
+            if value is known:
+                return f"field {name!r}"
+        return next((f"the coefficient {e}" for e, known in self._evaluated.items() if value is known), "a coefficient")
+
     def evaluate(self, expression: sympy.Expr) -> Number:
         """A coefficient as a float or a tensor that broadcasts to `(*batch, *space)`.
 
@@ -202,8 +209,33 @@ class Problem:
             elif term.flux_axis is None:
                 pieces[term.unknown].append(Piece(self.evaluate(term.coefficient), term.derivative))
         for (unknown, outer, derivative, axis), flux in inner.items():
-            pieces[unknown].append(Piece(self.evaluate(outer), derivative, axis, self.evaluate(flux)))
+            piece = Piece(self.evaluate(outer), derivative, axis, self.evaluate(flux))
+            if piece.role == "diffusion":
+                self._refuse_changing_sign(piece.inner)
+            pieces[unknown].append(piece)
         return dict(pieces), sources
+
+    def _in_fluid(self, value: Tensor) -> Tensor:
+        """The entries, `(*batch, cells)` where there are solid cells and the value varies over all axes."""
+        value, grid = value.detach(), self.grid
+        if grid.solid is None or tuple(value.shape[-grid.dimension :]) != grid.shape:
+            return value
+        return value[..., self.geometry.fluid]
+
+    def _refuse_changing_sign(self, value: Number) -> None:
+        low, high = self.bounds(value)
+        if not isinstance(value, Tensor) or low * high >= 0.0:
+            return
+        rows = self._in_fluid(value)
+        rows = rows.reshape(prod(value.shape[: value.ndim - self.grid.dimension]), -1)
+        for row in rows:
+            below = row[row < 0.0]
+            if len(below) and bool((row > 0.0).any()):
+                raise InputError(
+                    f"{self.describe(value)} changes sign: {len(below)} of {len(row)} values are negative, the "
+                    f"smallest {float(below.min()):.4g}, and the largest is {float(row.max()):.4g}; a diffusion "
+                    "coefficient has one sign everywhere"
+                )
 
     def _find_walls(self, unknown: str) -> list[Wall]:
         grid, walls = self.grid, []

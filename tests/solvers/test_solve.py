@@ -105,6 +105,50 @@ def test_incompatible_problem_is_refused():
         sciml.solve(POISSON, grid, fields={"f": 1.0})
 
 
+@pytest.mark.parametrize("text", ["-div(a*grad(u)) = f", "div(a*grad(u)) = f"])
+@pytest.mark.parametrize("boundary", [sciml.Dirichlet(0.0), sciml.Neumann(0.0)])
+def test_the_sign_of_the_diffusion_is_free(text, boundary):
+    grid, equation = sciml.Grid((16, 16), boundary=boundary), sciml.Equation(text)
+    a = 1 + torch.rand(16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = [
+        sciml.solve(equation, grid, fields={"a": sign * a, "f": lambda x, y: torch.cos(math.pi * x)}).value
+        for sign in (1, -1)
+    ]
+    torch.testing.assert_close(values[0], -values[1])
+
+
+def zero_in_cells(*cells):
+    a = torch.ones(12, 12, dtype=torch.float64)
+    for cell in cells:
+        a[cell] = 0.0
+    return a
+
+
+@pytest.mark.parametrize("boundary", [sciml.Dirichlet(0.0), sciml.Neumann(0.0)])
+@pytest.mark.parametrize(
+    ("a", "count"), [(zero_in_cells((3, 4), (3, 5)), 2), (0 * zero_in_cells(), 144), (0.0, 144)], ids=str
+)
+def test_cells_without_diffusion_need_another_term(a, count, boundary):
+    grid, fields = sciml.Grid((12, 12), boundary=boundary), {"a": a, "f": lambda x, y: torch.cos(math.pi * x)}
+    with pytest.raises(
+        sciml.InputError, match=rf"field 'a' is 0 where nothing else determines u: {count} of 144 cells"
+    ):
+        sciml.solve(DARCY, grid, fields=fields)
+    reacting = sciml.solve(sciml.Equation("-div(a*grad(u)) + u = f"), grid, fields=fields)
+    cells = (a == 0.0) if isinstance(a, torch.Tensor) else torch.ones(12, 12, dtype=torch.bool)
+    source = torch.cos(math.pi * grid.coordinates[0])
+    torch.testing.assert_close(reacting.value[cells], source[cells])
+
+
+def test_zero_diffusion_that_leaves_no_cell_alone():
+    """With arithmetic means a cell of zero diffusion is still linked to its neighbours."""
+    fields, scheme = {"a": zero_in_cells((3, 4)), "f": 1.0}, sciml.FiniteVolume("arithmetic")
+    solution = sciml.solve(DARCY, sciml.Grid((12, 12)), fields=fields, scheme=scheme)
+    assert bool(solution.converged)
+    residual = solution.system.right_side - solution.system.operator.apply(solution.value)
+    assert float(residual.norm()) < 1e-8 * float(solution.system.right_side.norm())
+
+
 def test_small_imbalance_of_the_discretization_is_subtracted_and_said():
     """exp(x) - (e - 1) balances as an integral, not as a sum over cells."""
     grid = sciml.Grid((20, 20), boundary=sciml.Neumann(0.0))

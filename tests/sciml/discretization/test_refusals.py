@@ -16,6 +16,8 @@ from sciml.scheme import FiniteDifference
 
 NAN = torch.full((4, 5), float("nan"), dtype=torch.float64)
 GOOD = torch.ones(4, 5, dtype=torch.float64)
+HOLED = torch.ones(4, 5, dtype=torch.float64)
+HOLED[1, 1], HOLED[2, 3] = -0.5, -3.0
 SOLID = torch.zeros(4, 5, dtype=torch.bool)
 SOLID[1, 1] = True
 DARCY = "-div(a*grad(u)) + k*u = f"
@@ -72,6 +74,18 @@ def boundary(condition: Any) -> dict[str, Any]:
             {"text": "-laplacian(u) + u/a = 1", "fields": {"a": 0 * GOOD}},
             "the coefficient 1/a.*: 20 of 20 values are NaN",
         ),
+        (
+            {"fields": {"a": HOLED, "f": 1.0}},
+            "field 'a' changes sign: 2 of 20 values are negative, the smallest -3, and the largest is 1; a diffusion",
+        ),
+        (
+            {"fields": {"a": torch.stack([GOOD, -HOLED]), "f": 1.0}},
+            "field 'a' changes sign: 18 of 20 values are negative, the smallest -1, and the largest is 3",
+        ),
+        (
+            {"text": "-div((a - 2)*grad(u)) = 1", "fields": {"a": 2.0 + HOLED}},
+            "the coefficient a.* - 2 changes sign: 2 of 20 values are negative, the smallest -3",
+        ),
         # boundary values
         (boundary(Dirichlet(lambda x, y: y / 0.0)), "boundary x_lower, Dirichlet value: 5 of 5 values are NaN"),
         (
@@ -125,6 +139,15 @@ def test_refused(arguments: dict[str, Any], message: str) -> None:
     equation = Equation(text, unknowns=["u"], parameters={"k": 1.0} if "k" in text else {})
     with pytest.raises(InputError, match=message):
         discretize(equation, grid, **arguments)
+
+
+def test_signs_that_may_differ() -> None:
+    """From row to row of a batch, from axis to axis, inside solid cells, and where no flux carries the coefficient."""
+    signs = torch.stack([GOOD, -GOOD])
+    discretize(Equation("-div(a*grad(u)) = 1"), Grid((4, 5)), {"a": signs})
+    discretize(Equation("-div([a*u_x, b*u_y]) = 1"), Grid((4, 5)), {"a": GOOD, "b": -GOOD})
+    discretize(Equation("-div(a*grad(u)) = 1"), Grid((4, 5), solid=HOLED < 0.0), {"a": HOLED})
+    discretize(Equation("a*u_xx + u_yy = 1"), Grid((4, 5)), {"a": HOLED})
 
 
 def test_few_cells_for_the_fourth_order() -> None:
