@@ -275,11 +275,15 @@ class BlockOperator(LinearOperator):
 
     Its space is `(channel, *grid)`.
 
+    Args:
+        blocks: `blocks[i][j]` acts on unknown j in row i.
+        null_space: see LinearOperator.
+
     Raises:
         InputError: if the table is not square, or a row has no diagonal block.
     """
 
-    def __init__(self, blocks: Sequence[Sequence[LinearOperator | None]]) -> None:
+    def __init__(self, blocks: Sequence[Sequence[LinearOperator | None]], *, null_space: Tensor | None = None) -> None:
         channels = len(blocks)
         if any(len(row) != channels for row in blocks):
             raise InputError(f"a block operator is a square table, got rows of {[len(row) for row in blocks]} blocks")
@@ -291,11 +295,13 @@ class BlockOperator(LinearOperator):
             torch.broadcast_shapes(*(block.batch for block in present)),
             present[0].dtype,
             present[0].device,
+            null_space=None if null_space is None else null_space.to(present[0].dtype),
         )
         self.blocks = tuple(tuple(row) for row in blocks)
 
     def _map(self, change: Callable[[LinearOperator], LinearOperator]) -> BlockOperator:
-        return BlockOperator([[None if block is None else change(block) for block in row] for row in self.blocks])
+        blocks = [[None if block is None else change(block) for block in row] for row in self.blocks]
+        return BlockOperator(blocks, null_space=self.null_space)
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         axis = -len(self.space)
@@ -313,7 +319,8 @@ class BlockOperator(LinearOperator):
 
     def transpose(self) -> LinearOperator:
         columns = zip(*self.blocks, strict=True)
-        return BlockOperator([[None if block is None else block.transpose() for block in col] for col in columns])
+        blocks = [[None if block is None else block.transpose() for block in column] for column in columns]
+        return BlockOperator(blocks, null_space=self.null_space)
 
     def diagonal(self) -> Tensor:
         space = self.space[1:]

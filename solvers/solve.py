@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sciml.boundary import Boundary
 from sciml.discretization import System, discretize
-from sciml.discretization.null_space import refuse_isolated_cells
+from sciml.discretization.null_space import names_in, refuse_isolated_cells
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
 from sciml.linear_operator import BlockOperator, LinearOperator
@@ -173,19 +173,20 @@ def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> t
         return right_side, ()
     axes = tuple(range(-len(operator.space), 0))
     scale = torch.linalg.vector_norm(right_side.detach(), dim=axes)
-    share = torch.zeros_like(scale)
+    worst, names = 0.0, ""
     for vector in operator.null_space:
         component = (right_side * vector).sum(dim=axes, keepdim=True)
         right_side = right_side - component * vector
-        share = torch.maximum(share, component.detach().reshape(scale.shape).abs())
-    worst = float((share / torch.where(scale > 0, scale, 1.0)).max())
+        share = component.detach().reshape(scale.shape).abs() / torch.where(scale > 0, scale, 1.0)
+        if float(share.max()) > worst:
+            worst, names = float(share.max()), names_in(vector, system.unknowns)
     spacings = zip(system.domain.spacing, system.domain.shape, strict=True)
     allowed = min(0.01, 10 * max(1 / n**2 for _, n in spacings))
     if worst > allowed:
         raise InputError(
-            "no side fixes the value of the solution, so that the source and the boundary fluxes must balance, and "
-            f"they do not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, "
-            "change a flux, or give a Dirichlet or Robin condition on one side"
+            f"no side fixes the value of {names}, so that the source and the boundary fluxes must balance, and they do "
+            f"not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change a "
+            "flux, or give a Dirichlet or Robin condition on one side"
         )
     if worst < 1e-12:
         return right_side, ("the value is fixed by a zero mean",)

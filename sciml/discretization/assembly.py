@@ -18,6 +18,7 @@ from .differences import (
     flux_difference,
     varies,
 )
+from .null_space import coupled_groups, names_in, system_null_space
 from .problem import Piece, Problem
 from .properties import Properties, cell_peclet, diagonal_sign, properties
 from .second_order import add_advective_flux, add_diffusion, add_first_derivative
@@ -35,6 +36,7 @@ class Assembly:
         diagonal_blocks: `blocks[i][i]`.
         right_sides: one `(*batch, *space)` tensor a row.
         properties: of the diagonal block of each row.
+        null_space: of the whole operator, `(k, *space)` or `(k, channel, *space)`; None if nothing of it is known.
         upwind: for each row, whether first derivatives of its own unknown are taken against the wind.
         signs: for each row, the sign of its diagonal.
         notes: the decisions in words.
@@ -49,7 +51,7 @@ class Assembly:
         self.diagonal_blocks: list[StencilOperator] = []
         self.blocks: list[list[StencilOperator | None]] = []
         self.right_sides: list[Tensor] = []
-        for row, unknown in enumerate(problem.unknowns):
+        for row in range(len(problem.rows)):
             upwind, note = _choose_upwind(problem, row)
             notes.extend(note)
             self.upwind.append(upwind)
@@ -58,8 +60,12 @@ class Assembly:
             right: Right = []
             self.blocks.append(self._blocks(row, right))
             self.right_sides.append(self._right_side(row, right))
-            if self.properties[row].null_space is not None:
-                notes.append(f"{unknown} is determined up to a constant on each part of the domain that nothing holds")
+        self.null_space = self.properties[0].null_space
+        if len(problem.unknowns) > 1:
+            self.null_space = system_null_space(problem, [known.null_space for known in self.properties])
+        if self.null_space is not None:
+            for names in dict.fromkeys(names_in(vector, problem.unknowns) for vector in self.null_space):
+                notes.append(f"{names}: determined up to a constant on each part of the domain that nothing holds")
         self.notes = tuple(notes)
 
     def polynomial(self, wall: Wall, unknown: str) -> WallPolynomial:
@@ -81,8 +87,8 @@ class Assembly:
             if column != row:
                 blocks.append(builder.coupling_block())
                 continue
-            # Of a system, the kernel of one block is not that of the whole.
-            null_space = known.null_space if len(problem.unknowns) == 1 else None
+            # The kernel of a block that is coupled to others is not that of the whole.
+            null_space = known.null_space if [row] in coupled_groups(problem) else None
             self.diagonal_blocks.append(builder.diagonal_block(symmetric=known.symmetric, null_space=null_space))
             blocks.append(self.diagonal_blocks[row])
         return blocks

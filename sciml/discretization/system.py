@@ -140,7 +140,7 @@ def discretize(
     right_side = assembly.right_sides[0]
     definite, sign = assembly.properties[0].definite, int(assembly.signs[0])
     if len(problem.unknowns) > 1:
-        operator = BlockOperator(assembly.blocks)
+        operator = BlockOperator(assembly.blocks, null_space=assembly.null_space)
         right_side = torch.stack(assembly.right_sides, dim=-domain.dimension - 1)
         definite, sign = False, 1
     return System(

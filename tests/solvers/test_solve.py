@@ -73,6 +73,36 @@ def test_system_of_two_unknowns_against_its_exact_solution():
     assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
 
 
+SINGULAR_SYSTEMS = {
+    "apart": ["-laplacian(u) = f", "-laplacian(v) = g"],
+    "exchange": ["-laplacian(u) + 3*(u - v) = f", "-laplacian(v) + 3*(v - u) = g"],
+}
+
+
+@pytest.mark.parametrize("shape", [(24, 20), (170, 170)], ids=str)
+@pytest.mark.parametrize("texts", SINGULAR_SYSTEMS.values(), ids=SINGULAR_SYSTEMS)
+@pytest.mark.parametrize("boundary", [sciml.Periodic(), sciml.Neumann(0.0)])
+def test_singular_systems_have_zero_mean(boundary, texts, shape):
+    equation, grid = sciml.Equation(texts, unknowns=("u", "v")), sciml.Grid(shape, boundary=boundary)
+    fields = {"f": lambda x, y: torch.cos(2 * math.pi * x), "g": lambda x, y: torch.cos(4 * math.pi * y)}
+    solution = sciml.solve(equation, grid, fields=fields)
+    system = solution.system
+    residual = system.right_side - system.operator.apply(solution.value)
+    assert float(residual.norm() / system.right_side.norm()) <= 1.01e-8
+    assert float(solution.value.mean(dim=(-2, -1)).abs().max()) < 1e-9
+    assert any("zero mean" in note for note in solution.notes)
+
+
+def test_an_unbalanced_source_of_a_system_is_refused_by_name():
+    grid, fields = sciml.Grid((16, 16), boundary=sciml.Neumann(0.0)), {"f": lambda x, y: x - 0.5, "g": 1.0}
+    for name, unknowns in (("apart", "v"), ("exchange", "u and v")):
+        equation = sciml.Equation(SINGULAR_SYSTEMS[name], unknowns=("u", "v"))
+        with pytest.raises(sciml.InputError, match=f"no side fixes the value of {unknowns}, so .* must balance"):
+            sciml.solve(equation, grid, fields=fields)
+    balanced = sciml.solve(equation, grid, fields={"f": -1.0, "g": 1.0})
+    torch.testing.assert_close(balanced.fields["v"] - balanced.fields["u"], torch.full((16, 16), 1 / 3).double())
+
+
 def test_large_system_is_solved_iteratively():
     equation = sciml.Equation(["-laplacian(u) + v = f", "-laplacian(v) - u = 0"], unknowns=("u", "v"))
     solution = sciml.solve(equation, sciml.Grid((170, 170)), fields={"f": 1.0})

@@ -229,6 +229,66 @@ def test_several_unknowns_make_a_block_operator_with_rows_in_the_order_of_the_un
     assert (matrix_of(system).toarray()[:6, 6:] == -torch.eye(6, dtype=torch.float64).numpy()).all()
 
 
+FREE_V = {"u": Dirichlet(), "v": Neumann()}
+# what stands in the rows of u and v, conditions, scheme, channels of each null vector
+SYSTEMS: list[tuple[str, str, Any, Any, list[str]]] = [
+    ("-laplacian(u)", "-div(a*grad(v))", Periodic(), None, ["u", "v"]),
+    ("-laplacian(u)", "-div(a*grad(v))", Neumann(), None, ["u", "v"]),
+    ("laplacian(u)", "-laplacian(v) + v", Neumann(), None, ["u"]),
+    ("-laplacian(u)", "-laplacian(v)", FREE_V, None, ["v"]),
+    ("-laplacian(u) + a*(u - v)", "-laplacian(v) + a*(v - u)", Neumann(), None, ["uv"]),
+    ("-laplacian(u) + u + 2*v", "-laplacian(v) + 2*u + 4*v", Periodic(), FiniteDifference(4), ["uv"]),
+    ("-laplacian(u) + v_x", "-laplacian(v) - u_x", Periodic(), None, ["u", "v"]),
+    ("-laplacian(u) + v_x", "-laplacian(v) - u_x", Neumann(), None, []),
+    ("-laplacian(u) + u_x", "-laplacian(v)", Periodic(), None, ["u", "v"]),
+    ("-laplacian(u) + a*(u - v)", "-laplacian(v) + a*(v - u)", FREE_V, None, []),
+    ("-laplacian(u) + v", "-laplacian(v) - u", Periodic(), None, []),
+    ("-laplacian(u) + 1e-6*(u - v)", "-laplacian(v) + 1.0001e-6*(v - u)", Periodic(), None, []),
+    ("-laplacian(u) + v", "-laplacian(v)", Periodic(), None, []),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "boundary", "scheme", "promised"), SYSTEMS)
+def test_null_space_of_a_system(
+    first: str, second: str, boundary: Any, scheme: Any, promised: list[str], matrix_of: Callable
+) -> None:
+    equation = Equation([f"{first} = 1", f"{second} = 1"], unknowns=["u", "v"])
+    fields = {"a": A} if "a" in equation.coefficients else {}
+    system = discretize(equation, Grid((5, 5), boundary=boundary), fields, scheme=scheme)
+    null_space = system.operator.null_space
+    assert (null_space is None) == (not promised)
+    if null_space is None:
+        return
+    channels = ["".join(name for name, part in zip("uv", vector, strict=True) if part.any()) for vector in null_space]
+    assert sorted(channels) == promised
+    vectors, matrix = null_space.flatten(1), torch.from_numpy(matrix_of(system).toarray())
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(len(promised), dtype=torch.float64))
+    for product in (vectors @ matrix.T, vectors @ matrix):
+        assert product.abs().max() <= 1e-13 * matrix.abs().max()
+    assert int((torch.linalg.svdvals(matrix) < 1e-10 * matrix.abs().max()).sum()) == len(promised)
+    operator = system.operator
+    for other in (operator.transpose(), operator.detach(), operator.to(torch.float32)):
+        assert other.null_space is not None and other.null_space.dtype == other.dtype
+
+
+def test_null_space_of_a_system_around_obstacles_and_in_a_batch() -> None:
+    """A constant on every part of the fluid; and only what all rows of a batch have in common."""
+    texts = ["-laplacian(u) + k*(u - v) = 1", "-laplacian(v) + k*(v - u) = 1", "-laplacian(w) = 1"]
+    equation = Equation(texts, unknowns=["u", "v", "w"], parameters={"k": 1.0})
+    grid = Grid((5, 5), boundary=Neumann(), solid=PARTS)
+    alone = discretize(Equation("-laplacian(u) = 1"), grid).operator.null_space
+    system = discretize(equation, grid)
+    operator = system.operator
+    assert alone is not None and operator.null_space is not None
+    assert len(operator.null_space) == 2 * len(alone)
+    for vector in operator.null_space:
+        assert operator.apply(vector).abs().max() < 1e-12
+    k = torch.tensor([1.0, 3.0], dtype=torch.float64)
+    batched = discretize(equation, grid, parameters={"k": k}).operator
+    assert batched.null_space is not None and len(batched.null_space) == 2 * len(alone)
+    assert batched[1].null_space is batched.null_space
+
+
 def test_fields_of_a_steady_constraint_are_solved_for_together() -> None:
     equation = Equation("-laplacian(u) = v", constraints=["laplacian(v) = f"])
     system = discretize(equation, Grid((4, 4)), {"f": 1.0})
