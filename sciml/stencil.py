@@ -122,10 +122,15 @@ class StencilOperator(LinearOperator):
         self, mode: str, x: Tensor, b: Tensor | None, inverse_diagonal: Tensor | None, omega: float, out: Tensor | None
     ) -> Tensor:
         self._check(x)
-        if self._compilable(x, b):
-            return self._compiled(mode, x, b, inverse_diagonal, omega, out)
-        if mode in ("relax", "scale") and inverse_diagonal is None:
+        compilable = self._compilable(x, b)
+        if (
+            mode in ("relax", "scale")
+            and inverse_diagonal is None
+            and not (compilable and self._compiled.knows_diagonal)
+        ):
             inverse_diagonal = self.diagonal().reciprocal()
+        if compilable:
+            return self._compiled(mode, x, b, inverse_diagonal, omega, out)
         if mode == "scale" and inverse_diagonal is not None:
             return torch.mul(x, inverse_diagonal, out=out).mul_(omega)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
@@ -147,6 +152,12 @@ class StencilOperator(LinearOperator):
     @cached_property
     def _compiled(self) -> CompiledStencil:
         return CompiledStencil(self)
+
+    @property
+    def compiled(self) -> CompiledStencil | None:
+        """The operator laid out for the compiled kernels, None where they cannot take it."""
+        suits = self.device.type == "cpu" and self.dtype in layout.NAMES and len(self.offsets) <= MAX_TERMS
+        return self._compiled if suits and build.library() is not None else None
 
     def _result_shape(self, x: Tensor) -> tuple[int, ...]:
         return (*broadcast(self.batch, x.shape[: x.ndim - len(self.space)]), *self.space)

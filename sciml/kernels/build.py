@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
+HEADERS = sorted(SOURCE.parent.glob("*.hpp"))
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno")
 
 logger = logging.getLogger("sciml")
@@ -39,7 +40,7 @@ def library() -> ctypes.CDLL | None:
 def _compiled(compiler: str) -> Path:
     """Path of the shared library, built if this source, compiler and processor have not been met before."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    key = "\n".join([SOURCE.read_text(), *FLAGS, version, _processor()])
+    key = "\n".join([*(path.read_text() for path in (SOURCE, *HEADERS)), *FLAGS, version, _processor()])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sciml"
     target = folder / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     if target.exists():

@@ -37,9 +37,22 @@ def addresses(tensors: Sequence[Tensor | None]) -> object:
     return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
 
 
+def address(array: object) -> int:
+    """The address of a ctypes array."""
+    return ctypes.addressof(array)  # type: ignore[arg-type]
+
+
 def padded(values: Sequence[int], fill: int) -> list[int]:
     """Values of one to three axes as three, the missing leading ones filled."""
     return [fill] * (3 - len(values)) + list(values)
+
+
+Three = ctypes.c_int64 * 3
+
+
+def three(values: Sequence[int], fill: int) -> ctypes.Array[ctypes.c_int64]:
+    """`padded` as C integers."""
+    return Three(*padded(values, fill))
 
 
 class TermTable:
@@ -49,7 +62,13 @@ class TermTable:
     broadcast over some of them.
     """
 
-    def __init__(self, coefficients: Sequence[Tensor], space: Sequence[int], batch: Sequence[int]) -> None:
+    def __init__(
+        self,
+        offsets: Sequence[Sequence[int]],
+        coefficients: Sequence[Tensor],
+        space: Sequence[int],
+        batch: Sequence[int],
+    ) -> None:
         dimension = len(space)
         self.held: list[Tensor] = []
         strides: list[int] = []
@@ -64,5 +83,72 @@ class TermTable:
             strides += [steps[-dimension - 1] if len(steps) > dimension else 0, *padded(steps[-dimension:], 0)]
             self.held.append(coefficient)
         self.count = len(self.held)
+        self.offsets = integers(*(o for offset in offsets for o in padded(offset, 0)))
         self.addresses = addresses(self.held)
         self.strides = integers(*strides)
+
+
+# The structures of the C++ headers, field by field; every pointer's target is kept alive by whoever fills them.
+
+
+class StencilTable(ctypes.Structure):
+    """`Stencil` of stencil.hpp."""
+
+    _fields_ = (
+        ("batch", ctypes.c_int64),
+        ("space", Three),
+        ("periodic", Three),
+        ("terms", ctypes.c_int64),
+        ("offsets", ctypes.c_void_p),
+        ("coefficients", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("inverse_diagonal", ctypes.c_void_p),
+        ("diagonal_batch", ctypes.c_int64),
+    )
+
+
+class AxesTable(ctypes.Structure):
+    """`Axes` of transfer.hpp."""
+
+    _fields_ = (("fine", Three), ("coarse", Three), ("step", Three), ("start", Three), ("wraps", Three))
+
+
+class TransferTable(ctypes.Structure):
+    """`Transfer` of transfer.hpp."""
+
+    _fields_ = (
+        ("axes", AxesTable),
+        ("batch", ctypes.c_int64),
+        ("prolongation", ctypes.c_void_p),
+        ("restriction", ctypes.c_void_p),
+    )
+
+
+class LevelTable(ctypes.Structure):
+    """`Level` of cycle.hpp."""
+
+    _fields_ = (
+        ("stencil", StencilTable),
+        ("transfer", TransferTable),
+        ("sweeps", ctypes.c_int64),
+        ("omegas", ctypes.c_void_p),
+        ("b", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("spare", ctypes.c_void_p),
+    )
+
+
+class HierarchyTable(ctypes.Structure):
+    """`Hierarchy` of cycle.hpp."""
+
+    _fields_ = (
+        ("levels", ctypes.c_void_p),
+        ("depth", ctypes.c_int64),
+        ("visits", ctypes.c_int64),
+        ("branching", ctypes.c_int64),
+        ("inverse", ctypes.c_void_p),
+        ("inverse_batch", ctypes.c_int64),
+        ("coarse_size", ctypes.c_int64),
+        ("b", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+    )

@@ -24,13 +24,14 @@ class CompiledStencil:
 
     def __init__(self, operator: StencilOperator) -> None:
         self.space, self.batch, self.size = operator.space, operator.batch, operator.size
+        self.periodic = operator.periodic
         self.function: Callable[..., None] = getattr(build.library(), f"stencil_{layout.NAMES[operator.dtype]}")
         dimension = len(operator.space)
-        self.table = layout.TermTable(operator.coefficients, operator.space, operator.batch)
+        self.terms = layout.TermTable(operator.offsets, operator.coefficients, operator.space, operator.batch)
         # The kernel takes a diagonal off the coefficients itself if each part varies along one axis at most.
-        diagonal_on_the_fly = all(
+        self.knows_diagonal = all(
             coefficient.ndim == dimension and sum(n > 1 for n in coefficient.shape) <= 1
-            for offset, coefficient in zip(operator.offsets, self.table.held, strict=True)
+            for offset, coefficient in zip(operator.offsets, self.terms.held, strict=True)
             if not any(offset)
         ) and not any(
             any(offset)
@@ -39,15 +40,25 @@ class CompiledStencil:
             )
             for offset in operator.offsets
         )
-        self.inverse_diagonal = None if diagonal_on_the_fly else operator.diagonal().detach().reciprocal()
-        self.fixed = (
-            ctypes.c_int64(max(1, prod(operator.batch))),
-            layout.integers(*layout.padded(operator.space, 1)),
-            ctypes.c_int(self.table.count),
-            layout.integers(*(o for offset in operator.offsets for o in layout.padded(offset, 0))),
-            self.table.addresses,
-            self.table.strides,
-            layout.flags(*layout.padded(operator.periodic, 0)),
+        self.plain = self.table(None)
+
+    def whole(self, inverse_diagonal: Tensor) -> Tensor:
+        """An inverse diagonal with every entry in its place, as the kernel reads it."""
+        batch = self.batch if inverse_diagonal.ndim > len(self.space) else ()
+        return inverse_diagonal.expand(*batch, *self.space).contiguous()
+
+    def table(self, inverse: Tensor | None) -> layout.StencilTable:
+        """The kernel's table with a whole inverse diagonal, None for one that it takes off the coefficients."""
+        return layout.StencilTable(
+            max(1, prod(self.batch)),
+            layout.three(self.space, 1),
+            layout.three(self.periodic, 0),
+            self.terms.count,
+            layout.address(self.terms.offsets),
+            layout.address(self.terms.addresses),
+            layout.address(self.terms.strides),
+            None if inverse is None else inverse.data_ptr(),
+            0 if inverse is None or inverse.ndim == len(self.space) else self.size,
         )
 
     def __call__(
@@ -67,29 +78,24 @@ class CompiledStencil:
         in_place = writable(out, x, shape)
         x, x_stride = _rows(x, shape, self.size)
         result = out if in_place and out is not None else torch.empty(shape, dtype=x.dtype)
-        b_pointer, b_stride, d_pointer, d_stride = 0, 0, 0, 0
+        b_pointer, b_stride = 0, 0
         if b is not None:
             b, b_stride = _rows(b, shape, self.size)
             b_pointer = b.data_ptr()
+        table = self.plain
         if mode in ("relax", "scale"):
-            inverse_diagonal = self.inverse_diagonal if inverse_diagonal is None else inverse_diagonal
-            if inverse_diagonal is not None:
-                full = inverse_diagonal.expand(*self.batch, *self.space)
-                inverse_diagonal, d_stride = _rows(full, (*shape[: len(shape) - full.ndim], *full.shape), self.size)
-                d_pointer = inverse_diagonal.data_ptr()
+            inverse = None if inverse_diagonal is None else self.whole(inverse_diagonal)
+            table = self.table(inverse)
         self.function(
+            ctypes.byref(table),
             ctypes.c_int(_MODES[mode]),
             ctypes.c_void_p(x.data_ptr()),
             ctypes.c_int64(x_stride),
             ctypes.c_void_p(b_pointer),
             ctypes.c_int64(b_stride),
-            ctypes.c_void_p(d_pointer),
-            ctypes.c_int64(d_stride),
             ctypes.c_double(omega),
             ctypes.c_void_p(result.data_ptr()),
-            ctypes.c_int64(self.size),
             ctypes.c_int64(prod(shape[: len(shape) - dimension])),
-            *self.fixed,
             ctypes.c_void_p(0 if products is None else products.data_ptr()),
             layout.threads(),
         )

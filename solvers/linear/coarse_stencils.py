@@ -15,7 +15,7 @@ from torch import Tensor
 from sciml.kernels import build, layout
 from sciml.stencil import Offset, StencilOperator, narrow, on, shifted, shifted_slices
 
-from .transfer import Coarsening, Neighbour, field_table, layout_of
+from .transfer import Coarsening, Neighbour, axes_table, field_table
 
 Weights = dict[Neighbour, Tensor]
 
@@ -125,27 +125,56 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
     diagonal = stencil.centre
     coupled = (stencil.coefficients.sum(0) - diagonal).abs() > 1e-10 * diagonal.abs()
     obstacles = not bool(coupled.all())
-    centre = (0,) * stencil.dimension
     shape = (*stencil.batch, *coarsening.coarse)
-    weights = {centre: torch.ones(shape, dtype=diagonal.dtype, device=diagonal.device)}
-    for kind, group in itertools.groupby(coarsening.neighbours()[1:], key=lambda k: tuple(map(abs, k))):
+    compiled = diagonal.device.type == "cpu" and diagonal.dtype in layout.NAMES and build.library() is not None
+    weights: Weights = {}
+    for kind, group in itertools.groupby(coarsening.neighbours(), key=lambda k: tuple(map(abs, k))):
         members = list(group)
-        here = Stencil(stencil.offsets, _between(stencil.coefficients, coarsening, kind))
-        plane = here.collapse(kind)
-        usable = plane.centre > 1e-10 * here.centre
-        inverse = torch.where(usable, plane.centre, -1.0).reciprocal_().mul_(usable).neg_()
-        for k in members:
-            total = torch.zeros_like(weights[centre])
-            for chosen in itertools.product(*((0, entry) if entry else (0,) for entry in k)):
-                offset = tuple(-entry for entry in chosen)
-                if any(chosen) and offset in plane.index:
-                    rest = tuple(entry - taken for entry, taken in zip(k, chosen, strict=True))
-                    total.addcmul_(_side(plane[offset], coarsening, k), weights[rest])
-            weights[k] = total.mul_(_side(inverse, coarsening, k))
+        if not any(kind):
+            weights[members[0]] = torch.ones(shape, dtype=diagonal.dtype, device=diagonal.device)
+            continue
+        weights |= {k: torch.empty_like(weights[(0,) * len(kind)]) for k in members}
+        (_compiled_weights if compiled else _weights)(stencil, coarsening, kind, members, weights)
         if obstacles:
-            fluid = _between(coupled, coarsening, kind)
-            _adopt_orphans(weights, members, coarsening, fluid, free=~_between(coupled, coarsening, centre))
+            fluid, free = _between(coupled, coarsening, kind), ~_between(coupled, coarsening, (0,) * len(kind))
+            _adopt_orphans(weights, members, coarsening, fluid, free)
     return weights
+
+
+def _weights(
+    stencil: Stencil, coarsening: Coarsening, kind: Neighbour, members: Sequence[Neighbour], weights: Weights
+) -> None:
+    """The weights of the fine points between coarse ones along the axes of one kind, given those of fewer axes."""
+    here = Stencil(stencil.offsets, _between(stencil.coefficients, coarsening, kind))
+    plane = here.collapse(kind)
+    usable = plane.centre > 1e-10 * here.centre
+    inverse = torch.where(usable, plane.centre, -1.0).reciprocal_().mul_(usable).neg_()
+    for k in members:
+        total = weights[k].zero_()
+        for chosen in itertools.product(*((0, entry) if entry else (0,) for entry in k)):
+            offset = tuple(-entry for entry in chosen)
+            if any(chosen) and offset in plane.index:
+                rest = tuple(entry - taken for entry, taken in zip(k, chosen, strict=True))
+                total.addcmul_(_side(plane[offset], coarsening, k), weights[rest])
+        total.mul_(_side(inverse, coarsening, k))
+
+
+def _compiled_weights(
+    stencil: Stencil, coarsening: Coarsening, kind: Neighbour, members: Sequence[Neighbour], weights: Weights
+) -> None:
+    """The same by the compiled kernel."""
+    coefficients = stencil.coefficients.contiguous()
+    rows = prod(stencil.batch)
+    getattr(build.library(), f"interpolate_{layout.NAMES[coefficients.dtype]}")(
+        ctypes.c_int64(rows),
+        ctypes.byref(axes_table(coarsening)),
+        layout.three(kind, 0),
+        ctypes.c_int(len(stencil.offsets)),
+        layout.integers(*(o for offset in stencil.offsets for o in layout.padded(offset, 0))),
+        layout.pointer(coefficients),
+        layout.addresses(field_table(weights, coarsening.coarse, rows)),
+        layout.threads(),
+    )
 
 
 def _without_positive_couplings(stencil: Stencil) -> Stencil:
@@ -282,13 +311,13 @@ def _compiled_products(
     space = coarsening.coarse
     batch = next(iter(result.values())).shape[: -len(space)]
     up, down, out = (field_table(fields, space, prod(batch)) for fields in (prolongation, restriction, result))
-    table = layout.TermTable([coefficient for _, coefficient in terms], coarsening.fine, batch)
+    table = layout.TermTable(*zip(*terms, strict=True), coarsening.fine, batch)
     getattr(build.library(), f"galerkin_{layout.NAMES[table.held[0].dtype]}")(
         ctypes.c_int64(prod(batch)),
-        *layout_of(coarsening),
-        layout.flags(*layout.padded(coarsening.periodic, 0)),
+        ctypes.byref(axes_table(coarsening)),
+        layout.three(coarsening.periodic, 0),
         ctypes.c_int(table.count),
-        layout.integers(*(o for offset, _ in terms for o in layout.padded(offset, 0))),
+        table.offsets,
         table.addresses,
         table.strides,
         *(layout.addresses(fields) for fields in (down, up, out)),

@@ -93,10 +93,10 @@ def _descend(task: Iteration, inverse: LinearOperator, flexible: bool) -> None:
     """The method in the notation of Saad: direction p, image q = A p, preconditioned residual z, steps alpha, beta."""
     operator, rows, x, r = task.operator, task.rows, task.x, task.r
     plain = isinstance(inverse, Identity)
-    z = r if plain else inverse.apply(r)
+    z = r if plain else torch.empty_like(r)
+    rz = rows.dot(r, r) if plain else rows.apply_and_dot(inverse, r, out=z)
     p = z.clone()
     q = torch.empty_like(p)
-    rz = rows.dot(r, z)
     zero = torch.zeros_like(rz)
     task.fail(rz < 0, Status.INDEFINITE)
     for step in range(1, task.max_iterations + 1):
@@ -109,8 +109,7 @@ def _descend(task: Iteration, inverse: LinearOperator, flexible: bool) -> None:
         task.record(square.sqrt())
         if task.finished(step):
             break
-        z = r if plain else inverse.apply(r, out=z)
-        previous, rz = rz, square if plain else rows.dot(r, z)
+        previous, rz = rz, square if plain else rows.apply_and_dot(inverse, r, out=z)
         task.fail(rz < 0, Status.INDEFINITE)
         beta = -alpha * rows.dot(z, q) / previous if flexible else rz / previous
         rows.redirect(p, z, torch.where(task.active(), beta, zero))

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from sciml.errors import InputError
-from sciml.kernels import build
-from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
+from sciml.kernels import build, dense, layout
+from sciml.kernels.cycle import CompiledCycle
+from sciml.kernels.stencil import writable
+from sciml.linear_operator import Kind, LinearOperator
 from sciml.stencil import StencilOperator, narrow, shifted_slices
 
 from .coarsening import General, Separable, coarsenable
+from .inverse import ApproximateInverse
 from .rows import Rows
 from .stationary import StationaryMethod
 from .transfer import Coarsening, Transfer
@@ -86,7 +89,7 @@ class Level:
     transfer: Transfer
 
 
-class MultigridCycle(MatrixFreeOperator):
+class MultigridCycle(ApproximateInverse):
     """One cycle from a zero start, as an operator."""
 
     def __init__(
@@ -98,50 +101,80 @@ class MultigridCycle(MatrixFreeOperator):
         cycle: int,
         precision: torch.dtype,
     ) -> None:
-        symmetric = operator.symmetric
-        super().__init__(
-            operator.space,
-            operator.batch,
-            operator.dtype,
-            operator.device,
-            symmetric=symmetric,
-            kind=Kind.SYMMETRIC_POSITIVE if symmetric else Kind.LINEAR,
-        )
+        super().__init__(operator, Kind.SYMMETRIC_POSITIVE if operator.symmetric else Kind.LINEAR)
+        self.operator = operator
         self.levels = tuple(levels)
         self.coarsest = coarsest
         self.coarse_space = coarse_space
         self.cycle = cycle
         self.precision = precision
         self._scratch: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = {}
+        self._compiled: dict[int, CompiledCycle] = {}
 
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def __getstate__(self) -> dict[str, object]:
+        """Without what was laid out for this process."""
+        return {**self.__dict__, "_scratch": {}, "_compiled": {}}
+
+    def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
+        x = x.expand(*batch, *self.space)
+        value = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
+        self.apply_and_dot(x, value)
+        return value
+
+    def apply_and_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        """The cycle's result into `out`, of the shape of x; returns its inner product with x in float64, row by row."""
+        batch = tuple(x.shape[: x.ndim - len(self.space)])
+        x = x.contiguous()
+        if self._compilable(x, out):
+            count = prod(batch)
+            # Taken out while in use, so that two threads never work on the same fields.
+            compiled = self._compiled.pop(count, None) or self._lay_out(count)
+            dots = torch.empty(batch, dtype=torch.float64)
+            compiled(x, out, dots)
+            self._compiled[count] = compiled
+            return dots
         rows = Rows(batch, self.space)
         scratch = self._scratch.pop(batch, None) or self._allocate(batch)
-        if x.shape != (*batch, *self.space):
-            x = x.expand(*batch, *self.space).contiguous()
         # A norm of 1 keeps float32 clear of overflow and underflow whatever the scale of the residual.
         norm = rows.norm(x)
         norm = torch.where(norm > 0, norm, 1.0)
         rows.rescale(x, norm.reciprocal(), out=scratch[0][0])
-        result = self._cycle(0, scratch)
-        value = rows.rescale(result, norm, out=torch.empty_like(x) if out is None else out)
+        rows.rescale(self._cycle(0, scratch), norm, out=out)
         self._scratch[batch] = scratch
-        return value
+        return rows.dot(x, out)
 
     def transpose(self) -> LinearOperator:
-        if not self.symmetric:
-            raise InputError("the transpose of a multigrid cycle is prepared from the transposed operator")
-        return self
+        if self.symmetric:
+            return self
+        levels = [
+            Level(level.operator.transpose(), level.inverse_diagonal, level.omegas, level.transfer.transpose())
+            for level in self.levels
+        ]
+        operator = self.operator.transpose()
+        return MultigridCycle(operator, levels, self.coarsest.mT, self.coarse_space, self.cycle, self.precision)
 
-    def to(self, dtype: torch.dtype) -> LinearOperator:
-        raise InputError("prepare Multigrid on operator.to(dtype) instead")
+    def _compilable(self, x: Tensor, out: Tensor) -> bool:
+        own = len(self.batch)
+        return (
+            build.library() is not None
+            and x.shape[: x.ndim - len(self.space)][-own or x.ndim :] == self.batch
+            and writable(out, x, x.shape)
+            and x.dtype in layout.NAMES
+            and self.coarsest.device.type == "cpu"
+            and all(level.operator.compiled is not None for level in self.levels)
+        )
 
-    def detach(self) -> LinearOperator:
-        return self
-
-    def __getitem__(self, row: int) -> LinearOperator:
-        raise InputError("prepare Multigrid on operator[row] instead")
+    def _lay_out(self, rows: int) -> CompiledCycle:
+        levels, held = [], []
+        for level in self.levels:
+            stencil, transfer = level.operator.compiled, level.transfer.compiled
+            assert stencil is not None
+            inverse = None if level.inverse_diagonal is None else stencil.whole(level.inverse_diagonal)
+            held.append((stencil, transfer, inverse))
+            levels.append((stencil.table(inverse), transfer.table, level.omegas))
+        spaces = [*(level.operator.space for level in self.levels), self.coarse_space]
+        return CompiledCycle(levels, spaces, self.coarsest, self.cycle, len(self.space), rows, held)
 
     def _allocate(self, batch: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
         """Right side, iterate and spare field of every level."""
@@ -158,13 +191,11 @@ class MultigridCycle(MatrixFreeOperator):
             return torch.matmul(self.coarsest, flat.unsqueeze(-1)).reshape(b.shape)
         level = self.levels[depth]
         x, spare = self._smooth(level, b, x, spare, start=True)
-        for _ in range(self.cycle if depth < len(self.space) else 1):
+        for _ in range(self.cycle if depth < min(len(self.space), len(self.levels) - 1) else 1):
             level.operator.residual(b, x, out=spare)
             level.transfer.restrict(spare, scratch[depth + 1][0])
             level.transfer.prolong_add(self._cycle(depth + 1, scratch), x)
             x, spare = self._smooth(level, b, x, spare, start=False)
-            if depth + 1 == len(self.levels):
-                break
         return x
 
     def _smooth(self, level: Level, b: Tensor, x: Tensor, spare: Tensor, start: bool) -> tuple[Tensor, Tensor]:
@@ -231,8 +262,8 @@ def _dense_inverse(coarsest: StencilOperator, weight: Tensor, operator: StencilO
             entries = narrow(coefficient, here).expand(*coarsest.batch, *index[here].shape)
             matrix[..., rows, columns] += entries.reshape(*coarsest.batch, -1)
     if operator.null_space is None:
-        inverse, failed = torch.linalg.inv_ex(matrix)
-        if not bool(failed.any()) and bool(torch.isfinite(inverse).all()):
+        inverse = dense.inverse(matrix)
+        if inverse is not None:
             return inverse
     mass = weight.reshape(*weight.shape[: weight.ndim - len(coarsest.space)], size, 1)
     return torch.linalg.pinv(mass * matrix, rtol=1e-10, hermitian=operator.symmetric) * mass.mT

@@ -5,13 +5,21 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from sciml.kernels import build, layout
 from sciml.linear_operator import LinearOperator
-from sciml.stencil import StencilOperator
+
+
+@runtime_checkable
+class FusedProduct(Protocol):
+    """An operator that takes x . A x in the pass that computes A x."""
+
+    def apply_and_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        """A x into `out`; returns x . A x in float64, row by row."""
 
 
 class Rows:
@@ -47,7 +55,7 @@ class Rows:
 
     def apply_and_dot(self, operator: LinearOperator, p: Tensor, out: Tensor) -> Tensor:
         """out = A p; returns p . A p, row by row."""
-        if isinstance(operator, StencilOperator):
+        if isinstance(operator, FusedProduct):
             return operator.apply_and_dot(p, out)
         return self.dot(p, operator.apply(p, out=out))
 
@@ -84,14 +92,8 @@ class Rows:
 
     def rescale(self, x: Tensor, scale: Tensor, out: Tensor) -> Tensor:
         """out = scale x, converted to the dtype of `out`."""
-        compiled = self._kernel("dot", x) is not None and self._kernel("dot", out) is not None
-        if not compiled:
-            wide = x if x.dtype == torch.float64 else out
-            return torch.mul(x, self.spread(scale, wide), out=out)
-        kernel = getattr(build.library(), f"rescale_{layout.NAMES[x.dtype]}_{layout.NAMES[out.dtype]}")
-        scale = scale.contiguous()
-        kernel(layout.pointer(x), layout.pointer(scale), layout.pointer(out), *self._sizes(), layout.threads())
-        return out
+        wide = x if x.dtype == torch.float64 else out
+        return torch.mul(x, self.spread(scale, wide), out=out)
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.reshape(*self.batch, self.size)

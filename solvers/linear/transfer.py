@@ -106,6 +106,40 @@ class Transfer(ABC):
     def to(self, dtype: torch.dtype) -> Transfer:
         """The transfer with weights in another dtype."""
 
+    @abstractmethod
+    def transpose(self) -> Transfer:
+        """The transfer whose prolongation is the transposed restriction of this one, and the other way round."""
+
+    @abstractmethod
+    def weight_tables(self) -> tuple[int, list[Tensor | None], list[Tensor | None]]:
+        """Rows of weights (0 for a product over the axes), prolongation and restriction as `Transfer` of transfer.hpp
+        wants them."""
+
+    @cached_property
+    def compiled(self) -> CompiledTransfer:
+        """The transfer laid out for the compiled kernels."""
+        return CompiledTransfer(self)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what was laid out for this process."""
+        return {name: value for name, value in self.__dict__.items() if name != "compiled"}
+
+    def _run_compiled(self, name: str, source: Tensor, target: Tensor) -> bool:
+        """Run a compiled transfer if the fields allow it."""
+        if source.device.type != "cpu" or source.dtype not in layout.NAMES or not source.is_contiguous():
+            return False
+        library = build.library() if target.is_contiguous() else None
+        if library is None:
+            return False
+        getattr(library, f"{name}_{layout.NAMES[source.dtype]}")(
+            ctypes.byref(self.compiled.table),
+            layout.pointer(source),
+            layout.pointer(target),
+            ctypes.c_int64(prod(source.shape[: source.ndim - len(self.coarsening.fine)])),
+            layout.threads(),
+        )
+        return True
+
 
 class ProductTransfer(Transfer):
     """Weights that are products over the axes, each of shape `(3, coarse length)` with row k + 1."""
@@ -114,15 +148,15 @@ class ProductTransfer(Transfer):
         self.coarsening = coarsening
         self.prolongation = [weight.contiguous() for weight in prolongation]
         self.restriction = [weight.contiguous() for weight in restriction]
-        self._arguments = layout_of(coarsening)
+
+    def weight_tables(self) -> tuple[int, list[Tensor | None], list[Tensor | None]]:
         # An axis that a lower dimension lacks has one point, reached by k = 0 alone.
         unit = torch.tensor([0.0, 1.0, 0.0]).to(self.prolongation[0])
-        self._missing = [unit] * (3 - len(prolongation))
-        self._up = layout.addresses(self._missing + self.prolongation)
-        self._down = layout.addresses(self._missing + self.restriction)
+        missing = [unit] * (3 - len(self.prolongation))
+        return 0, [*missing, *self.prolongation], [*missing, *self.restriction]
 
     def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
-        if _call("restrict_product", fine, out, self.coarsening.fine, *self._arguments, self._down):
+        if self._run_compiled("restrict", fine, out):
             return out
         result = fine
         for axis in range(len(self.coarsening.fine)):
@@ -131,7 +165,7 @@ class ProductTransfer(Transfer):
         return out.copy_(result)
 
     def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        if _call("prolong_product", coarse, fine, self.coarsening.coarse, *self._arguments, self._up):
+        if self._run_compiled("prolong", coarse, fine):
             return fine
         result = coarse
         for axis in range(len(self.coarsening.fine)):
@@ -142,6 +176,9 @@ class ProductTransfer(Transfer):
     def to(self, dtype: torch.dtype) -> ProductTransfer:
         up, down = ([weight.to(dtype) for weight in weights] for weights in (self.prolongation, self.restriction))
         return ProductTransfer(self.coarsening, up, down)
+
+    def transpose(self) -> ProductTransfer:
+        return ProductTransfer(self.coarsening, self.restriction, self.prolongation)
 
     def _restrict_axis(self, fine: Tensor, axis: int) -> Tensor:
         dim = axis - len(self.coarsening.fine)
@@ -176,17 +213,16 @@ class FieldTransfer(Transfer):
         self.coarsening = coarsening
         self.prolongation = prolongation
         self.restriction = restriction
-        self._arguments = layout_of(coarsening)
-        batch = next(iter(prolongation.values())).shape[: -len(coarsening.fine)]
-        self._rows = ctypes.c_int64(prod(batch))
-        self._up_fields = field_table(prolongation, coarsening.coarse, prod(batch))
-        same = restriction is prolongation
-        self._down_fields = self._up_fields if same else field_table(restriction, coarsening.coarse, prod(batch))
-        self._up, self._down = layout.addresses(self._up_fields), layout.addresses(self._down_fields)
+
+    def weight_tables(self) -> tuple[int, list[Tensor | None], list[Tensor | None]]:
+        space = self.coarsening.coarse
+        rows = prod(next(iter(self.prolongation.values())).shape[: -len(space)])
+        up = field_table(self.prolongation, space, rows)
+        same = self.restriction is self.prolongation
+        return rows, up, up if same else field_table(self.restriction, space, rows)
 
     def restrict(self, fine: Tensor, out: Tensor) -> Tensor:
-        arguments = (*self._arguments, self._down, self._rows)
-        if _call("restrict_fields", fine, out, self.coarsening.fine, *arguments):
+        if self._run_compiled("restrict", fine, out):
             return out
         out.zero_()
         for k, weight in self.restriction.items():
@@ -195,8 +231,7 @@ class FieldTransfer(Transfer):
         return out
 
     def prolong_add(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        arguments = (*self._arguments, self._up, self._rows)
-        if _call("prolong_fields", coarse, fine, self.coarsening.coarse, *arguments):
+        if self._run_compiled("prolong", coarse, fine):
             return fine
         for k, weight in self.prolongation.items():
             for chosen, part in self.coarsening.slices(k):
@@ -208,12 +243,30 @@ class FieldTransfer(Transfer):
         same = self.restriction is self.prolongation
         return FieldTransfer(self.coarsening, up, up if same else {k: w.to(dtype) for k, w in self.restriction.items()})
 
+    def transpose(self) -> FieldTransfer:
+        return FieldTransfer(self.coarsening, self.restriction, self.prolongation)
 
-def layout_of(coarsening: Coarsening) -> tuple[object, object]:
+
+class CompiledTransfer:
+    """The table of a transfer for the compiled kernels, and the tensors that it points to."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        rows, up, down = transfer.weight_tables()
+        self.held = (up, down, layout.addresses(up), layout.addresses(down))
+        axes = axes_table(transfer.coarsening)
+        self.table = layout.TransferTable(axes, rows, layout.address(self.held[2]), layout.address(self.held[3]))
+
+
+def axes_table(coarsening: Coarsening) -> layout.AxesTable:
     """Shapes, steps and starts, and which axes wrap, for the compiled kernels."""
-    pairs = ((coarsening.fine, 1), (coarsening.coarse, 1), (coarsening.step, 1), (coarsening.start, 0))
-    shape = [number for values, fill in pairs for number in layout.padded(values, fill)]
-    return layout.integers(*shape), layout.flags(*layout.padded(coarsening.wraps, 0))
+    pairs = (
+        (coarsening.fine, 1),
+        (coarsening.coarse, 1),
+        (coarsening.step, 1),
+        (coarsening.start, 0),
+        (coarsening.wraps, 0),
+    )
+    return layout.AxesTable(*(layout.three(values, fill) for values, fill in pairs))
 
 
 def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: int) -> list[Tensor | None]:
@@ -224,28 +277,6 @@ def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: in
         whole = weight.reshape(-1, *space).expand(rows, *space).contiguous()
         table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = whole
     return table
-
-
-def _call(name: str, source: Tensor, target: Tensor, space: Sequence[int], *arguments: object) -> bool:
-    """Run a compiled transfer if the fields allow it."""
-    if source.device.type != "cpu" or source.dtype not in layout.NAMES or not source.is_contiguous():
-        return False
-    library = build.library() if target.is_contiguous() else None
-    if library is None:
-        return False
-    rows = source.numel() // prod(space)
-    if rows == 0:
-        return True
-    getattr(library, f"{name}_{layout.NAMES[source.dtype]}")(
-        layout.pointer(source),
-        ctypes.c_int64(source.numel() // rows),
-        layout.pointer(target),
-        ctypes.c_int64(target.numel() // rows),
-        ctypes.c_int64(rows),
-        *arguments,
-        layout.threads(),
-    )
-    return True
 
 
 def _along(weight: Tensor, dim: int) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import ctypes
 import itertools
+import pickle
 
 import pytest
 import torch
 
 import sciml
 from sciml.errors import InputError
-from sciml.kernels import build
+from sciml.kernels import build, layout
 from sciml.linear_operator import Kind
 from sciml.solvers.linear import ConjugateGradient, Multigrid
 from sciml.solvers.linear.coarse_stencils import _add_products, _split_seams, compact, galerkin, interpolation
@@ -92,6 +95,88 @@ def test_compiled_transfers_equal_eager_ones(space, periodic, monkeypatch):
     monkeypatch.setattr(build, "library", lambda: None)
     for one, other in zip(compiled, results(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize(("space", "periodic"), SHAPES)
+def test_compiled_interpolation_equals_eager(space, periodic, monkeypatch):
+    """Also with couplings of both signs, and points without couplings, as in obstacles."""
+    coarsening = Coarsening.of(space, [n > 3 for n in space], periodic)
+    solid = torch.rand(space, generator=torch.Generator().manual_seed(1)) < 0.2
+    mixed = dominant_stencil(space, periodic, batch=(2,))
+    around_solids = []
+    for offset in mixed.offsets:
+        fluid = -1.0 if any(offset) else float(len(mixed.offsets))
+        around_solids.append(torch.where(solid, float(not any(offset)), fluid).double())
+    operators = [mixed, StencilOperator(space, mixed.offsets, around_solids, periodic)]
+    compiled = [interpolation(compact(operator), coarsening) for operator in operators]
+    monkeypatch.setattr(build, "library", lambda: None)
+    for operator, weights in zip(operators, compiled, strict=True):
+        torch.testing.assert_close(weights, interpolation(compact(operator), coarsening), rtol=1e-12, atol=1e-12)
+
+
+def some_operators():
+    """Separable, with a jumping coefficient, in a batch, with obstacles, and not symmetric."""
+    generator = torch.Generator().manual_seed(0)
+    jumping = torch.where(torch.rand(2, 40, 36, generator=generator) < 0.5, 1.0, 10.0).double()
+    solid = torch.rand(12, 14, 11, generator=generator) < 0.2
+    walls = {"x": (SIDE, FLUX), "y": FLUX, "z": FLUX}
+    wind = sciml.Equation("-laplacian(u) + 5*u_x = f")
+    return {
+        "separable": sciml.discretize(POISSON, sciml.Grid((200, 190)), {"f": 0.0}).operator,
+        "batch": sciml.discretize(DARCY, sciml.Grid((40, 36)), {"a": jumping, "f": 0.0}).operator,
+        "solid": sciml.discretize(POISSON, sciml.Grid((12, 14, 11), boundary=walls, solid=solid), {"f": 0.0}).operator,
+        "one-sided": sciml.discretize(wind, sciml.Grid((30, 31)), {"f": 0.0}).operator,
+        "general": dominant_stencil((30, 31), (False, True)),
+    }
+
+
+@pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("name", some_operators())
+@pytest.mark.parametrize("cycle", [1, 2])
+def test_compiled_cycle_equals_the_eager_one(name, cycle, monkeypatch):
+    operator = some_operators()[name]
+    inverse = Multigrid(cycle=cycle, precision=None, coarsest=20).prepare(operator)
+    r = torch.randn(3, *operator.batch, *operator.space, dtype=torch.float64)
+    compiled, product = torch.empty_like(r), torch.empty(r.shape[: r.ndim - len(operator.space)], dtype=torch.float64)
+    product.copy_(inverse._state.apply_and_dot(r, compiled))
+    monkeypatch.setattr(build, "library", lambda: None)
+    eager = inverse.apply(r)
+    torch.testing.assert_close(compiled, eager, rtol=1e-10, atol=1e-12 * float(eager.abs().max()))
+    torch.testing.assert_close(product, (r * eager).flatten(-len(operator.space)).sum(-1), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", some_operators())
+def test_a_cycle_does_not_depend_on_the_number_of_threads(name, monkeypatch):
+    operator = some_operators()[name]
+    inverse = Multigrid().prepare(operator)
+    r = torch.randn(*operator.batch, *operator.space, dtype=torch.float64)
+    results = []
+    for count in (1, 2, 3):
+        monkeypatch.setattr(layout, "threads", lambda count=count: ctypes.c_int(count))
+        results.append(inverse.apply(r))
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("name", some_operators())
+def test_gradients_pass_through_a_cycle(name):
+    """Of a loss by the residual that a cycle is applied to: the transposed cycle, applied to the loss's gradient."""
+    operator = some_operators()[name]
+    inverse = Multigrid(precision=None).prepare(operator)
+    generator = torch.Generator().manual_seed(3)
+    r, w, direction = torch.randn(3, *operator.batch, *operator.space, generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((inverse.apply(r.requires_grad_()) * w).sum(), r)
+    expected = float((inverse.apply(direction) * w).sum())
+    assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_a_prepared_cycle_can_be_copied_and_pickled():
+    operator = some_operators()["batch"]
+    inverse = Multigrid().prepare(operator)
+    r = torch.randn(*operator.batch, *operator.space, dtype=torch.float64)
+    expected = inverse.apply(r)
+    for other in (copy.deepcopy(inverse), pickle.loads(pickle.dumps(inverse))):
+        assert torch.equal(other.apply(r), expected)
 
 
 def periodic_grid(space, periodic):

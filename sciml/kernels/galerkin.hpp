@@ -1,0 +1,125 @@
+// Interpolation taken from a compact stencil, and its Galerkin product: see solvers/linear/coarse_stencils.py.
+#pragma once
+
+#include "transfer.hpp"
+
+// Weights w[k] of all fine points that lie between coarse ones along exactly the axes of `kind`; those of fewer axes are
+// there already. `coefficient` holds terms x batch x fine numbers.
+template <class T>
+void interpolate(Index batch, const Axes &a, const Index *kind, int terms, const Index *offsets, const T *coefficient,
+                 T *const *w, const Team &team) {
+    const Index rows = a.coarse[0] * a.coarse[1], nc = a.coarse[2], size = rows * nc;
+    const Index fine_size = a.fine[0] * a.fine[1] * a.fine[2];
+    const auto index = [](Index i, Index j, Index k) { return 9 * i + 3 * j + k + 13; };
+    std::vector<Index> target(terms);   // of each term in the stencil summed over the axes that are not in `kind`
+    for (int t = 0; t < terms; ++t)
+        target[t] = index(kind[0] * offsets[3 * t], kind[1] * offsets[3 * t + 1], kind[2] * offsets[3 * t + 2]);
+    Index centre_term = 0;
+    while (offsets[3 * centre_term] || offsets[3 * centre_term + 1] || offsets[3 * centre_term + 2]) ++centre_term;
+    over_rows(batch * rows, batch * size * terms * 8, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+            for (Index k0 = -kind[0]; k0 <= kind[0]; k0 += 2)
+                for (Index k1 = -kind[1]; k1 <= kind[1]; k1 += 2) {
+                    const Index fi = neighbour(a.step[0] * ci + a.start[0] + k0, a.fine[0], a.periodic[0]);
+                    const Index fj = neighbour(a.step[1] * cj + a.start[1] + k1, a.fine[1], a.periodic[1]);
+                    for (Index k2 = -kind[2]; k2 <= kind[2]; k2 += 2) {
+                        T *weight = w[index(k0, k1, k2)] + row * nc;
+                        // Pairs of a coefficient and the weights that its neighbour was given, over T in S.
+                        Index coupling[7], given[7];
+                        int pairs = 0;
+                        for (Index t0 = 0; t0 <= kind[0]; ++t0)
+                            for (Index t1 = 0; t1 <= kind[1]; ++t1)
+                                for (Index t2 = 0; t2 <= kind[2]; ++t2) {
+                                    if (!(t0 || t1 || t2)) continue;
+                                    coupling[pairs] = index(-k0 * t0, -k1 * t1, -k2 * t2);
+                                    given[pairs++] = index(k0 - k0 * t0, k1 - k1 * t1, k2 - k2 * t2);
+                                }
+                        for (Index c = 0; c < nc; ++c) {
+                            const Index fk = neighbour(a.step[2] * c + a.start[2] + k2, a.fine[2], a.periodic[2]);
+                            weight[c] = 0;
+                            if (fi < 0 || fj < 0 || fk < 0) continue;
+                            const T *at = coefficient + batch_row * fine_size + (fi * a.fine[1] + fj) * a.fine[2] + fk;
+                            T plane[27] = {};
+                            for (int t = 0; t < terms; ++t) plane[target[t]] += at[t * batch * fine_size];
+                            if (!(plane[13] > T(1e-10) * at[centre_term * batch * fine_size])) continue;
+                            T sum = 0;
+                            for (int p = 0; p < pairs; ++p) sum += plane[coupling[p]] * w[given[p]][row * nc + c];
+                            weight[c] = -sum / plane[13];
+                        }
+                    }
+                }
+        }
+    });
+}
+
+// Coarse stencil R A P (see galerkin in solvers/linear/coarse_stencils.py). Fine terms t have offsets o and coefficients of
+// strides (batch, i, j, k); r[k], p[k] and result[m] are coarse fields, 27 each, null where absent; coarse neighbours wrap
+// on `ring` axes, fine points on a.periodic ones. Only the m for which result[m] is given are computed.
+template <class T>
+void galerkin(Index batch, const Axes &a, const Index *ring, int terms, const Index *offsets, const T *const *coefficient,
+              const Index *strides, const T *const *r, const T *const *p, T *const *result, const Team &team) {
+    const Index rows = a.coarse[0] * a.coarse[1], nc = a.coarse[2], nf = a.fine[2], size = rows * nc;
+    over_rows(batch * rows, batch * size * 100, team, [&](Index begin, Index end) {
+        std::vector<T> buffer(nc);
+        T *const product = buffer.data();
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+            const Index at = batch_row * size + row % rows * nc;
+            for (int k = 0; k < 27; ++k) {
+                if (!r[k]) continue;
+                const Index k3[3] = {k / 9 - 1, k / 3 % 3 - 1, k % 3 - 1};
+                const Index fi = neighbour(a.step[0] * ci + a.start[0] + k3[0], a.fine[0], a.periodic[0]);
+                const Index fj = neighbour(a.step[1] * cj + a.start[1] + k3[1], a.fine[1], a.periodic[1]);
+                if (fi < 0 || fj < 0) continue;
+                for (int t = 0; t < terms; ++t) {
+                    const Index *s = strides + 4 * t;
+                    const T *line = coefficient[t] + batch_row * s[0] + fi * s[1] + fj * s[2];
+                    const T *weight = r[k] + at;
+                    const Index shift = a.start[2] + k3[2], step = a.step[2];
+                    const Index first = std::min(nc, std::max(Index(0), (step - 1 - shift) / step));
+                    const Index last = nf > shift ? std::max(first, std::min(nc, (nf - 1 - shift) / step + 1)) : first;
+                    for (Index c = first; c < last; ++c) product[c] = weight[c] * line[(step * c + shift) * s[3]];
+                    const auto wrap = [&](Index c) {
+                        const Index f = neighbour(step * c + shift, nf, a.periodic[2]);
+                        product[c] = f < 0 ? T(0) : weight[c] * line[f * s[3]];
+                    };
+                    for (Index c = 0; c < first; ++c) wrap(c);
+                    for (Index c = last; c < nc; ++c) wrap(c);
+                    // Along each axis q = k + o = step m + l.
+                    Index low[3], high[3], q[3];
+                    for (int x = 0; x < 3; ++x) {
+                        q[x] = k3[x] + offsets[3 * t + x];
+                        low[x] = a.step[x] == 1 ? q[x] : q[x] > 0 ? q[x] / 2 : -((1 - q[x]) / 2);
+                        high[x] = a.step[x] == 1 ? q[x] : q[x] < 0 ? -(-q[x] / 2) : (1 + q[x]) / 2;
+                        low[x] = std::max(low[x], Index(-1)), high[x] = std::min(high[x], Index(1));
+                    }
+                    for (Index mi = low[0]; mi <= high[0]; ++mi) {
+                        const Index ti = neighbour(ci + mi, a.coarse[0], ring[0]);
+                        if (ti < 0) continue;
+                        for (Index mj = low[1]; mj <= high[1]; ++mj) {
+                            const Index tj = neighbour(cj + mj, a.coarse[1], ring[1]);
+                            if (tj < 0) continue;
+                            for (Index mk = low[2]; mk <= high[2]; ++mk) {
+                                const Index m = (mi + 1) * 9 + (mj + 1) * 3 + mk + 1;
+                                const Index l = (q[0] - a.step[0] * mi + 1) * 9 + (q[1] - a.step[1] * mj + 1) * 3 +
+                                                q[2] - a.step[2] * mk + 1;
+                                if (!result[m] || !p[l]) continue;
+                                T *target = result[m] + at;
+                                const T *landing = p[l] + batch_row * size + (ti * a.coarse[1] + tj) * nc;
+                                const Index from = std::max(Index(0), -mk), to = std::min(nc, nc - mk);
+#pragma omp simd
+                                for (Index c = from; c < to; ++c) target[c] += product[c] * landing[c + mk];
+                                if (!ring[2]) continue;
+                                for (Index c = 0; c < std::min(from, nc); ++c)
+                                    target[c] += product[c] * landing[neighbour(c + mk, nc, true)];
+                                for (Index c = std::max(to, Index(0)); c < nc; ++c)
+                                    if (c >= from) target[c] += product[c] * landing[neighbour(c + mk, nc, true)];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    });
+}

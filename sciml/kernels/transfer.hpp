@@ -1,0 +1,228 @@
+// Grid transfers of geometric multigrid. Fine index of coarse point c along an axis: step c + start + k, k = -1, 0, 1.
+#pragma once
+
+#include "rows.hpp"
+
+struct Axes {
+    Index fine[3], coarse[3], step[3], start[3], periodic[3];
+};
+
+// Prolongation weights `up` and restriction weights `down`: where `batch` is 0 a product over the axes,
+// w[axis][(k + 1) coarse[axis] + c]; otherwise a field for each of the 27 neighbours k of a coarse point,
+// w[(ki + 1) 9 + (kj + 1) 3 + kk + 1], null where it is zero, of `batch` rows (repeated over those of the fields) and
+// the coarse shape.
+template <class T>
+struct Transfer {
+    Axes axes;
+    Index batch;
+    const T *const *up, *const *down;
+};
+
+template <class T>
+inline void add_product(T *__restrict sum, const T *__restrict weight, const T *__restrict x, Index length) {
+    for (Index k = 0; k < length; ++k) sum[k] += weight[k] * x[k];
+}
+
+// split[side][c] = line[2 c + start + side - 1], zero or wrapped outside.
+template <class T>
+void take_every_second(const T *__restrict line, Index nf, Index start, Index nc, bool wraps, T *const *split) {
+    T *__restrict before = split[0], *__restrict at = split[1], *__restrict after = split[2];
+    for (Index c = 1; c + 1 < nc; ++c) {
+        const T *x = line + 2 * c + start;
+        before[c] = x[-1], at[c] = x[0], after[c] = x[1];
+    }
+    for (Index c = 0; c < nc; c += std::max(Index(1), nc - 1))
+        for (Index side = 0; side < 3; ++side) {
+            const Index f = neighbour(2 * c + start + side - 1, nf, wraps);
+            split[side][c] = f < 0 ? T(0) : line[f];
+        }
+}
+
+// result[2 c + start + side - 1] += (before, at, after)[side][c], wrapped or dropped outside; changes `before`.
+template <class T>
+void add_spread(T *__restrict result, Index nf, Index start, Index nc, bool wraps, T *__restrict before,
+                const T *__restrict at, const T *__restrict after) {
+    const auto outside = [&](Index f, T value) {
+        if ((f = neighbour(f, nf, wraps)) >= 0) result[f] += value;
+    };
+    outside(start - 1, before[0]);
+    outside(start + 2 * nc - 1, after[nc - 1]);
+    T *__restrict from = result + start;
+    for (Index c = 0; c + 1 < nc; ++c) before[c] = after[c] + before[c + 1];
+    for (Index c = 0; c + 1 < nc; ++c) {
+        from[2 * c] += at[c];
+        from[2 * c + 1] += before[c];
+    }
+    from[2 * (nc - 1)] += at[nc - 1];
+}
+
+// coarse = restriction of fine, weights a product over the axes: w[axis][(k + 1) coarse[axis] + c].
+template <class T>
+void restrict_product(const Transfer<T> &transfer, const T *fine, T *coarse, Index batch, const Team &team) {
+    const Axes &a = transfer.axes;
+    const T *const *w = transfer.down;
+    const Index rows = a.coarse[0] * a.coarse[1], nf = a.fine[2], nc = a.coarse[2];
+    over_rows(batch * rows, batch * rows * nf * 4, team, [&](Index begin, Index end) {
+        std::vector<T> line(nf + 2, T(0));
+        T *middle = line.data() + 1;
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+            Terms<T> lines;
+            for (int ki = 0; ki < 3; ++ki) {
+                const Index fi = neighbour(a.step[0] * ci + a.start[0] + ki - 1, a.fine[0], a.periodic[0]);
+                const T wi = w[0][ki * a.coarse[0] + ci];
+                if (fi < 0 || wi == 0) continue;
+                for (int kj = 0; kj < 3; ++kj) {
+                    const Index fj = neighbour(a.step[1] * cj + a.start[1] + kj - 1, a.fine[1], a.periodic[1]);
+                    const T wj = w[1][kj * a.coarse[1] + cj];
+                    if (fj < 0 || wj == 0) continue;
+                    lines.x[lines.scalars] = fine + ((batch_row * a.fine[0] + fi) * a.fine[1] + fj) * nf;
+                    lines.c[lines.scalars++] = wi * wj;
+                }
+            }
+            accumulate(middle, lines, 0, nf);
+            if (a.periodic[2]) line[0] = line[nf], line[nf + 1] = line[1];
+            T *result = coarse + row * nc;
+            const T *left = w[2], *centre = w[2] + nc, *right = w[2] + 2 * nc;
+            if (a.step[2] == 2) {
+                const T *at = middle + a.start[2];
+                for (Index c = 0; c < nc; ++c)
+                    result[c] = left[c] * at[2 * c - 1] + centre[c] * at[2 * c] + right[c] * at[2 * c + 1];
+            } else {
+                for (Index c = 0; c < nc; ++c) result[c] = centre[c] * middle[c];
+            }
+        }
+    });
+}
+
+// The coarse index that reaches fine index f through k, or -1.
+inline Index parent(Index f, int k, int axis, const Axes &a) {
+    const Index c0 = f - a.start[axis] - k;
+    if (c0 < 0 && !a.periodic[axis]) return -1;
+    Index c = c0 < 0 ? c0 + a.fine[axis] : c0;
+    if (c % a.step[axis]) return -1;
+    c /= a.step[axis];
+    return c < a.coarse[axis] ? c : -1;
+}
+
+// fine += prolongation of coarse, weights a product over the axes.
+template <class T>
+void prolong_product(const Transfer<T> &transfer, const T *coarse, T *fine, Index batch, const Team &team) {
+    const Axes &a = transfer.axes;
+    const T *const *w = transfer.up;
+    const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
+    over_rows(batch * rows, batch * rows * nf * 3, team, [&](Index begin, Index end) {
+        std::vector<T> line(nc), split(3 * nc);
+        T *__restrict value = line.data();
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
+            Terms<T> lines;
+            for (int ki = -1; ki <= 1; ++ki) {
+                const Index ci = parent(fi, ki, 0, a);
+                if (ci < 0) continue;
+                const T wi = w[0][(ki + 1) * a.coarse[0] + ci];
+                if (wi == 0) continue;
+                for (int kj = -1; kj <= 1; ++kj) {
+                    const Index cj = parent(fj, kj, 1, a);
+                    if (cj < 0) continue;
+                    const T wj = w[1][(kj + 1) * a.coarse[1] + cj];
+                    if (wj == 0) continue;
+                    lines.x[lines.scalars] = coarse + ((batch_row * a.coarse[0] + ci) * a.coarse[1] + cj) * nc;
+                    lines.c[lines.scalars++] = wi * wj;
+                }
+            }
+            if (!lines.scalars) continue;
+            accumulate(value, lines, 0, nc);
+            T *result = fine + row * nf;
+            const T *left = w[2], *centre = w[2] + nc, *right = w[2] + 2 * nc;
+            if (a.step[2] == 2) {
+                T *__restrict before = split.data(), *__restrict at = before + nc, *__restrict after = at + nc;
+                for (Index c = 0; c < nc; ++c) {
+                    before[c] = left[c] * value[c];
+                    at[c] = centre[c] * value[c];
+                    after[c] = right[c] * value[c];
+                }
+                add_spread(result, nf, a.start[2], nc, a.periodic[2], before, at, after);
+            } else {
+                for (Index c = 0; c < nc; ++c) result[c] += centre[c] * value[c];
+            }
+        }
+    });
+}
+
+template <class T>
+void restrict_fields(const Transfer<T> &transfer, const T *fine, T *coarse, Index batch, const Team &team) {
+    const Axes &a = transfer.axes;
+    const T *const *w = transfer.down;
+    const Index rows = a.coarse[0] * a.coarse[1], nc = a.coarse[2], nf = a.fine[2];
+    over_rows(batch * rows, batch * rows * nc * 9, team, [&](Index begin, Index end) {
+        // The fine line split into the points before, at and after each coarse one.
+        std::vector<T> buffer(3 * nc);
+        T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+            T *result = coarse + row * nc;
+            std::fill(result, result + nc, T(0));
+            for (int k = 0; k < 27; k += 3) {
+                if (!w[k + 1]) continue;
+                const Index fi = neighbour(a.step[0] * ci + a.start[0] + k / 9 - 1, a.fine[0], a.periodic[0]);
+                const Index fj = neighbour(a.step[1] * cj + a.start[1] + k / 3 % 3 - 1, a.fine[1], a.periodic[1]);
+                if (fi < 0 || fj < 0) continue;
+                const T *line = fine + ((batch_row * a.fine[0] + fi) * a.fine[1] + fj) * nf;
+                const Index at = (batch_row % transfer.batch * rows + row % rows) * nc;
+                if (a.step[2] == 1) {
+                    add_product(result, w[k + 1] + at, line, nc);
+                    continue;
+                }
+                take_every_second(line, nf, a.start[2], nc, a.periodic[2], split);
+                for (int side = 0; side < 3; ++side) add_product(result, w[k + side] + at, split[side], nc);
+            }
+        }
+    });
+}
+
+template <class T>
+void prolong_fields(const Transfer<T> &transfer, const T *coarse, T *fine, Index batch, const Team &team) {
+    const Axes &a = transfer.axes;
+    const T *const *w = transfer.up;
+    const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
+    over_rows(batch * rows, batch * rows * nf * 4, team, [&](Index begin, Index end) {
+        std::vector<T> buffer(3 * nc);
+        T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
+        for (Index row = begin; row < end; ++row) {
+            const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
+            T *result = fine + row * nf;
+            std::fill(buffer.begin(), buffer.end(), T(0));
+            bool any = false;
+            for (int k = 0; k < 27; k += 3) {
+                if (!w[k + 1]) continue;
+                const Index ci = parent(fi, k / 9 - 1, 0, a), cj = parent(fj, k / 3 % 3 - 1, 1, a);
+                if (ci < 0 || cj < 0) continue;
+                const Index coarse_row = ci * a.coarse[1] + cj;
+                const T *line = coarse + (batch_row * a.coarse[0] * a.coarse[1] + coarse_row) * nc;
+                const Index at = (batch_row % transfer.batch * a.coarse[0] * a.coarse[1] + coarse_row) * nc;
+                any = true;
+                for (int side = 0; side < 3; ++side)
+                    if (w[k + side]) add_product(split[side], w[k + side] + at, line, nc);
+            }
+            if (!any) continue;
+            if (a.step[2] == 1) {
+                for (Index c = 0; c < nc; ++c) result[c] += split[1][c];
+            } else {
+                add_spread(result, nf, a.start[2], nc, a.periodic[2], split[0], split[1], split[2]);
+            }
+        }
+    });
+}
+
+// coarse = restriction of fine
+template <class T>
+void restrict_rows(const Transfer<T> &transfer, const T *fine, T *coarse, Index batch, const Team &team) {
+    (transfer.batch ? restrict_fields<T> : restrict_product<T>)(transfer, fine, coarse, batch, team);
+}
+
+// fine += prolongation of coarse
+template <class T>
+void prolong_rows(const Transfer<T> &transfer, const T *coarse, T *fine, Index batch, const Team &team) {
+    (transfer.batch ? prolong_fields<T> : prolong_product<T>)(transfer, coarse, fine, batch, team);
+}
