@@ -22,7 +22,7 @@ Offset = tuple[int, ...]
 Slices = tuple[slice, ...]
 
 MAX_TERMS = 64
-_BLOCK_BYTES = 1 << 21
+_BLOCK_BYTES = 1 << 22
 
 
 class StencilOperator(LinearOperator):

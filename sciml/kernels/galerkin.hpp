@@ -17,8 +17,9 @@ void interpolate(Index batch, const Axes &a, const Index *kind, int terms, const
     Index centre_term = 0;
     while (offsets[3 * centre_term] || offsets[3 * centre_term + 1] || offsets[3 * centre_term + 2]) ++centre_term;
     over_rows(batch * rows, batch * size * terms * 8, team, [&](Index begin, Index end) {
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+        Place place(begin, a.coarse[0], a.coarse[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, ci = place.i, cj = place.j;
             for (Index k0 = -kind[0]; k0 <= kind[0]; k0 += 2)
                 for (Index k1 = -kind[1]; k1 <= kind[1]; k1 += 2) {
                     const Index fi = neighbour(a.step[0] * ci + a.start[0] + k0, a.fine[0], a.periodic[0]);
@@ -63,8 +64,9 @@ void galerkin(Index batch, const Axes &a, const Index *ring, int terms, const In
     over_rows(batch * rows, batch * size * 100, team, [&](Index begin, Index end) {
         std::vector<T> buffer(nc);
         T *const product = buffer.data();
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+        Place place(begin, a.coarse[0], a.coarse[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, ci = place.i, cj = place.j;
             const Index at = batch_row * size + row % rows * nc;
             for (int k = 0; k < 27; ++k) {
                 if (!r[k]) continue;

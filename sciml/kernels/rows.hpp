@@ -24,6 +24,20 @@ inline Index neighbour(Index i, Index n, bool periodic) {
     return i;
 }
 
+// Goes through the rows (batch, i, j) of fields without a division for each.
+struct Place {
+    Index batch, i, j, n0, n1;
+
+    Place(Index row, Index n0, Index n1) : batch(row / (n0 * n1)), i(row / n1 % n0), j(row % n1), n0(n0), n1(n1) {}
+
+    void next() {
+        if (++j < n1) return;
+        j = 0;
+        if (++i < n0) return;
+        i = 0, ++batch;
+    }
+};
+
 constexpr Index SHARED = 30000;   // operations from which on a second thread pays
 
 // Lets threads wait for each other. Whoever has waited for some microseconds yields: on a busy machine the threads may

@@ -85,12 +85,10 @@ void stencil(const Stencil<T> &a, Mode mode, const T *x, Index x_batch, const T 
         bool central[MAX_TERMS];
         int scalars = 0, active = 0;
         Terms<T> row_terms;
-        Index batch_row = begin / (n[0] * n[1]), i = begin / n[1] % n[0], j = begin % n[1] - 1;
-        for (Index row = begin; row < end; ++row) {
-            if (++j == n[1]) {
-                j = 0, advance = false;
-                if (++i == n[0]) i = 0, ++batch_row;
-            }
+        Place place(begin, n[0], n[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, i = place.i, j = place.j;
+            if (j == 0) advance = false;
             const Index at = (i * n[1] + j) * n[2];
             if (advance && j < high[1]) {
                 for (int t = 0; t < active; ++t) row_x[t] += n[2], row_c[t] += step[t];

@@ -1,6 +1,8 @@
 // Grid transfers of geometric multigrid. Fine index of coarse point c along an axis: step c + start + k, k = -1, 0, 1.
 #pragma once
 
+#include <utility>
+
 #include "rows.hpp"
 
 struct Axes {
@@ -38,22 +40,57 @@ void take_every_second(const T *__restrict line, Index nf, Index start, Index nc
         }
 }
 
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define HAVE_SHUFFLE 1
+#endif
+#endif
+
+#ifdef HAVE_SHUFFLE
+// The numbers of two lanes in turn, from index `first` on.
+template <int first, class L, std::size_t... I>
+inline typename L::Type in_turn(typename L::Type even, typename L::Type odd, std::index_sequence<I...>) {
+    return __builtin_shufflevector(even, odd, (int(I) % 2 ? int(L::WIDTH) : 0) + first + int(I) / 2 ...);
+}
+
+template <int BYTES, class T>
+inline Index add_lanes_in_turn(T *to, const T *even, const T *odd, Index k, Index count) {
+    using L = Lane<T, BYTES>;
+    constexpr auto all = std::make_index_sequence<L::WIDTH>{};
+    for (; k + L::WIDTH <= count; k += L::WIDTH) {
+        const auto a = L::load(even + k), b = L::load(odd + k);
+        T *at = to + 2 * k;
+        L::store(at, L::load(at) + in_turn<0, L>(a, b, all));
+        L::store(at + L::WIDTH, L::load(at + L::WIDTH) + in_turn<L::WIDTH / 2, L>(a, b, all));
+    }
+    return k;
+}
+#endif
+
+// to[2 k] += even[k] and to[2 k + 1] += odd[k]
+template <class T>
+inline void add_in_turn(T *to, const T *even, const T *odd, Index count) {
+    Index k = 0;
+#ifdef HAVE_SHUFFLE
+    k = add_lanes_in_turn<64>(to, even, odd, k, count);
+    k = add_lanes_in_turn<32>(to, even, odd, k, count);
+    k = add_lanes_in_turn<16>(to, even, odd, k, count);
+#endif
+    for (; k < count; ++k) to[2 * k] += even[k], to[2 * k + 1] += odd[k];
+}
+
 // result[2 c + start + side - 1] += (before, at, after)[side][c], wrapped or dropped outside; changes `before`.
 template <class T>
-void add_spread(T *__restrict result, Index nf, Index start, Index nc, bool wraps, T *__restrict before,
-                const T *__restrict at, const T *__restrict after) {
+void add_spread(T *result, Index nf, Index start, Index nc, bool wraps, T *__restrict before, const T *__restrict at,
+                const T *__restrict after) {
     const auto outside = [&](Index f, T value) {
         if ((f = neighbour(f, nf, wraps)) >= 0) result[f] += value;
     };
     outside(start - 1, before[0]);
     outside(start + 2 * nc - 1, after[nc - 1]);
-    T *__restrict from = result + start;
     for (Index c = 0; c + 1 < nc; ++c) before[c] = after[c] + before[c + 1];
-    for (Index c = 0; c + 1 < nc; ++c) {
-        from[2 * c] += at[c];
-        from[2 * c + 1] += before[c];
-    }
-    from[2 * (nc - 1)] += at[nc - 1];
+    add_in_turn(result + start, at, before, nc - 1);
+    result[start + 2 * (nc - 1)] += at[nc - 1];
 }
 
 // coarse = restriction of fine, weights a product over the axes: w[axis][(k + 1) coarse[axis] + c].
@@ -65,8 +102,9 @@ void restrict_product(const Transfer<T> &transfer, const T *fine, T *coarse, Ind
     over_rows(batch * rows, batch * rows * nf * 4, team, [&](Index begin, Index end) {
         std::vector<T> line(nf + 2, T(0));
         T *middle = line.data() + 1;
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+        Place place(begin, a.coarse[0], a.coarse[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, ci = place.i, cj = place.j;
             Terms<T> lines;
             for (int ki = 0; ki < 3; ++ki) {
                 const Index fi = neighbour(a.step[0] * ci + a.start[0] + ki - 1, a.fine[0], a.periodic[0]);
@@ -97,12 +135,21 @@ void restrict_product(const Transfer<T> &transfer, const T *fine, T *coarse, Ind
 
 // The coarse index that reaches fine index f through k, or -1.
 inline Index parent(Index f, int k, int axis, const Axes &a) {
-    const Index c0 = f - a.start[axis] - k;
-    if (c0 < 0 && !a.periodic[axis]) return -1;
-    Index c = c0 < 0 ? c0 + a.fine[axis] : c0;
-    if (c % a.step[axis]) return -1;
-    c /= a.step[axis];
-    return c < a.coarse[axis] ? c : -1;
+    const Index from = f - a.start[axis] - k;
+    if (from < 0 && !a.periodic[axis]) return -1;
+    const Index c = from < 0 ? from + a.fine[axis] : from;
+    if (a.step[axis] == 1) return c < a.coarse[axis] ? c : -1;
+    return c % 2 == 0 && c / 2 < a.coarse[axis] ? c / 2 : -1;
+}
+
+template <class T>
+inline void split_products(T *__restrict before, T *__restrict at, T *__restrict after, const T *left, const T *centre,
+                           const T *right, const T *value, Index count) {
+    for (Index c = 0; c < count; ++c) {
+        before[c] = left[c] * value[c];
+        at[c] = centre[c] * value[c];
+        after[c] = right[c] * value[c];
+    }
 }
 
 // fine += prolongation of coarse, weights a product over the axes.
@@ -113,9 +160,10 @@ void prolong_product(const Transfer<T> &transfer, const T *coarse, T *fine, Inde
     const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
     over_rows(batch * rows, batch * rows * nf * 3, team, [&](Index begin, Index end) {
         std::vector<T> line(nc), split(3 * nc);
-        T *__restrict value = line.data();
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
+        T *value = line.data();
+        Place place(begin, a.fine[0], a.fine[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, fi = place.i, fj = place.j;
             Terms<T> lines;
             for (int ki = -1; ki <= 1; ++ki) {
                 const Index ci = parent(fi, ki, 0, a);
@@ -136,12 +184,8 @@ void prolong_product(const Transfer<T> &transfer, const T *coarse, T *fine, Inde
             T *result = fine + row * nf;
             const T *left = w[2], *centre = w[2] + nc, *right = w[2] + 2 * nc;
             if (a.step[2] == 2) {
-                T *__restrict before = split.data(), *__restrict at = before + nc, *__restrict after = at + nc;
-                for (Index c = 0; c < nc; ++c) {
-                    before[c] = left[c] * value[c];
-                    at[c] = centre[c] * value[c];
-                    after[c] = right[c] * value[c];
-                }
+                T *before = split.data(), *at = before + nc, *after = at + nc;
+                split_products(before, at, after, left, centre, right, value, nc);
                 add_spread(result, nf, a.start[2], nc, a.periodic[2], before, at, after);
             } else {
                 for (Index c = 0; c < nc; ++c) result[c] += centre[c] * value[c];
@@ -159,8 +203,9 @@ void restrict_fields(const Transfer<T> &transfer, const T *fine, T *coarse, Inde
         // The fine line split into the points before, at and after each coarse one.
         std::vector<T> buffer(3 * nc);
         T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, ci = row / a.coarse[1] % a.coarse[0], cj = row % a.coarse[1];
+        Place place(begin, a.coarse[0], a.coarse[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, ci = place.i, cj = place.j;
             T *result = coarse + row * nc;
             std::fill(result, result + nc, T(0));
             for (int k = 0; k < 27; k += 3) {
@@ -189,8 +234,9 @@ void prolong_fields(const Transfer<T> &transfer, const T *coarse, T *fine, Index
     over_rows(batch * rows, batch * rows * nf * 4, team, [&](Index begin, Index end) {
         std::vector<T> buffer(3 * nc);
         T *const split[3] = {buffer.data(), buffer.data() + nc, buffer.data() + 2 * nc};
-        for (Index row = begin; row < end; ++row) {
-            const Index batch_row = row / rows, fi = row / a.fine[1] % a.fine[0], fj = row % a.fine[1];
+        Place place(begin, a.fine[0], a.fine[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            const Index batch_row = place.batch, fi = place.i, fj = place.j;
             T *result = fine + row * nf;
             std::fill(buffer.begin(), buffer.end(), T(0));
             bool any = false;
