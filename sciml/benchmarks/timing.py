@@ -8,6 +8,7 @@ be noisy.
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -264,6 +265,8 @@ def _run(
 ) -> tuple[Sample | None, float]:
     """One run, None if it raised an exception; and the copy after it, which is the one before the next run."""
     contender = entry.contender
+    gc.collect()
+    gc.disable()  # as timeit does: a collection that one method's garbage set off would count as another's time
     try:
         start = clock()
         state = contender.prepare() if contender.prepare else None
@@ -276,6 +279,8 @@ def _run(
     except Exception as error:  # whatever another library throws, the others are still to be measured
         entry.failure = _describe(error)
         return None, calibration.measure()
+    finally:
+        gc.enable()
     setup = ready - start if contender.prepare else 0.0
     after = calibration.measure()
     return Sample(setup, (end - ready) / entry.loops, max(before, after)), after
