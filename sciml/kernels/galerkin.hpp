@@ -3,6 +3,20 @@
 
 #include "transfer.hpp"
 
+// sum[c] += line[fine(c)] for coarse points c, where fine(c) goes up by `step` but at the ends, where it may wrap or be
+// missing (-1).
+template <class T, class F>
+inline void add_fine_line(T *__restrict sum, const T *__restrict line, Index count, Index step, F fine) {
+    for (Index c = 0; c < count; c += std::max(Index(1), count - 1))
+        if (const Index f = fine(c); f >= 0) sum[c] += line[f];
+    if (count < 3) return;
+    const T *from = line + fine(1) - step;
+    if (step == 1)
+        for (Index c = 1; c + 1 < count; ++c) sum[c] += from[c];
+    else
+        for (Index c = 1; c + 1 < count; ++c) sum[c] += from[2 * c];
+}
+
 // Weights w[k] of all fine points that lie between coarse ones along exactly the axes of `kind`; those of fewer axes are
 // there already. `coefficient` holds terms x batch x fine numbers.
 template <class T>
@@ -16,37 +30,45 @@ void interpolate(Index batch, const Axes &a, const Index *kind, int terms, const
         target[t] = index(kind[0] * offsets[3 * t], kind[1] * offsets[3 * t + 1], kind[2] * offsets[3 * t + 2]);
     Index centre_term = 0;
     while (offsets[3 * centre_term] || offsets[3 * centre_term + 1] || offsets[3 * centre_term + 2]) ++centre_term;
+    std::vector<Index> used = target;
+    std::sort(used.begin(), used.end());
+    used.erase(std::unique(used.begin(), used.end()), used.end());
     over_rows(batch * rows, batch * size * terms * 8, team, [&](Index begin, Index end) {
+        std::vector<T> planes(27 * nc), sum(nc);   // the summed stencil at the fine points of a row
         Place place(begin, a.coarse[0], a.coarse[1]);
         for (Index row = begin; row < end; ++row, place.next()) {
-            const Index batch_row = place.batch, ci = place.i, cj = place.j;
             for (Index k0 = -kind[0]; k0 <= kind[0]; k0 += 2)
                 for (Index k1 = -kind[1]; k1 <= kind[1]; k1 += 2) {
-                    const Index fi = neighbour(a.step[0] * ci + a.start[0] + k0, a.fine[0], a.periodic[0]);
-                    const Index fj = neighbour(a.step[1] * cj + a.start[1] + k1, a.fine[1], a.periodic[1]);
+                    const Index fi = neighbour(a.step[0] * place.i + a.start[0] + k0, a.fine[0], a.periodic[0]);
+                    const Index fj = neighbour(a.step[1] * place.j + a.start[1] + k1, a.fine[1], a.periodic[1]);
                     for (Index k2 = -kind[2]; k2 <= kind[2]; k2 += 2) {
-                        T *weight = w[index(k0, k1, k2)] + row * nc;
-                        // Pairs of a coefficient and the weights that its neighbour was given, over T in S.
-                        Index coupling[7], given[7];
-                        int pairs = 0;
+                        T *__restrict weight = w[index(k0, k1, k2)] + row * nc;
+                        std::fill(weight, weight + nc, T(0));
+                        if (fi < 0 || fj < 0) continue;
+                        const Index line = place.batch * fine_size + (fi * a.fine[1] + fj) * a.fine[2];
+                        const auto fine = [&](Index c) {
+                            return neighbour(a.step[2] * c + a.start[2] + k2, a.fine[2], a.periodic[2]);
+                        };
+                        for (const Index at : used) std::fill_n(planes.begin() + at * nc, nc, T(0));
+                        for (int t = 0; t < terms; ++t)
+                            add_fine_line(planes.data() + target[t] * nc, coefficient + t * batch * fine_size + line,
+                                          nc, a.step[2], fine);
+                        std::fill(sum.begin(), sum.end(), T(0));
+                        // Each coupling times the weights that its neighbour was given, over T in S.
                         for (Index t0 = 0; t0 <= kind[0]; ++t0)
                             for (Index t1 = 0; t1 <= kind[1]; ++t1)
                                 for (Index t2 = 0; t2 <= kind[2]; ++t2) {
-                                    if (!(t0 || t1 || t2)) continue;
-                                    coupling[pairs] = index(-k0 * t0, -k1 * t1, -k2 * t2);
-                                    given[pairs++] = index(k0 - k0 * t0, k1 - k1 * t1, k2 - k2 * t2);
+                                    const Index coupling = index(-k0 * t0, -k1 * t1, -k2 * t2);
+                                    if (coupling == 13 || !std::binary_search(used.begin(), used.end(), coupling))
+                                        continue;
+                                    const T *given = w[index(k0 - k0 * t0, k1 - k1 * t1, k2 - k2 * t2)] + row * nc;
+                                    add_product(sum.data(), planes.data() + coupling * nc, given, nc);
                                 }
+                        const T *diagonal = planes.data() + 13 * nc;
+                        const T *centre = coefficient + centre_term * batch * fine_size + line;
                         for (Index c = 0; c < nc; ++c) {
-                            const Index fk = neighbour(a.step[2] * c + a.start[2] + k2, a.fine[2], a.periodic[2]);
-                            weight[c] = 0;
-                            if (fi < 0 || fj < 0 || fk < 0) continue;
-                            const T *at = coefficient + batch_row * fine_size + (fi * a.fine[1] + fj) * a.fine[2] + fk;
-                            T plane[27] = {};
-                            for (int t = 0; t < terms; ++t) plane[target[t]] += at[t * batch * fine_size];
-                            if (!(plane[13] > T(1e-10) * at[centre_term * batch * fine_size])) continue;
-                            T sum = 0;
-                            for (int p = 0; p < pairs; ++p) sum += plane[coupling[p]] * w[given[p]][row * nc + c];
-                            weight[c] = -sum / plane[13];
+                            const Index at = fine(c);
+                            if (at >= 0 && diagonal[c] > T(1e-10) * centre[at]) weight[c] = -sum[c] / diagonal[c];
                         }
                     }
                 }
