@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import InputError as InputError
     from .errors import SolveError as SolveError
     from .grid import Grid as Grid
+    from .mesh import Mesh as Mesh
     from .scheme import FiniteDifference as FiniteDifference
     from .scheme import FiniteVolume as FiniteVolume
     from .solution import Solution as Solution
@@ -39,6 +40,7 @@ else:
         "FiniteVolume": "scheme",
         "Grid": "grid",
         "InputError": "errors",
+        "Mesh": "mesh",
         "Neumann": "boundary",
         "Periodic": "boundary",
         "Robin": "boundary",

@@ -1,0 +1,301 @@
+"""Triangle and tetrahedron meshes with named boundaries and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+from .boundary import AXES
+from .errors import InputError
+from .mesh_topology import CELL_NAMES, check_distinct, check_points, exterior_facets, oriented, signed_volumes
+
+EXTERIOR = "exterior"
+Selection = Callable[..., Tensor] | Tensor | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Mesh:
+    """A mesh of triangles in the plane or of tetrahedra in space, with names for parts of its surface and its inside.
+
+    All lengths are in the unit of length of the problem. Geometry (volumes, normals, centres) is computed when asked
+    for, so that gradients reach `points`.
+
+    Args:
+        points: `(n, d)` coordinates, d = 2 or 3, float64 or float32; each belongs to some cell.
+        cells: `(m, d + 1)` indices of points. Cells whose vertices run the wrong way are turned, so that afterwards
+            every volume is positive.
+        boundaries: name -> indices into `facets`. Parts may overlap; `exterior`, all facets, is always there.
+        regions: name -> indices into `cells`. Parts may overlap, and need not cover the mesh.
+
+    Attributes:
+        facets: `(f, d)` int64, the exterior facets (edges or triangles of one cell only) with the normal outward: the
+            inside is to the left of an edge, and a triangle runs counter-clockwise seen from outside. Their order
+            depends on the numbers of the points alone: lexicographic by sorted vertices.
+        facet_cells: `(f,)` int64, the cell each facet belongs to.
+
+    Raises:
+        InputError: for anything that is not such a mesh: how many points, cells or facets are wrong, and which first.
+    """
+
+    points: Tensor
+    cells: Tensor
+    boundaries: Mapping[str, Tensor] = field(default_factory=dict)
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    facets: Tensor = field(init=False)
+    facet_cells: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        points, cells = _read_points(self.points), _read_cells(self.cells, self.points)
+        check_points(points, cells)
+        cells = oriented(points.detach(), cells)
+        check_distinct(cells, len(points))
+        facets, owners = exterior_facets(cells, len(points))
+        put = object.__setattr__
+        put(self, "points", points)
+        put(self, "cells", cells)
+        put(self, "facets", facets)
+        put(self, "facet_cells", owners)
+        named = _read_groups(self.boundaries, len(facets), "boundaries", points.device)
+        everything = torch.arange(len(facets), device=points.device)
+        if not torch.equal(named.get(EXTERIOR, everything), everything):
+            raise InputError(
+                f"Mesh: the boundary {EXTERIOR!r} is all {len(facets)} facets; give another name to a part"
+            )
+        put(self, "boundaries", {**named, EXTERIOR: everything})
+        put(self, "regions", _read_groups(self.regions, len(cells), "regions", points.device))
+
+    @property
+    def dimension(self) -> int:
+        """2 for triangles, 3 for tetrahedra."""
+        return self.points.shape[1]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes."""
+        return AXES[: self.dimension]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors of the mesh live."""
+        return self.points.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """torch.float64 or torch.float32."""
+        return self.points.dtype
+
+    @property
+    def coordinates(self) -> tuple[Tensor, ...]:
+        """The points: one tensor `(n,)` an axis."""
+        return self.points.unbind(1)
+
+    @property
+    def volumes(self) -> Tensor:
+        """`(m,)` area of each triangle, or volume of each tetrahedron."""
+        return signed_volumes(self.points, self.cells)
+
+    @property
+    def volume(self) -> Tensor:
+        """Area or volume of the whole mesh, a tensor without axes."""
+        return self.volumes.sum()
+
+    @property
+    def facet_areas(self) -> Tensor:
+        """`(f,)` length of each exterior edge, or area of each exterior triangle."""
+        return self._facet_vectors().square().sum(1).sqrt()
+
+    @property
+    def facet_normals(self) -> Tensor:
+        """`(f, d)` outward unit normals."""
+        vectors = self._facet_vectors()
+        return vectors / vectors.square().sum(1, keepdim=True).sqrt()
+
+    @property
+    def facet_centres(self) -> Tensor:
+        """`(f, d)` mean of the vertices of each exterior facet."""
+        return self.points[self.facets].mean(1)
+
+    @property
+    def cell_centres(self) -> Tensor:
+        """`(m, d)` mean of the vertices of each cell."""
+        return self.points[self.cells].mean(1)
+
+    def boundary(self, name: str) -> Tensor:
+        """Indices into `facets` of a named part of the surface.
+
+        Raises:
+            InputError: there is no such part; lists those there are.
+        """
+        return _named(self.boundaries, name, "boundary", "with_boundaries")
+
+    def region(self, name: str) -> Tensor:
+        """Indices into `cells` of a named part of the inside.
+
+        Raises:
+            InputError: there is no such part; lists those there are.
+        """
+        return _named(self.regions, name, "region", "with_regions")
+
+    def boundary_points(self, name: str = EXTERIOR) -> Tensor:
+        """Indices, ascending, of the points on a named part of the surface."""
+        return self.facets[self.boundary(name)].unique()
+
+    def with_boundaries(self, boundaries: Mapping[str, Selection]) -> Mesh:
+        """The same mesh with more named parts of its surface.
+
+        A facet may belong to several parts; who gives conditions to parts that overlap has to say which one holds. A
+        name that the mesh has already is given its new meaning.
+
+        Args:
+            boundaries: name -> predicate, called with one tensor of coordinates an axis, and true at every vertex and
+                the centre of the facets wanted: `{"inlet": lambda x, y: x < 1e-6}`. Or a bool tensor `(f,)`, or
+                indices into `facets`.
+
+        Raises:
+            InputError: a predicate selects nothing (says where the surface reaches), or does not return a bool tensor.
+        """
+        if EXTERIOR in boundaries:
+            raise InputError(f"Mesh: the boundary {EXTERIOR!r} is always all facets; give another name to a part")
+        corners = self.points.detach()[self.facets]
+        places = torch.cat((corners, corners.mean(1, keepdim=True)), 1)
+        chosen = {name: _select(item, places, name, "boundaries") for name, item in boundaries.items()}
+        read = _read_groups(chosen, len(self.facets), "boundaries", self.device)
+        return self._changed(boundaries={**self.boundaries, **read})
+
+    def with_regions(self, regions: Mapping[str, Selection]) -> Mesh:
+        """The same mesh with more named parts of its inside: as `with_boundaries`, by the centre of the cells."""
+        places = self.cell_centres.detach()[:, None]
+        chosen = {name: _select(item, places, name, "regions") for name, item in regions.items()}
+        read = _read_groups(chosen, len(self.cells), "regions", self.device)
+        return self._changed(regions={**self.regions, **read})
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Mesh:
+        """The same mesh on another device or with points of another dtype; in float32 thin cells can be refused."""
+        device = self.device if device is None else torch.device(device)
+        moved = {name: _moved(getattr(self, name), device) for name in _PARTS}
+        if dtype is None or dtype == self.dtype:
+            return self._changed(**moved)
+        return Mesh(moved["points"].to(dtype), moved["cells"], moved["boundaries"], moved["regions"])
+
+    def __repr__(self) -> str:
+        cells = f"{len(self.points)} points, {len(self.cells)} {CELL_NAMES[self.dimension]}"
+        parts = [f"boundaries {_sizes(self.boundaries)}"]
+        parts += [f"regions {_sizes(self.regions)}"] if self.regions else []
+        place = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
+        return f"Mesh({cells}; {'; '.join(parts)}{place})"
+
+    def _facet_vectors(self) -> Tensor:
+        """`(f, d)` outward normals as long as the facets are large."""
+        corners = self.points[self.facets]
+        edges = corners[:, 1:] - corners[:, :1]
+        if self.dimension == 2:
+            along, up = edges[:, 0].unbind(1)
+            return torch.stack((up, -along), 1)
+        return torch.linalg.cross(edges[:, 0], edges[:, 1]) / 2
+
+    def _changed(self, **parts: Any) -> Mesh:
+        """A copy with parts that are known to fit, without checking the mesh again."""
+        copy = object.__new__(Mesh)
+        for name in _PARTS:
+            object.__setattr__(copy, name, parts.get(name, getattr(self, name)))
+        return copy
+
+
+_PARTS = ("points", "cells", "boundaries", "regions", "facets", "facet_cells")
+
+
+def _read_points(points: Any) -> Tensor:
+    if not isinstance(points, Tensor):
+        points = torch.as_tensor(numpy.asarray(points))  # numbers are float64 to numpy
+    if not points.is_floating_point():
+        points = points.to(torch.float64)
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise InputError(f"Mesh: points has shape {tuple(points.shape)}, expected (n, 2) or (n, 3)")
+    if points.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"Mesh: points are torch.float64 or torch.float32, got {points.dtype}")
+    return points
+
+
+def _read_cells(cells: Any, points: Any) -> Tensor:
+    points = _read_points(points)
+    cells = torch.as_tensor(cells, device=points.device)
+    width = points.shape[1] + 1
+    if cells.is_floating_point() or cells.is_complex() or cells.dtype == torch.bool:
+        raise InputError(f"Mesh: cells are indices of points, integers, got {cells.dtype}")
+    if cells.ndim != 2 or cells.shape[1] != width:
+        kind = CELL_NAMES[width - 1]
+        raise InputError(
+            f"Mesh: cells has shape {tuple(cells.shape)}, expected (m, {width}): {kind}, as the points have {width - 1} "
+            "coordinates"
+        )
+    if not len(cells):
+        raise InputError("Mesh: there are no cells")
+    return cells.to(torch.int64)
+
+
+def _read_groups(groups: Any, count: int, what: str, device: torch.device) -> dict[str, Tensor]:
+    """Named index tensors, sorted, each index once."""
+    if not isinstance(groups, Mapping):
+        raise InputError(f"Mesh: {what} is a dict, name -> indices, got {type(groups).__name__}")
+    kind = "facets" if what == "boundaries" else "cells"
+    result = {}
+    for name, item in groups.items():
+        if not isinstance(name, str) or not name:
+            raise InputError(f"Mesh: a name in {what} is a text, got {name!r}")
+        indices = torch.as_tensor(item, device=device)
+        if indices.dtype == torch.bool and indices.shape == (count,):
+            indices = indices.nonzero().flatten()
+        if indices.ndim != 1 or (len(indices) and (indices.is_floating_point() or indices.dtype == torch.bool)):
+            raise InputError(
+                f"Mesh: {what}[{name!r}] is a list of indices of {kind}, or a bool tensor of shape ({count},); "
+                f"got {indices.dtype} of shape {tuple(indices.shape)}"
+            )
+        indices = indices.to(torch.int64).unique()
+        if len(indices) and (int(indices[0]) < 0 or int(indices[-1]) >= count):
+            raise InputError(f"Mesh: {what}[{name!r}] names {kind} that do not exist; there are {count}, from 0 on")
+        result[name] = indices
+    return result
+
+
+def _select(selection: Any, places: Tensor, name: str, what: str) -> Any:
+    """What a predicate chooses among `places`, `(count, k, d)`: all k places must fulfil it."""
+    if not callable(selection):
+        return selection
+    answer = selection(*places.unbind(-1))
+    if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
+        kind = f"a tensor of {answer.dtype}" if isinstance(answer, Tensor) else type(answer).__name__
+        raise InputError(
+            f"Mesh: {what}[{name!r}] must return a bool tensor, as in lambda x, y: (x < 1e-6) & (y > 0); "
+            f"it returned {kind}"
+        )
+    chosen = answer.expand(places.shape[:-1]).all(1)
+    if not bool(chosen.any()):
+        lower, upper = places.amin((0, 1)).tolist(), places.amax((0, 1)).tolist()
+        extent = ", ".join(
+            f"{a} from {low:.6g} to {high:.6g}" for a, low, high in zip(AXES, lower, upper, strict=False)
+        )
+        kind = "exterior facet at all its vertices" if what == "boundaries" else "cell at its centre"
+        raise InputError(f"Mesh: {what}[{name!r}] is true for no {kind}; they reach over {extent}")
+    return chosen
+
+
+def _named(groups: Mapping[str, Tensor], name: str, kind: str, method: str) -> Tensor:
+    if name not in groups:
+        known = ", ".join(sorted(groups)) or "none at all"
+        raise InputError(f"this mesh has no {kind} {name!r}, but {known}; Mesh.{method} names more")
+    return groups[name]
+
+
+def _moved(item: Any, device: torch.device) -> Any:
+    if isinstance(item, Mapping):
+        return {name: tensor.to(device) for name, tensor in item.items()}
+    return item.to(device)
+
+
+def _sizes(groups: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} ({len(indices)})" for name, indices in groups.items())
