@@ -3,6 +3,8 @@
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "galerkin.hpp"
+#include "sparse.hpp"
+#include "sparse_cycle.hpp"
 #include "stencil.hpp"
 #include "transfer.hpp"
 #include "vectors.hpp"
@@ -38,10 +40,18 @@
     }                                                                                                                  \
     extern "C" void redirect_##suffix(T *p, const T *z, const double *beta, Index batch, Index size, int threads) {    \
         redirect(p, z, beta, batch, size, Team{threads});                                                                    \
+    }                                                                                                                  \
+    extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
+                                            int threads) {                                                             \
+        solve_triangle(*a, transposed, b, x, columns, Team{threads});                                                  \
     }
 
 #define EXPORT_CYCLE(S, T, suffix)                                                                                     \
     extern "C" void cycle_##suffix(const Hierarchy<T> *h, const S *r, S *z, Index batch, double *total, int threads) {  \
+        cycle(*h, r, z, batch, total, threads);                                                                        \
+    }                                                                                                                  \
+    extern "C" void sparse_cycle_##suffix(const SparseHierarchy<T> *h, const S *r, S *z, Index batch, double *total,    \
+                                          int threads) {                                                               \
         cycle(*h, r, z, batch, total, threads);                                                                        \
     }
 

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from sciml.csr import csr_tensor
 from sciml.errors import InputError
+from sciml.kernels import sparse
 
 from .inverse import Entries
+
+_PIECES = 64  # as many as threads can use
 
 
 class Triangle(Protocol):
@@ -37,6 +40,8 @@ def triangle(entries: Entries, *, upper: bool = False, bounds: Sequence[int] | N
     """
     if bounds is not None:
         return BlockTriangle(entries, upper, bounds)
+    if sparse.compilable(matrix := entries.csr()):
+        return sparse.CompiledTriangle(matrix, upper, _pieces(entries, upper))
     if torch_solves_triangles(entries.values.device.type):
         return TorchTriangle(entries, upper)
     if entries.values.device.type != "cpu":
@@ -109,6 +114,19 @@ class BlockTriangle:
     @functools.cached_property
     def _transposed(self) -> BlockTriangle:
         return BlockTriangle(self.entries.transpose(), not self.upper, self.bounds)
+
+
+def _pieces(entries: Entries, upper: bool) -> list[int]:
+    """0, ..., size: where the matrix falls into parts that are not coupled, as the rows of a batch."""
+    numbers = torch.arange(entries.size)
+    reach = numbers.clone()
+    if upper:
+        reach.scatter_reduce_(0, entries.rows, entries.columns, "amax")
+        cuts = numbers[:-1][reach.cummax(0).values[:-1] == numbers[:-1]] + 1
+    else:
+        reach.scatter_reduce_(0, entries.rows, entries.columns, "amin")
+        cuts = numbers[1:][reach.flip(0).cummin(0).values.flip(0)[1:] == numbers[1:]]
+    return [0, *cuts[:: len(cuts) // _PIECES + 1].tolist(), entries.size]
 
 
 @functools.cache

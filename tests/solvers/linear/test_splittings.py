@@ -7,10 +7,12 @@ import math
 
 import numpy
 import pytest
+import scipy.sparse.linalg
 import torch
 
 import sciml
 from sciml.errors import InputError
+from sciml.kernels import build
 from sciml.solvers.linear import (
     ILU0,
     SOR,
@@ -111,22 +113,54 @@ def test_batched_approximate_inverses(method, batch, operators):
         assert torch.equal(out, result)
 
 
+def triangular_entries(operator, upper, dtype=torch.float64):
+    entries = Entries.of(operator.to(dtype))
+    return entries.select(entries.rows <= entries.columns if upper else entries.rows >= entries.columns)
+
+
 @pytest.mark.parametrize("upper", [False, True])
 @pytest.mark.parametrize("columns", [1, 4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_all_triangular_solves_agree(upper, columns, dtype, operators, monkeypatch):
-    entries = Entries.of(operators.named("random general").to(dtype))
-    entries = entries.select(entries.rows <= entries.columns if upper else entries.rows >= entries.columns)
+    entries = triangular_entries(operators.named("random general"), upper, dtype)
     dense = entries.csr().to_dense()
     b = operators.field((entries.size, columns), seed=3, dtype=dtype)
     bounds = list(range(entries.size + 1))
     solvers = [triangular.BlockTriangle(entries, upper, bounds), triangular.SuperLUTriangle(entries)]
     solvers.append(triangular.triangle(entries, upper=upper))
+    monkeypatch.setattr(build, "library", lambda: None)
+    solvers.append(triangular.triangle(entries, upper=upper))
+    monkeypatch.setattr(triangular, "torch_solves_triangles", lambda device: False)
+    assert isinstance(triangular.triangle(entries, upper=upper), triangular.SuperLUTriangle)
+    monkeypatch.undo()
     for solver in solvers:
         torch.testing.assert_close(solver.solve(b), torch.linalg.solve(dense, b))
         torch.testing.assert_close(solver.solve_transposed(b), torch.linalg.solve(dense.T, b))
-    monkeypatch.setattr(triangular, "torch_solves_triangles", lambda device: False)
-    assert isinstance(triangular.triangle(entries, upper=upper), triangular.SuperLUTriangle)
+
+
+@pytest.mark.skipif(build.library() is None, reason="no C++ compiler")
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_compiled_triangles_fall_into_the_rows_of_a_batch(upper, columns, operators):
+    """Large enough for threads, each of which has rows of its own."""
+    entries = triangular_entries(operators.darcy(40, 41, batch=(9,)), upper)
+    solver = triangular.triangle(entries, upper=upper)
+    assert list(solver.bounds) == [1640 * row for row in range(10)]
+    matrix = operators.matrix_of(as_operator(entries.csr()))
+    b = operators.field((entries.size, columns), seed=4)
+    for ours, a in ((solver.solve(b), matrix), (solver.solve_transposed(b), matrix.T)):
+        expected = scipy.sparse.linalg.spsolve_triangular(a.tocsr(), b.numpy(), lower=upper == (a is not matrix))
+        numpy.testing.assert_allclose(ours.numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_diagonal_matrix_is_cut_into_few_pieces(upper):
+    size = 1000
+    diagonal = Entries(torch.arange(size), torch.arange(size), torch.full((size,), 4.0), size)
+    solver = triangular.triangle(diagonal, upper=upper)
+    assert torch.equal(solver.solve(torch.ones(size, 2)), torch.full((size, 2), 0.25))
+    if build.library() is not None:
+        assert 2 < len(solver.bounds) <= 66
 
 
 def valid(colours, entries):

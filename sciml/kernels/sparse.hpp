@@ -1,0 +1,111 @@
+// Sparse matrices by rows: products with what follows them in one pass, and triangular solves.
+#pragma once
+
+#include "rows.hpp"
+
+template <class T>
+struct Csr {
+    Index rows;
+    const std::int32_t *starts, *columns;
+    const T *values;
+};
+
+// A row times x, in four sums side by side that do not wait for one another.
+template <class T>
+inline T row_times(const Csr<T> &a, Index row, const T *x) {
+    Index k = a.starts[row];
+    const Index end = a.starts[row + 1];
+    T sum[4] = {};
+    for (; k + 4 <= end; k += 4)
+        for (Index l = 0; l < 4; ++l) sum[l] += a.values[k + l] * x[a.columns[k + l]];
+    for (; k < end; ++k) sum[0] += a.values[k] * x[a.columns[k]];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+// The first row before which lie at least `amount` rows and entries together.
+template <class T>
+Index row_after(const Csr<T> &a, Index amount) {
+    Index low = 0, high = a.rows;
+    while (low < high) {
+        const Index middle = (low + high) / 2;
+        if (a.starts[middle] + middle < amount) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+// finish(row, row times x) for all rows, shared by their entries.
+template <class T, class F>
+void over_products(const Csr<T> &a, const T *x, const Team &team, F finish) {
+    const Index entries = a.starts[a.rows];
+    over_rows(entries + a.rows, entries, team, [&](Index begin, Index end) {
+        const Index last = row_after(a, end);
+        for (Index row = row_after(a, begin); row < last; ++row) finish(row, row_times(a, row, x));
+    });
+}
+
+// A triangular matrix with the reciprocals of its diagonal in the diagonal's place, and the bounds of pieces that do not
+// depend on one another.
+template <class T>
+struct Triangle {
+    Csr<T> matrix;
+    Index pieces;
+    const Index *bounds;
+    int upper;   // the diagonal is then the first entry of a row, the last one otherwise
+};
+
+// x = A^-1 b for rows of `columns` right sides.
+template <bool SINGLE, class T>
+void substitute(const Triangle<T> &a, const T *b, T *x, Index columns, Index piece) {
+    const Csr<T> &m = a.matrix;
+    const Index width = SINGLE ? 1 : columns, from = a.bounds[piece], count = a.bounds[piece + 1] - from;
+    for (Index step = 0; step < count; ++step) {
+        const Index row = a.upper ? from + count - 1 - step : from + step;
+        const Index first = m.starts[row] + a.upper, last = m.starts[row + 1] - !a.upper;
+        const T inverse = m.values[a.upper ? first - 1 : last];
+        T *__restrict to = x + row * width;
+        if constexpr (SINGLE) {
+            T sum = b[row];
+            for (Index k = first; k < last; ++k) sum -= m.values[k] * x[m.columns[k]];
+            *to = inverse * sum;
+        } else {
+            for (Index c = 0; c < width; ++c) to[c] = b[row * width + c];
+            for (Index k = first; k < last; ++k) {
+                const T *__restrict known = x + m.columns[k] * width;
+                for (Index c = 0; c < width; ++c) to[c] -= m.values[k] * known[c];
+            }
+            for (Index c = 0; c < width; ++c) to[c] *= inverse;
+        }
+    }
+}
+
+// x = A^-T b, each unknown taken out of the rows after it as soon as it is known.
+template <bool SINGLE, class T>
+void substitute_transposed(const Triangle<T> &a, const T *b, T *x, Index columns, Index piece) {
+    const Csr<T> &m = a.matrix;
+    const Index width = SINGLE ? 1 : columns, from = a.bounds[piece], count = a.bounds[piece + 1] - from;
+    std::copy(b + from * width, b + (from + count) * width, x + from * width);
+    for (Index step = 0; step < count; ++step) {
+        const Index row = a.upper ? from + step : from + count - 1 - step;
+        const Index first = m.starts[row] + a.upper, last = m.starts[row + 1] - !a.upper;
+        const T inverse = m.values[a.upper ? first - 1 : last];
+        T *__restrict known = x + row * width;
+        for (Index c = 0; c < width; ++c) known[c] *= inverse;
+        for (Index k = first; k < last; ++k) {
+            T *__restrict to = x + m.columns[k] * width;
+            for (Index c = 0; c < width; ++c) to[c] -= m.values[k] * known[c];
+        }
+    }
+}
+
+template <class T>
+void solve_triangle(const Triangle<T> &a, int transposed, const T *b, T *x, Index columns, const Team &team) {
+    over_rows(a.pieces, a.matrix.starts[a.matrix.rows] * columns, team, [&](Index begin, Index end) {
+        for (Index piece = begin; piece < end; ++piece)
+            if (transposed)
+                columns == 1 ? substitute_transposed<true>(a, b, x, columns, piece)
+                             : substitute_transposed<false>(a, b, x, columns, piece);
+            else
+                columns == 1 ? substitute<true>(a, b, x, columns, piece) : substitute<false>(a, b, x, columns, piece);
+    });
+}

@@ -1,0 +1,174 @@
+"""The compiled kernels for sparse matrices: triangular solves and the cycle of algebraic multigrid."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import build, layout
+
+
+class CsrTable(ctypes.Structure):
+    """`Csr` of sparse.hpp."""
+
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("starts", ctypes.c_void_p),
+        ("columns", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+    )
+
+
+class TriangleTable(ctypes.Structure):
+    """`Triangle` of sparse.hpp."""
+
+    _fields_ = (
+        ("matrix", CsrTable),
+        ("pieces", ctypes.c_int64),
+        ("bounds", ctypes.c_void_p),
+        ("upper", ctypes.c_int),
+    )
+
+
+class SparseLevelTable(ctypes.Structure):
+    """`SparseLevel` of sparse_cycle.hpp."""
+
+    _fields_ = (
+        ("matrix", CsrTable),
+        ("prolongation", CsrTable),
+        ("restriction", CsrTable),
+        ("inverse_diagonal", ctypes.c_void_p),
+        ("sweeps", ctypes.c_int64),
+        ("omegas", ctypes.c_void_p),
+        ("b", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        ("spare", ctypes.c_void_p),
+    )
+
+
+class SparseHierarchyTable(ctypes.Structure):
+    """`SparseHierarchy` of sparse_cycle.hpp."""
+
+    _fields_ = (
+        ("levels", ctypes.c_void_p),
+        ("depth", ctypes.c_int64),
+        ("visits", ctypes.c_int64),
+        ("inverse", ctypes.c_void_p),
+        ("coarse_size", ctypes.c_int64),
+        ("b", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+    )
+
+
+def compilable(*matrices: Tensor) -> bool:
+    """Whether the kernels take these CSR tensors: on the CPU, float32 or float64, with 32-bit indices."""
+    return build.library() is not None and all(
+        m.device.type == "cpu" and m.dtype in layout.NAMES and m.crow_indices().dtype == torch.int32 for m in matrices
+    )
+
+
+def csr_table(matrix: Tensor) -> CsrTable:
+    """The kernels' table of a CSR tensor, which the caller keeps alive."""
+    parts = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
+    return CsrTable(matrix.shape[0], *map(Tensor.data_ptr, parts))
+
+
+class CompiledTriangle:
+    """A triangular matrix laid out for the compiled solve, row after row.
+
+    Args:
+        matrix: triangular CSR tensor that `compilable` takes, columns ascending, every diagonal entry there and not 0.
+        upper: which triangle.
+        bounds: 0, ..., size, where the rows fall into pieces that do not depend on one another.
+    """
+
+    def __init__(self, matrix: Tensor, upper: bool, bounds: Sequence[int]) -> None:
+        starts, columns, values = matrix.crow_indices(), matrix.col_indices(), matrix.values().clone()
+        diagonal = starts[:-1].long() if upper else starts[1:].long() - 1
+        values[diagonal] = values[diagonal].reciprocal()
+        limits = layout.integers(*bounds)
+        self.held = (starts, columns, values, limits)
+        csr = CsrTable(matrix.shape[0], *map(Tensor.data_ptr, (starts, columns, values)))
+        self.table = TriangleTable(csr, len(bounds) - 1, layout.address(limits), int(upper))
+        self.dtype, self.bounds = matrix.dtype, tuple(bounds)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """A^-1 b for `(size, columns)` of the matrix's dtype."""
+        return self._substitute(b, transposed=False)
+
+    def solve_transposed(self, b: Tensor) -> Tensor:
+        """A^-T b."""
+        return self._substitute(b, transposed=True)
+
+    def _substitute(self, b: Tensor, transposed: bool) -> Tensor:
+        b = b.contiguous()
+        x = torch.empty_like(b)
+        getattr(build.library(), f"solve_triangle_{layout.NAMES[self.dtype]}")(
+            ctypes.byref(self.table),
+            ctypes.c_int(transposed),
+            layout.pointer(b),
+            layout.pointer(x),
+            ctypes.c_int64(b.shape[1]),
+            layout.threads(),
+        )
+        return x
+
+
+class CompiledSparseCycle:
+    """The tables of one hierarchy of sparse matrices and the fields that a cycle works on.
+
+    Args:
+        levels: finest first: matrix, prolongation and restriction as CSR tensors that `compilable` takes, the inverse
+            diagonal, and the weights of the smoother.
+        inverse: `(size, size)`, dense inverse of the coarsest matrix.
+        visits: how often the next level is visited.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[tuple[Tensor, Tensor, Tensor, Tensor, Sequence[float]]],
+        inverse: Tensor,
+        visits: int,
+    ) -> None:
+        self.dtype = inverse.dtype
+        inverse = inverse.contiguous()
+        sizes = [*(level[0].shape[0] for level in levels), len(inverse)]
+        fields = [[torch.empty(size, dtype=self.dtype) for _ in range(3)] for size in sizes]
+        omegas = [(ctypes.c_double * len(level[4]))(*level[4]) for level in levels]
+        tables = (SparseLevelTable * len(levels))(
+            *(
+                SparseLevelTable(
+                    *map(csr_table, level[:3]),
+                    level[3].data_ptr(),
+                    len(weights),
+                    layout.address(weights),
+                    *map(Tensor.data_ptr, three),
+                )
+                for level, weights, three in zip(levels, omegas, fields, strict=False)
+            )
+        )
+        self.held = (levels, inverse, fields, omegas, tables)
+        self.table = SparseHierarchyTable(
+            layout.address(tables),
+            len(levels),
+            visits,
+            inverse.data_ptr(),
+            len(inverse),
+            fields[-1][0].data_ptr(),
+            fields[-1][1].data_ptr(),
+        )
+
+    def __call__(self, r: Tensor, out: Tensor, dots: Tensor) -> None:
+        """out = B r and dots = r . B r, field by field, for contiguous fields of one dtype and float64 dots."""
+        name = f"sparse_cycle_{layout.NAMES[r.dtype]}_{layout.NAMES[self.dtype]}"
+        getattr(build.library(), name)(
+            ctypes.byref(self.table),
+            layout.pointer(r),
+            layout.pointer(out),
+            ctypes.c_int64(dots.numel()),
+            layout.pointer(dots),
+            layout.threads(),
+        )
