@@ -12,7 +12,19 @@ from torch import Tensor
 
 from .boundary import AXES
 from .errors import InputError
-from .mesh_topology import CELL_NAMES, check_distinct, check_points, exterior_facets, oriented, signed_volumes
+from .mesh_quality import MeshQuality, measure
+from .mesh_refinement import refine
+from .mesh_shapes import box, delaunay, sides
+from .mesh_simplices import (
+    CELL_NAMES,
+    check_distinct,
+    check_points,
+    exterior_facets,
+    facet_vectors,
+    find_rows,
+    oriented,
+    signed_volumes,
+)
 
 EXTERIOR = "exterior"
 Selection = Callable[..., Tensor] | Tensor | Sequence[int]
@@ -69,6 +81,49 @@ class Mesh:
         put(self, "boundaries", {**named, EXTERIOR: everything})
         put(self, "regions", _read_groups(self.regions, len(cells), "regions", points.device))
 
+    @classmethod
+    def box(
+        cls,
+        shape: Sequence[int],
+        lower: float | Sequence[float] = 0.0,
+        upper: float | Sequence[float] = 1.0,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+    ) -> Mesh:
+        """A rectangle or box of equal small boxes, each cut into 2 triangles or 6 tetrahedra along the same diagonal.
+
+        Its sides are the boundaries `x_lower`, `x_upper`, `y_lower`, ... Points are in the order of `torch.meshgrid`
+        with `indexing="ij"`, so that values at the points can be seen as `values.reshape([n + 1 for n in shape])`.
+
+        Args:
+            shape: number of small boxes along each of two or three axes.
+            lower: lower corner, one number an axis or one for all.
+            upper: upper corner, as `lower`.
+            device: where the mesh lives.
+            dtype: torch.float64 or torch.float32.
+        """
+        mesh = cls(*box(shape, lower, upper, dtype))
+        return mesh.with_boundaries(sides(shape, mesh.facets)).to(device)
+
+    @classmethod
+    def delaunay(
+        cls, points: Any, *, inside: Callable[..., Tensor] | None = None, smallest_radius_ratio: float = 1e-4
+    ) -> Mesh:
+        """The Delaunay mesh of points, without slivers along its hull.
+
+        Args:
+            points: `(n, d)`. Points that end up in no cell (doubles) are dropped, so numbers can change.
+            inside: predicate on the centres of cells, called with one tensor an axis; where it is false cells are taken
+                out, which makes holes and notches: `lambda x, y: x**2 + y**2 > 0.25`.
+            smallest_radius_ratio: cells on the hull below it (see `quality`) are taken off, as points on a straight
+                side that are not quite on one line leave them.
+
+        Raises:
+            InputError: the points span no mesh, or flat cells remain inside.
+        """
+        return cls(*delaunay(points, inside, smallest_radius_ratio))
+
     @property
     def dimension(self) -> int:
         """2 for triangles, 3 for tetrahedra."""
@@ -107,12 +162,12 @@ class Mesh:
     @property
     def facet_areas(self) -> Tensor:
         """`(f,)` length of each exterior edge, or area of each exterior triangle."""
-        return self._facet_vectors().square().sum(1).sqrt()
+        return facet_vectors(self.points, self.facets).square().sum(1).sqrt()
 
     @property
     def facet_normals(self) -> Tensor:
         """`(f, d)` outward unit normals."""
-        vectors = self._facet_vectors()
+        vectors = facet_vectors(self.points, self.facets)
         return vectors / vectors.square().sum(1, keepdim=True).sqrt()
 
     @property
@@ -174,6 +229,28 @@ class Mesh:
         read = _read_groups(chosen, len(self.cells), "regions", self.device)
         return self._changed(regions={**self.regions, **read})
 
+    def refine(self, times: int = 1) -> Mesh:
+        """Each triangle cut into 4, each tetrahedron into 8, as often as asked; names are kept.
+
+        The points of this mesh keep their numbers, those in the middles of edges follow. The children of cell c are
+        4c to 4c + 3 or 8c to 8c + 7. Curved surfaces stay the polygons or polyhedra that this mesh makes of them.
+        """
+        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
+            raise InputError(f"Mesh.refine: times is a number from 0 on, got {times!r}")
+        mesh = self
+        for _ in range(times):
+            facets = {name: mesh.facets[part] for name, part in mesh.boundaries.items() if name != EXTERIOR}
+            points, cells, parts = refine(mesh.points, mesh.cells, facets)
+            count = 2**self.dimension
+            children = torch.arange(count, device=self.device)
+            regions = {name: (count * part[:, None] + children).flatten() for name, part in mesh.regions.items()}
+            mesh = Mesh(points, cells, regions=regions)._with_facets(parts)
+        return mesh
+
+    def quality(self) -> MeshQuality:
+        """Extremes of angles, radius ratios, edges and volumes; `print(mesh.quality())` is a report."""
+        return measure(self.points, self.cells)
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Mesh:
         """The same mesh on another device or with points of another dtype; in float32 thin cells can be refused."""
         device = self.device if device is None else torch.device(device)
@@ -189,14 +266,11 @@ class Mesh:
         place = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
         return f"Mesh({cells}; {'; '.join(parts)}{place})"
 
-    def _facet_vectors(self) -> Tensor:
-        """`(f, d)` outward normals as long as the facets are large."""
-        corners = self.points[self.facets]
-        edges = corners[:, 1:] - corners[:, :1]
-        if self.dimension == 2:
-            along, up = edges[:, 0].unbind(1)
-            return torch.stack((up, -along), 1)
-        return torch.linalg.cross(edges[:, 0], edges[:, 1]) / 2
+    def _with_facets(self, parts: Mapping[str, Tensor]) -> Mesh:
+        """The same mesh with parts of its surface given by the vertices of their facets, `(k, d)`."""
+        found = {name: find_rows(rows, self.facets, len(self.points)) for name, rows in parts.items()}
+        read = _read_groups(found, len(self.facets), "boundaries", self.device)
+        return self._changed(boundaries={**read, EXTERIOR: self.boundaries[EXTERIOR]})
 
     def _changed(self, **parts: Any) -> Mesh:
         """A copy with parts that are known to fit, without checking the mesh again."""
@@ -230,7 +304,7 @@ def _read_cells(cells: Any, points: Any) -> Tensor:
     if cells.ndim != 2 or cells.shape[1] != width:
         kind = CELL_NAMES[width - 1]
         raise InputError(
-            f"Mesh: cells has shape {tuple(cells.shape)}, expected (m, {width}): {kind}, as the points have {width - 1} "
+            f"Mesh: cells has shape {tuple(cells.shape)}, expected (m, {width}): {kind}, since points have {width - 1} "
             "coordinates"
         )
     if not len(cells):

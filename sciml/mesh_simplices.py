@@ -1,4 +1,4 @@
-"""Facets of simplicial meshes, their match by vertices, and the checks of connectivity; no class, tensors only."""
+"""Triangles and tetrahedra as rows of indices: volumes, facets, edges, and what makes a set of them a mesh."""
 
 from __future__ import annotations
 
@@ -10,19 +10,29 @@ from torch import Tensor
 from .errors import InputError
 
 # Facet i of a cell lies opposite its vertex i; in this order its normal points outward if the cell is positive.
-LOCAL_FACETS = {2: ((1, 2), (2, 0), (0, 1)), 3: ((1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1))}
+_LOCAL_FACETS = {2: ((1, 2), (2, 0), (0, 1)), 3: ((1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1))}
 FACET_NAMES = {2: "edges", 3: "triangles"}
 CELL_NAMES = {2: "triangles", 3: "tetrahedra"}
 
 
 def signed_volumes(points: Tensor, cells: Tensor) -> Tensor:
     """Area of each triangle or volume of each tetrahedron, `(m,)`; negative where its vertices run the wrong way."""
-    corners = points[cells]
+    corners = points[cells.T]
+    edges = corners[1:] - corners[0]
+    if points.shape[1] == 2:
+        (a, b), (c, d) = edges[0].unbind(1), edges[1].unbind(1)
+        return (a * d - b * c) / 2
+    return (edges[0] * torch.linalg.cross(edges[1], edges[2])).sum(1) / 6
+
+
+def facet_vectors(points: Tensor, facets: Tensor) -> Tensor:
+    """`(f, d)` normals to edges or triangles as long as these are large; outward for facets in the order of a mesh."""
+    corners = points[facets]
     edges = corners[:, 1:] - corners[:, :1]
     if points.shape[1] == 2:
-        (a, b), (c, d) = edges[:, 0].unbind(1), edges[:, 1].unbind(1)
-        return (a * d - b * c) / 2
-    return (edges[:, 0] * torch.linalg.cross(edges[:, 1], edges[:, 2])).sum(1) / 6
+        along, up = edges[:, 0].unbind(1)
+        return torch.stack((up, -along), 1)
+    return torch.linalg.cross(edges[:, 0], edges[:, 1]) / 2
 
 
 def row_keys(rows: Tensor, count: int) -> Tensor:
@@ -41,6 +51,27 @@ def row_keys(rows: Tensor, count: int) -> Tensor:
     return key
 
 
+def facets_of(cells: Tensor) -> Tensor:
+    """`(m (d + 1), d)` facets of all cells, cell by cell; facet i of a cell is the one opposite its vertex i."""
+    d = cells.shape[1] - 1
+    return cells[:, torch.tensor(_LOCAL_FACETS[d], device=cells.device)].reshape(-1, d)
+
+
+def pair_facets(facets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """An order of facets in which equal ones follow each other, and for each but the first whether it equals the last.
+
+    The order is the lexicographic one of their sorted vertices.
+    """
+    keys, order = row_keys(facets.sort(1).values, count).sort()
+    return order, keys[1:] == keys[:-1]
+
+
+def alone(order: Tensor, same: Tensor) -> Tensor:
+    """Those of the facets of `pair_facets` that have no equal."""
+    edge = torch.zeros(1, dtype=torch.bool, device=order.device)
+    return order[~torch.cat((edge, same)) & ~torch.cat((same, edge))]
+
+
 def exterior_facets(cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The facets that belong to one cell only: `(f, d)` vertices with the normal outward, and `(f,)` their cells.
 
@@ -55,30 +86,26 @@ def exterior_facets(cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
         InputError: three or more cells share a facet, or two that lie on the same side of it.
     """
     d = cells.shape[1] - 1
-    local = torch.tensor(LOCAL_FACETS[d], device=cells.device)
-    facets = cells[:, local].reshape(-1, d)
-    keys = row_keys(facets.sort(1).values, count)
-    order = keys.argsort()
-    ordered = keys[order]
-    same = ordered[1:] == ordered[:-1]
-    crowded = same[1:] & same[:-1]
-    if bool(crowded.any()):
-        first = order[:-2][crowded]
+    facets = facets_of(cells)
+    order, same = pair_facets(facets, count)
+    crowded = (same[1:] & same[:-1]).nonzero().flatten()
+    if len(crowded):
         raise InputError(
-            f"Mesh: {len(ordered[:-2][crowded].unique())} {FACET_NAMES[d]} belong to three cells or more, the first "
-            f"has the points {facets[first[0]].tolist()}; in a mesh every inner facet lies between two cells"
+            f"Mesh: {FACET_NAMES[d]} belong to three cells or more ({len(crowded)} cells too many), the first has the "
+            f"points {facets[order[crowded[0]]].tolist()}; in a mesh every inner facet lies between two cells"
         )
-    turns = (facets.unsqueeze(2) > facets.unsqueeze(1)).triu(1).sum((1, 2)) % 2  # parity of the order of the vertices
-    folded = same & (turns[order[1:]] == turns[order[:-1]])
+    odd = torch.zeros_like(facets[:, 0], dtype=torch.bool)  # whether sorting the vertices turns the facet over
+    for i, j in combinations(range(d), 2):
+        odd ^= facets[:, i] > facets[:, j]
+    folded = same & (odd[order[1:]] == odd[order[:-1]])
     if bool(folded.any()):
         pairs = torch.stack((order[:-1], order[1:]), 1)[folded] // (d + 1)
         raise InputError(
-            f"Mesh: {len(pairs)} pairs of cells overlap, the first the cells {pairs[0].tolist()}: both lie on the same "
-            f"side of a facet that they share, so that one of them is inverted; untangle the mesh"
+            f"Mesh: cells overlap ({len(pairs)} pairs), the first two are {pairs[0].tolist()}: they lie on the same "
+            "side of a facet that they share, so that one of them is inverted; untangle the mesh"
         )
-    edge = torch.zeros(1, dtype=torch.bool, device=cells.device)
-    alone = order[~torch.cat((edge, same)) & ~torch.cat((same, edge))]
-    return facets[alone], alone // (d + 1)
+    lone = alone(order, same)
+    return facets[lone], lone // (d + 1)
 
 
 def find_rows(rows: Tensor, among: Tensor, count: int) -> Tensor:
@@ -148,9 +175,9 @@ def oriented(points: Tensor, cells: Tensor) -> Tensor:
         InputError: cells are degenerate; how many, and the first of them.
     """
     d = points.shape[1]
-    corners = points[cells]
-    longest = (corners[:, 1:] - corners[:, :1]).square().sum(2).amax(1).sqrt()
-    reach = torch.maximum(corners.abs().amax((1, 2)), longest)
+    corners = points[cells.T]
+    longest = (corners[1:] - corners[0]).square().sum(2).amax(0).sqrt()
+    reach = torch.maximum(points.abs().amax(1)[cells.T].amax(0), longest)
     volumes = signed_volumes(points, cells)
     rounding = 8 * torch.finfo(points.dtype).eps * reach * longest ** (d - 1)
     flat = ((2 if d == 2 else 6) * volumes.abs() <= rounding).nonzero().flatten()

@@ -1,0 +1,113 @@
+"""How well the cells of a mesh are shaped: angles, radius ratios, lengths of edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import degrees
+
+import torch
+from torch import Tensor
+
+from .mesh_simplices import CELL_NAMES, facet_vectors, facets_of, signed_volumes
+
+
+@dataclass(frozen=True)
+class MeshQuality:
+    """Extremes of the shape of cells. `print` gives a report.
+
+    Attributes:
+        cells: their number.
+        dimension: 2 or 3.
+        smallest_angle, largest_angle: of a triangle between its edges, of a tetrahedron between its faces (dihedral);
+            degrees. A regular triangle has 60, a regular tetrahedron 70.53.
+        smallest_radius_ratio, mean_radius_ratio: d times the radius of the inscribed circle or sphere over that of the
+            circumscribed one; dimensionless, 1 for regular cells and 0 for flat ones.
+        worst_cell: index of the cell with the smallest radius ratio.
+        shortest_edge, longest_edge: in the unit of length of the problem.
+        smallest_volume, largest_volume: areas or volumes of cells.
+    """
+
+    cells: int
+    dimension: int
+    smallest_angle: float
+    largest_angle: float
+    smallest_radius_ratio: float
+    mean_radius_ratio: float
+    worst_cell: int
+    shortest_edge: float
+    longest_edge: float
+    smallest_volume: float
+    largest_volume: float
+
+    def __str__(self) -> str:
+        solid = self.dimension == 3
+        return (
+            f"{self.cells} {CELL_NAMES[self.dimension]}\n"
+            f"{'dihedral angles' if solid else 'angles'} from {self.smallest_angle:.1f} to {self.largest_angle:.1f} "
+            f"degrees\n"
+            f"radius ratio at least {self.smallest_radius_ratio:.3g} (cell {self.worst_cell}), "
+            f"{self.mean_radius_ratio:.3g} on average (1 is regular)\n"
+            f"edges from {self.shortest_edge:.4g} to {self.longest_edge:.4g}\n"
+            f"{'volumes' if solid else 'areas'} from {self.smallest_volume:.4g} to {self.largest_volume:.4g}"
+        )
+
+
+def measure(points: Tensor, cells: Tensor) -> MeshQuality:
+    """The quality of cells `(m, d + 1)` of points `(n, d)`."""
+    points = points.detach()
+    edges, volumes = edge_lengths(points, cells), signed_volumes(points, cells)
+    ratios, turns = radius_ratios(points, cells), angles(points, cells)
+    return MeshQuality(
+        cells=len(cells),
+        dimension=points.shape[1],
+        smallest_angle=degrees(float(turns.min())),
+        largest_angle=degrees(float(turns.max())),
+        smallest_radius_ratio=float(ratios.min()),
+        mean_radius_ratio=float(ratios.mean()),
+        worst_cell=int(ratios.argmin()),
+        shortest_edge=float(edges.min()),
+        longest_edge=float(edges.max()),
+        smallest_volume=float(volumes.min()),
+        largest_volume=float(volumes.max()),
+    )
+
+
+def edge_lengths(points: Tensor, cells: Tensor) -> Tensor:
+    """`(m, 3)` or `(m, 6)` lengths, of the edges 01, 02, 12 or 01, 02, 03, 12, 13, 23."""
+    first, second = torch.tensor(list(combinations(range(cells.shape[1]), 2)), device=cells.device).T
+    corners = points[cells]
+    return (corners[:, second] - corners[:, first]).square().sum(2).sqrt()
+
+
+def angles(points: Tensor, cells: Tensor) -> Tensor:
+    """`(m, 3)` or `(m, 6)` angles inside each cell between its facets 01, 02, ..., facet i opposite vertex i; radians.
+
+    In a triangle they are the angles at the vertices, in a tetrahedron the dihedral ones at the edges: with outward
+    normals n, cos(angle) = -n_i . n_j.
+    """
+    width = cells.shape[1]
+    normals = facet_vectors(points, facets_of(cells)).reshape(len(cells), width, -1)
+    normals = normals / normals.square().sum(2, keepdim=True).sqrt()
+    first, second = torch.tensor(list(combinations(range(width), 2)), device=cells.device).T
+    return torch.acos((-(normals[:, first] * normals[:, second]).sum(2)).clamp(-1, 1))
+
+
+def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
+    """`(m,)` d r / R of the inscribed and circumscribed radii: 1 for a regular cell, 0 for a flat one.
+
+    r = d V / (sum of the facets). R = a b c / (4 V) in the plane. In space, with the edges a, b, c from one vertex,
+    R = |a^2 (b x c) + b^2 (c x a) + c^2 (a x b)| / (12 V). (Liu and Joe, "Relationship between tetrahedron shape
+    measures", BIT 1994.)
+    """
+    d = points.shape[1]
+    volumes = signed_volumes(points, cells).abs()
+    surfaces = facet_vectors(points, facets_of(cells)).reshape(len(cells), d + 1, -1).square().sum(2).sqrt().sum(1)
+    if d == 2:
+        return 16 * volumes.square() / (surfaces * edge_lengths(points, cells).prod(1))
+    corners = points[cells]
+    a, b, c = (corners[:, 1:] - corners[:, :1]).unbind(1)
+    centre = sum(
+        p.square().sum(1, keepdim=True) * torch.linalg.cross(q, r) for p, q, r in ((a, b, c), (b, c, a), (c, a, b))
+    )
+    return 108 * volumes.square() / (surfaces * centre.square().sum(1).sqrt())
