@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .solution import Solution as Solution
     from .solvers.solve import solve as solve
     from .status import Status as Status
+    from .surfaces import surface_check as surface_check
+    from .surfaces import surface_volume as surface_volume
 else:
     # Hidden from type checkers: a module with __getattr__ would make every misspelt name an Any to them.
     _MODULES = ("datasets", "equations", "operators", "solvers")
@@ -50,6 +52,8 @@ else:
         "System": "discretization",
         "discretize": "discretization",
         "solve": "solvers.solve",
+        "surface_check": "surfaces",
+        "surface_volume": "surfaces",
     }
     __all__ = [*_EXPORTS, *_MODULES]  # noqa: PLE0604
 

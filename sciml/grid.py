@@ -24,6 +24,7 @@ from .boundary import (
     split_by_unknown,
 )
 from .errors import InputError
+from .voxelization import Method, Surface, voxelize
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -163,6 +164,29 @@ class Grid:
                 f"the grid's boundary is given for {', '.join(self.boundary)}, and not for the unknown {unknown!r}"
             )
         return sides
+
+    def voxelize(self, surface: Surface, *, method: Method | None = None) -> Tensor:
+        """Where the unknowns of a grid of three axes lie inside a surface of triangles, for `solid=` or a coefficient.
+
+        A closed surface is decided exactly, by counting crossings along lines (`voxelization.py` says how ties break);
+        shells inside shells are hollow. The surface may reach out of the grid; along periodic axes it is not repeated.
+
+        Args:
+            surface: path of a file in a format that meshio reads (.stl, .obj, .ply, ...), or a pair of points `(n, 3)`,
+                in the grid's unit of length, and triangles `(m, 3)`, the numbers of the points at their corners.
+            method: None for a surface that must be closed with all triangles turned the same way (`surface_check`
+                says whether). "parity" for one that must be closed, whichever way its triangles are turned. "winding"
+                for one with holes, or of bodies that overlap: inside is where the generalized winding number, of
+                either sign, is more than one half. It takes a time in proportion to unknowns times open edges.
+
+        Returns:
+            bool of the grid's shape, on its device.
+
+        Raises:
+            InputError: for a surface that is not closed, with the number of edges at fault; for one that lies outside
+                the grid or has no unknown inside, with the places of both; for a grid that has not three axes.
+        """
+        return voxelize(self, surface, method)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Grid:
         """The same grid for another device or dtype; tensors in it (solid, boundary values) go with it."""
