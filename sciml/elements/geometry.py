@@ -1,0 +1,108 @@
+"""Gradients of the P1 basis functions and measures of cells and facets, by closed formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ..mesh import Mesh
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """What element matrices need of a mesh with n points, m cells and f facets in d dimensions.
+
+    Attributes:
+        cells: `(d + 1, m)`.
+        gradients: `(d + 1, d, m)`, the gradients of the basis functions, 1 over the unit of length.
+        volumes: `(m,)`.
+        facets: `(d, f)`, the points of the exterior facets.
+        facet_cells: `(f,)`.
+        areas: `(f,)`.
+        normals: `(d, f)`, outward and of length 1.
+    """
+
+    cells: Tensor
+    gradients: Tensor
+    volumes: Tensor
+    facets: Tensor
+    facet_cells: Tensor
+    areas: Tensor
+    normals: Tensor
+
+    @property
+    def dimension(self) -> int:
+        """2 or 3."""
+        return self.gradients.shape[1]
+
+    @cached_property
+    def edge_products(self) -> Tensor:
+        """`(pairs, m)`, volume times the product of the gradients of the two vertices of each pair: the element
+        matrices of -laplacian(u) off the diagonal."""
+        pairs = combinations(range(len(self.cells)), 2)
+        return torch.stack([(self.gradients[a] * self.gradients[b]).sum(0) for a, b in pairs]) * self.volumes
+
+    @cached_property
+    def local_facet_vertices(self) -> Tensor:
+        """`(d, f)`, which vertex of its cell each point of a facet is."""
+        own = self.cells[:, self.facet_cells]
+        return (own.unsqueeze(0) == self.facets.unsqueeze(1)).int().argmax(1)
+
+    def on_cells(self, nodal: Tensor) -> Tensor:
+        """Values at points `(*batch, n)` -> their mean in each cell `(*batch, m)`."""
+        return self._mean(nodal, self.cells)
+
+    def on_facets(self, nodal: Tensor) -> Tensor:
+        """Values at points `(*batch, n)` -> their mean on each facet `(*batch, f)`."""
+        return self._mean(nodal, self.facets)
+
+    def gradient(self, nodal: Tensor) -> Tensor:
+        """The gradient of the P1 function with values `(*batch, n)` at points, `(*batch, d, m)`."""
+        total = nodal[..., None, self.cells[0]] * self.gradients[0]
+        for vertex in range(1, len(self.cells)):
+            total = total + nodal[..., None, self.cells[vertex]] * self.gradients[vertex]
+        return total
+
+    def _mean(self, nodal: Tensor, corners: Tensor) -> Tensor:
+        if nodal.shape[-1] == 1:
+            return nodal
+        return sum((nodal[..., corner] for corner in corners[1:]), start=nodal[..., corners[0]]) / len(corners)
+
+
+def geometry_of(mesh: Mesh) -> Geometry:
+    """The geometry of a mesh: kept as long as the mesh, or made afresh where its points carry gradients."""
+    if mesh.points.requires_grad:
+        return make_geometry(mesh)
+    if mesh not in _GEOMETRIES:
+        with torch.no_grad():
+            _GEOMETRIES[mesh] = make_geometry(mesh)
+    return _GEOMETRIES[mesh]
+
+
+_GEOMETRIES: WeakKeyDictionary[Mesh, Geometry] = WeakKeyDictionary()
+
+
+def make_geometry(mesh: Mesh) -> Geometry:
+    """The geometry of a mesh, differentiable with respect to its points."""
+    cells = mesh.cells.mT.contiguous()
+    axes = mesh.points.mT.contiguous()
+    origin = axes.index_select(1, cells[0])
+    edges = [axes.index_select(1, corner) - origin for corner in cells[1:]]
+    if mesh.dimension == 2:
+        (a, b), (c, e) = edges
+        twice = a * e - b * c
+        others = [torch.stack([e, -c]) / twice, torch.stack([-b, a]) / twice]
+        volumes = twice / 2
+    else:
+        normals = [torch.linalg.cross(edges[k - 2], edges[k - 1], dim=0) for k in range(3)]
+        six = (edges[0] * normals[0]).sum(0)
+        others = [normal / six for normal in normals]
+        volumes = six / 6
+    gradients = torch.stack([-sum(others[1:], start=others[0]), *others])
+    facets = mesh.facets.mT.contiguous()
+    return Geometry(cells, gradients, volumes, facets, mesh.facet_cells, mesh.facet_areas, mesh.facet_normals.mT)

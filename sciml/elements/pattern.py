@@ -1,0 +1,239 @@
+"""Where the entries of a matrix on the points of a mesh stand, and which entries of element matrices each one sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from ..csr import csr_from_starts
+from ..mesh import Mesh
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentSum:
+    """Sums over the segments of a permuted vector.
+
+    Attributes:
+        starts: `(count + 1,)`, where in `order` each segment starts.
+        order: `(k,)`, the entries that are summed, segment by segment.
+    """
+
+    starts: Tensor
+    order: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """`(*batch, k)` -> `(*batch, count)`."""
+        if (torch.is_grad_enabled() and values.requires_grad) or forward_ad._current_level >= 0:
+            return values.new_zeros(*values.shape[:-1], len(self.starts) - 1).index_add(-1, self.targets, values)
+        matrix = self._double if values.dtype == torch.float64 else self._single
+        if values.ndim == 1:
+            return torch.mv(matrix, values)
+        rows = values.reshape(-1, values.shape[-1])
+        return torch.stack([torch.mv(matrix, row) for row in rows]).reshape(*values.shape[:-1], -1)
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """`(k,)` int64, the segment that each entry of the vector belongs to."""
+        segments = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        result = torch.empty(len(self.order), dtype=torch.int64, device=self.starts.device)
+        result[self.order.long()] = torch.repeat_interleave(segments, self.starts.diff())
+        return result
+
+    @cached_property
+    def _double(self) -> Tensor:
+        return self._ones(torch.float64)
+
+    @cached_property
+    def _single(self) -> Tensor:
+        return self._ones(torch.float32)
+
+    def _ones(self, dtype: torch.dtype) -> Tensor:
+        ones = torch.ones(len(self.order), dtype=dtype, device=self.order.device)
+        return csr_from_starts(self.starts, self.order, ones, (len(self.starts) - 1, len(self.order)))
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The sparsity pattern of P1 elements on a mesh.
+
+    An edge with the points i < j has one entry above the diagonal and one below. The pairs of local vertices are in the
+    order 01, 02, 12 or 01, 02, 03, 12, 13, 23.
+
+    Attributes:
+        size: number of points n.
+        cells: `(d + 1, m)`.
+        edge_sum: from `(pairs * m,)` to the e edges.
+        end_sum: from `(2 * e,)`, first the smaller and then the larger end of each edge, to points.
+        starts, columns: the CSR pattern of the matrix.
+        places: `(2 * e + n,)`, from where in (above, below, diagonal) each entry of the matrix comes.
+    """
+
+    size: int
+    cells: Tensor
+    edge_sum: SegmentSum
+    end_sum: SegmentSum
+    starts: Tensor
+    columns: Tensor
+    places: Tensor
+
+    @property
+    def edges(self) -> int:
+        """Number of edges."""
+        return len(self.end_sum.order) // 2
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The local vertices of each pair."""
+        return tuple(combinations(range(len(self.cells)), 2))
+
+    @cached_property
+    def swapped(self) -> Tensor:
+        """bool `(pairs, m)`, whether the first vertex of a pair has the larger number."""
+        return torch.stack([self.cells[a] > self.cells[b] for a, b in self.pairs])
+
+    @cached_property
+    def cell_edges(self) -> Tensor:
+        """`(pairs, m)`, the edge of each pair."""
+        return self.edge_sum.targets.reshape(len(self.pairs), -1)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """`(2, e)`, the points of each edge, the smaller first."""
+        return self.end_sum.targets.reshape(2, -1)
+
+    @cached_property
+    def point_sum(self) -> SegmentSum:
+        """From `((d + 1) * m,)` to points."""
+        return SegmentSum(*_buckets(self.cells.reshape(-1), None, self.size))
+
+    @cached_property
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Row and column of every entry, int64."""
+        points = torch.arange(self.size, device=self.columns.device)
+        return torch.repeat_interleave(points, self.starts.diff()), self.columns.long()
+
+    @cached_property
+    def place_of(self) -> Tensor:
+        """`(2 * e + n,)`, where in the entries each of (above, below, diagonal) stands."""
+        result = torch.empty_like(self.places, dtype=torch.int64)
+        result[self.places.long()] = torch.arange(len(self.places), device=self.places.device)
+        return result
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        """`(2 * e + n,)`, for each entry the place of the one across the diagonal."""
+        above, below, diagonal = self.place_of.split([self.edges, self.edges, self.size])
+        return torch.cat([below, above, diagonal])[self.places.long()]
+
+    @property
+    def diagonal(self) -> Tensor:
+        """`(n,)`, where in the entries the diagonal stands."""
+        return self.place_of[2 * self.edges :]
+
+    @cached_property
+    def components(self) -> tuple[int, Tensor]:
+        """The number of connected parts of the mesh, and `(n,)` which part each point belongs to."""
+        from scipy import sparse
+
+        low, high = self.ends.cpu().numpy()
+        graph = sparse.coo_array((low * 0 + 1, (low, high)), shape=(self.size, self.size))
+        count, labels = sparse.csgraph.connected_components(graph, directed=False)
+        return int(count), torch.from_numpy(labels).to(self.places.device)
+
+    def gather(self, above: Tensor, below: Tensor, diagonal: Tensor) -> Tensor:
+        """The entries of the matrix, `(*batch, entries)`, from those above, below and on the diagonal."""
+        batch = torch.broadcast_shapes(above.shape[:-1], below.shape[:-1], diagonal.shape[:-1])
+        parts = [part.expand(*batch, part.shape[-1]) for part in (above, below, diagonal)]
+        return torch.cat(parts, -1).index_select(-1, self.places)
+
+
+def pattern_of(mesh: Mesh) -> Pattern:
+    """The pattern of a mesh, computed once and kept as long as the mesh."""
+    if mesh not in _PATTERNS:
+        _PATTERNS[mesh] = make_pattern(mesh.cells, len(mesh.points))
+    return _PATTERNS[mesh]
+
+
+_PATTERNS: WeakKeyDictionary[Mesh, Pattern] = WeakKeyDictionary()
+
+
+def make_pattern(cells: Tensor, size: int) -> Pattern:
+    """The pattern of cells `(m, d + 1)` on points numbered below `size`, in a number of operations linear in m."""
+    short = torch.int32 if max(size, 8 * cells.numel()) < 2**31 else torch.int64
+    columns = cells.to(short).mT.contiguous()
+    pairs = list(combinations(range(cells.shape[1]), 2))
+    first, second = (torch.cat([columns[pair[k]] for pair in pairs]) for k in (0, 1))
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    _, slots = _buckets(low, high, size)
+    low, high = low.index_select(0, slots), high.index_select(0, slots)
+    # Sorted so, the pairs of one edge follow each other.
+    opens = torch.ones(len(slots), dtype=torch.bool, device=cells.device)
+    torch.logical_or(low[1:] != low[:-1], high[1:] != high[:-1], out=opens[1:])
+    begins = torch.nonzero(opens).squeeze(-1)
+    low, high = low.index_select(0, begins), high.index_select(0, begins)
+    edge_sum = SegmentSum(torch.cat([begins, begins.new_tensor([len(slots)])]).to(short), slots)
+    end_sum, matrix = _places(low, high, size)
+    return Pattern(size, columns.long(), edge_sum, end_sum, *matrix)
+
+
+def _places(low: Tensor, high: Tensor, size: int) -> tuple[SegmentSum, tuple[Tensor, Tensor, Tensor]]:
+    """`end_sum` of a pattern, and its `starts`, `columns` and `places`, from its edges in order."""
+    edges = len(low)
+    count, points = (torch.arange(k, dtype=low.dtype, device=low.device) for k in (2 * edges, size))
+    if low.device.type != "cpu":
+        ends = torch.cat([low, high])
+        end_sum = SegmentSum(*_buckets(ends, torch.cat([high, low]), size))
+        rows, columns = torch.cat([ends, points]), torch.cat([high, low, points])
+        starts, places = _buckets(rows, columns, size)
+        return end_sum, (starts, columns[places], places)
+    from scipy import sparse
+
+    # One is added, for sums of sparse matrices leave out entries that are 0.
+    above = _csr(_starts(low, size), high, count[:edges] + 1, size)
+    below = above.T.tocsr()
+    below.data += edges
+    around = above + below
+    whole = around + sparse.dia_array(((points + (2 * edges + 1)).numpy()[None], [0]), shape=(size, size)).tocsr()
+    parts = (around.indptr, around.data - 1, whole.indptr, whole.indices, whole.data - 1)
+    begin, order, *matrix = (torch.from_numpy(part) for part in parts)
+    return SegmentSum(begin, order), (matrix[0], matrix[1], matrix[2])
+
+
+def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: int) -> Any:
+    from scipy import sparse
+
+    matrix = sparse.csr_array((values.numpy(), columns.numpy(), starts.numpy()), shape=(size, size))
+    matrix.has_canonical_format = True
+    return matrix
+
+
+def _starts(rows: Tensor, count: int) -> Tensor:
+    starts = torch.zeros(count + 1, dtype=rows.dtype, device=rows.device)
+    starts[1:] = torch.bincount(rows, minlength=count).cumsum(0)
+    return starts
+
+
+def _buckets(first: Tensor, second: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
+    """The order that sorts by `first`, then by `second`, then as they stand, and where in it each `first` starts.
+
+    On the CPU by the counting passes of scipy's conversions, several times as fast as sorting keys.
+    """
+    if first.device.type != "cpu":
+        key = first if second is None else first.long() * count + second
+        return _starts(first, count), torch.argsort(key, stable=True).to(first.dtype)
+    import numpy
+    from scipy import sparse
+
+    slots = torch.arange(len(first), dtype=first.dtype).numpy()
+    place = (numpy.zeros_like(slots) if second is None else second.numpy(), first.numpy())
+    entries = sparse.coo_array((slots, place), shape=(1 if second is None else count, count))
+    entries.has_canonical_format = True  # or scipy would add up the slots of one place
+    by_first = entries.tocsc() if second is None else entries.tocsr().tocsc()
+    return torch.from_numpy(by_first.indptr), torch.from_numpy(by_first.data)
