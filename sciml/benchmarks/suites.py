@@ -11,4 +11,13 @@ def _linear(size: str, device: str) -> Plan:
     return plan(size, device)
 
 
-SUITES = (Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),)
+def _geometry(size: str, device: str) -> Plan:
+    from .geometry.plan import plan
+
+    return plan(size, device)
+
+
+SUITES = (
+    Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),
+    Suite("geometry", "jumping and directed coefficients, meshes, scans, nonlinear equations", _geometry),
+)
