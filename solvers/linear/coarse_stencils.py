@@ -66,6 +66,11 @@ class Stencil:
         off_diagonal = [self[offset].max() for offset in self.offsets if any(offset)]
         return bool(off_diagonal) and float(torch.stack(off_diagonal).max()) > 0
 
+    @cached_property
+    def coupled(self) -> Tensor:
+        """Whether a point is coupled to others, `(*batch, *space)`; those in obstacles are not."""
+        return (self.coefficients.sum(0) - self.centre).abs() > 1e-10 * self.centre.abs()
+
     def operator(self, periodic: Sequence[bool], symmetric: bool) -> StencilOperator:
         """The stencil as an operator."""
         return StencilOperator(self.space, self.offsets, list(self.coefficients), periodic, symmetric=symmetric)
@@ -123,7 +128,7 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
     """
     stencil = _without_positive_couplings(stencil)
     diagonal = stencil.centre
-    coupled = (stencil.coefficients.sum(0) - diagonal).abs() > 1e-10 * diagonal.abs()
+    coupled = stencil.coupled
     obstacles = not bool(coupled.all())
     shape = (*stencil.batch, *coarsening.coarse)
     compiled = diagonal.device.type == "cpu" and diagonal.dtype in layout.NAMES and build.library() is not None

@@ -79,6 +79,11 @@ class Separable:
         """Upper bound of the spectrum of D^-1 A, as rows are weakly diagonally dominant."""
         return 2.0
 
+    def contrast(self) -> float:
+        """The largest over the smallest diagonal entry, up to a factor near 1."""
+        low, high = (sum(getattr(axis.centre, name)() for axis in self.axes) + self.shift for name in ("min", "max"))
+        return float(high / low) if low > 0 else 1.0
+
     def operator(self, periodic: Sequence[bool], symmetric: bool, dtype: torch.dtype) -> StencilOperator:
         """The sum as one stencil operator with one-dimensional coefficients."""
         dimension = len(self.axes)
@@ -155,6 +160,14 @@ class General:
         coefficients = self.stencil.coefficients
         tiny = torch.finfo(coefficients.dtype).tiny
         return float((coefficients.abs().sum(0) / self.stencil.centre.abs().clamp_min(tiny)).max())
+
+    def contrast(self) -> float:
+        """The largest over the smallest diagonal entry, of points that are coupled to others."""
+        diagonal = self.stencil.centre
+        coupled = self.stencil.coupled & (diagonal > 0)
+        low = torch.where(coupled, diagonal, torch.inf).amin()
+        high = torch.where(coupled, diagonal, 0.0).amax()
+        return float(high / low)
 
     def operator(self, periodic: Sequence[bool], symmetric: bool, dtype: torch.dtype) -> StencilOperator:
         """The stencil as an operator."""

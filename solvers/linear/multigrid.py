@@ -23,6 +23,8 @@ from .rows import Rows
 from .stationary import StationaryMethod
 from .transfer import Coarsening, Transfer
 
+_CONTRAST = 1e3
+
 
 @dataclass(frozen=True)
 class Multigrid(StationaryMethod):
@@ -41,7 +43,9 @@ class Multigrid(StationaryMethod):
         cycle: 1 for a V-cycle, 2 for a W-cycle, which branches on the first d levels in d dimensions only, so that the
             many small grids cost little; None chooses V for separable operators (constant coefficients, no obstacles)
             and W for all others.
-        precision: dtype of the cycle, torch.float32 by default also inside float64 methods; None for the operator's.
+        precision: dtype of the cycle; None chooses torch.float32, also inside float64 methods, and the operator's where
+            its diagonal varies by more than a factor of 1000: float32 loses the couplings that tie regions of high
+            coefficient to the rest, and the cycle is no longer positive.
         smoothing_interval: lower end of the part of the spectrum of D^-1 A that is smoothed, as a fraction of its upper
             end, dimensionless.
         coarsest: largest number of unknowns that is solved directly, by a dense inverse; less for a batch.
@@ -53,7 +57,7 @@ class Multigrid(StationaryMethod):
 
     sweeps: int = 2
     cycle: int | None = None
-    precision: torch.dtype | None = torch.float32
+    precision: torch.dtype | None = None
     smoothing_interval: float = 0.25
     coarsest: int = 600
 
@@ -212,7 +216,7 @@ class MultigridCycle(ApproximateInverse):
 
 def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separable | General) -> MultigridCycle:
     """The hierarchy of an operator; its finest level is the operator itself, wide stencils included."""
-    precision = settings.precision or operator.dtype
+    precision = settings.precision or (torch.float32 if problem.contrast() <= _CONTRAST else operator.dtype)
     periodic, symmetric = operator.periodic, operator.symmetric
     coarsest = settings.coarsest / max(1, prod(operator.batch)) ** 0.5
     space, current, fine = operator.space, problem, operator.to(precision)

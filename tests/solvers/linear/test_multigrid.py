@@ -136,7 +136,7 @@ def some_operators():
 @pytest.mark.parametrize("cycle", [1, 2])
 def test_compiled_cycle_equals_the_eager_one(name, cycle, monkeypatch):
     operator = some_operators()[name]
-    inverse = Multigrid(cycle=cycle, precision=None, coarsest=20).prepare(operator)
+    inverse = Multigrid(cycle=cycle, precision=torch.float64, coarsest=20).prepare(operator)
     r = torch.randn(3, *operator.batch, *operator.space, dtype=torch.float64)
     compiled, product = torch.empty_like(r), torch.empty(r.shape[: r.ndim - len(operator.space)], dtype=torch.float64)
     product.copy_(inverse._state.apply_and_dot(r, compiled))
@@ -162,7 +162,7 @@ def test_a_cycle_does_not_depend_on_the_number_of_threads(name, monkeypatch):
 def test_gradients_pass_through_a_cycle(name):
     """Of a loss by the residual that a cycle is applied to: the transposed cycle, applied to the loss's gradient."""
     operator = some_operators()[name]
-    inverse = Multigrid(precision=None).prepare(operator)
+    inverse = Multigrid(precision=torch.float64).prepare(operator)
     generator = torch.Generator().manual_seed(3)
     r, w, direction = torch.randn(3, *operator.batch, *operator.space, generator=generator, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((inverse.apply(r.requires_grad_()) * w).sum(), r)
@@ -280,7 +280,7 @@ def test_cycle_is_symmetric_and_positive():
     a = 1 + torch.rand(20, 17, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for fields, equation in (({"f": 0.0}, POISSON), ({"a": a, "f": 0.0}, DARCY)):
         operator = sciml.discretize(equation, grid, fields).operator
-        inverse = Multigrid(precision=None, coarsest=20).prepare(operator)
+        inverse = Multigrid(precision=torch.float64, coarsest=20).prepare(operator)
         assert inverse.kind is Kind.SYMMETRIC_POSITIVE
         matrix = inverse.to_sparse().to_dense()
         torch.testing.assert_close(matrix, matrix.T, rtol=0, atol=1e-12 * float(matrix.abs().max()))
