@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,39 @@ class Mesh:
             )
         put(self, "boundaries", {**named, EXTERIOR: everything})
         put(self, "regions", _read_groups(self.regions, len(cells), "regions", points.device))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Mesh:
+        """A mesh from a file of any format that meshio reads: Gmsh 2 and 4, VTK, VTU, XDMF, MED, Abaqus, ...
+
+        Physical groups and sets of facets become boundaries, those of cells regions; a group without a name is called
+        by its number. Names written by scikit-fem are read. Points that no cell uses are dropped, and of a plane mesh
+        in space the constant coordinate. Facets of groups that do not lie on the surface are left out with a warning.
+
+        Raises:
+            InputError: the file is missing, of no known format, damaged, or does not hold triangles in a plane or
+                tetrahedra: surfaces in space are for `Grid.voxelize`; cells of higher order, quadrilaterals and
+                hexahedra are not supported.
+        """
+        from .mesh_files import attach, read_parts  # brings meshio's part of the work
+
+        parts = read_parts(path)
+        try:
+            mesh = cls(parts.points, parts.cells, regions=parts.regions)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)}: {error}") from error
+        return mesh.with_boundaries(attach(mesh, parts.boundaries, path)).to(device)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the mesh with its names to a .msh (Gmsh), .vtk, .vtu or .xdmf file, as `sciml.mesh_files.write_mesh`.
+
+        Raises:
+            InputError: the path cannot become a file, or a name cannot be kept in the format.
+            OSError: the disk is full or not writable; what stood there before is unharmed.
+        """
+        from .mesh_files import write_mesh
+
+        write_mesh(path, self)
 
     @classmethod
     def box(

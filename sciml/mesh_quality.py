@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .mesh_simplices import CELL_NAMES, facet_vectors, facets_of, signed_volumes
 
+_CHUNK = 2**15  # cells at a time, whose intermediate values fit a cache
+
 
 @dataclass(frozen=True)
 class MeshQuality:
@@ -56,20 +58,25 @@ class MeshQuality:
 def measure(points: Tensor, cells: Tensor) -> MeshQuality:
     """The quality of cells `(m, d + 1)` of points `(n, d)`."""
     points = points.detach()
-    edges, volumes = edge_lengths(points, cells), signed_volumes(points, cells)
-    ratios, turns = radius_ratios(points, cells), angles(points, cells)
+    rows = []
+    for part in cells.split(_CHUNK):
+        measures = (angles(points, part), edge_lengths(points, part), signed_volumes(points, part))
+        rows.append([extreme for values in measures for extreme in (values.min(), values.max())])
+    least, most = torch.stack([torch.stack(row) for row in rows]).unflatten(1, (3, 2)).unbind(2)
+    (smallest, shortest, thinnest), (largest, longest, thickest) = least.amin(0).tolist(), most.amax(0).tolist()
+    ratios = torch.cat([radius_ratios(points, part) for part in cells.split(_CHUNK)])
     return MeshQuality(
         cells=len(cells),
         dimension=points.shape[1],
-        smallest_angle=degrees(float(turns.min())),
-        largest_angle=degrees(float(turns.max())),
+        smallest_angle=degrees(smallest),
+        largest_angle=degrees(largest),
         smallest_radius_ratio=float(ratios.min()),
         mean_radius_ratio=float(ratios.mean()),
         worst_cell=int(ratios.argmin()),
-        shortest_edge=float(edges.min()),
-        longest_edge=float(edges.max()),
-        smallest_volume=float(volumes.min()),
-        largest_volume=float(volumes.max()),
+        shortest_edge=shortest,
+        longest_edge=longest,
+        smallest_volume=thinnest,
+        largest_volume=thickest,
     )
 
 
