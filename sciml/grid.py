@@ -177,7 +177,8 @@ class Grid:
             method: None for a surface that must be closed with all triangles turned the same way (`surface_check`
                 says whether). "parity" for one that must be closed, whichever way its triangles are turned. "winding"
                 for one with holes, or of bodies that overlap: inside is where the generalized winding number, of
-                either sign, is more than one half. It takes a time in proportion to unknowns times open edges.
+                either sign, is more than one half, in the box that holds the surface. It takes a time in proportion to
+                unknowns times open edges.
 
         Returns:
             bool of the grid's shape, on its device.
