@@ -61,3 +61,30 @@ Scheme = FiniteDifference | FiniteVolume
 def _check_word(word: object, words: tuple[str, ...], name: str) -> None:
     if word not in words:
         raise InputError(f"{name} is one of {', '.join(words)}, got {word!r}")
+
+
+STABILIZATIONS = ("auto", "none", "streamline")
+
+
+@dataclass(frozen=True)
+class FiniteElement:
+    """Continuous piecewise linear (P1) finite elements, the scheme of meshes.
+
+    Args:
+        stabilization: of first derivatives. "streamline": streamline-upwind Petrov-Galerkin (Brooks and Hughes, Comput.
+            Methods Appl. Mech. Engrg. 32 (1982) 199-259); "none"; "auto": where the largest element Peclet number
+            |b| h / (2 diffusivity) exceeds 1.
+        lumped: whether the mass matrix of terms without derivatives is lumped onto its diagonal, which keeps a strong
+            reaction from overshooting; the integrals of sources are not changed by it.
+
+    Raises:
+        InputError: for another word.
+    """
+
+    stabilization: str = "auto"
+    lumped: bool = False
+
+    def __post_init__(self) -> None:
+        _check_word(self.stabilization, STABILIZATIONS, "FiniteElement: stabilization")
+        if not isinstance(self.lumped, bool):
+            raise InputError(f"FiniteElement: lumped is True or False, got {self.lumped!r}")

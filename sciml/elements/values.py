@@ -1,0 +1,233 @@
+"""Coefficients on a mesh: given by number, point, cell, region or function, and evaluated where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..boundary import check_tensor
+from ..equations.evaluation import evaluate, names
+from ..errors import InputError
+from ..given import Number, call, check_value
+from ..mesh import Mesh
+from .geometry import Geometry
+
+if TYPE_CHECKING:
+    import sympy
+
+At = Literal["points", "cells", "facets"]
+
+REST = "rest"
+
+
+class Values:
+    """The values of expressions at the points, the cell centres and the facet centres of a mesh.
+
+    Attributes:
+        fields: each coefficient field as it was given: a float, a tensor `(*batch, n)`, `(*batch, m)` or `(*batch, 1)`,
+            or a function of the coordinates.
+        parameters: floats, or tensors `(*batch, 1)`.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        geometry: Geometry,
+        coordinates: tuple[str, ...],
+        fields: Mapping[str, Any],
+        parameters: Mapping[str, Number],
+    ) -> None:
+        self.mesh = mesh
+        self.geometry = geometry
+        self.coordinates = coordinates[: mesh.dimension]
+        self.fields = {name: read_field(value, mesh, f"field {name!r}") for name, value in fields.items()}
+        self.parameters = dict(parameters)
+        self._named: dict[tuple[str, At], Number | None] = {}
+        self._found: dict[tuple[sympy.Expr, At], Number | None] = {}
+
+    def at(self, expression: sympy.Expr, place: At) -> Number:
+        """The value of an expression, a float or a tensor `(*batch, count)`.
+
+        Raises:
+            InputError: if it has none there, or is not finite.
+        """
+        value = self.find(expression, place)
+        if value is None:
+            raise InputError(
+                f"the coefficient {expression} has no values at the {place} of the mesh, for a field in it is given by "
+                "cell or region: give it by point or as a function of the coordinates"
+            )
+        return value
+
+    def find(self, expression: sympy.Expr, place: At) -> Number | None:
+        """As `at`; None at points where a field is given by cell, so that it jumps there."""
+        key = (expression, place)
+        if key not in self._found:
+            values = {name: self._value(name, place) for name in names(expression)}
+            known = {name: value for name, value in values.items() if value is not None}
+            self._found[key] = None if len(known) < len(values) else self._evaluate(expression, known)
+        return self._found[key]
+
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """All values found so far, with their names."""
+        named = {name: value for (name, _), value in self._named.items()}
+        return [(name, value) for name, value in {**named, **self.parameters}.items() if isinstance(value, Tensor)]
+
+    def slope(self, expression: sympy.Expr, axis: int) -> Number:
+        """The derivative of an expression along an axis in each cell, of its P1 interpolant."""
+        value = self.at(expression, "points")
+        return self._slope(value, axis)
+
+    def _slope(self, value: Number, axis: int) -> Number:
+        if not isinstance(value, Tensor) or value.shape[-1] == 1:
+            return 0.0
+        return self.geometry.gradient(value).select(-2, axis)
+
+    def _evaluate(self, expression: sympy.Expr, values: dict[str, Number]) -> Number:
+        value = evaluate(expression, values)
+        if isinstance(value, Tensor):
+            if not any(value is known for known in values.values()):
+                check_tensor(value, f"the coefficient {expression}")
+            return value
+        if not isfinite(value):
+            raise InputError(f"the coefficient {expression} is {value}; it must be finite")
+        return float(value)
+
+    def _value(self, name: str, place: At) -> Number | None:
+        if name in self.parameters:
+            return self.parameters[name]
+        if (name, place) not in self._named:
+            self._named[name, place] = self._field(name, place)
+        return self._named[name, place]
+
+    def _field(self, name: str, place: At) -> Number | None:
+        mesh = self.mesh
+        if name in self.coordinates:
+            return self._coordinates(place)[self.coordinates.index(name)]
+        if name not in self.fields:
+            return self._derivative(name, place)
+        value = self.fields[name]
+        if callable(value) and not isinstance(value, Tensor):
+            return sample(value, self._coordinates(place), mesh, f"field {name!r}")
+        if not isinstance(value, Tensor) or value.shape[-1] == 1:
+            return float(value) if not isinstance(value, Tensor) else value
+        if value.shape[-1] == len(mesh.points):
+            return self._from_points(value, place)
+        if place == "points":
+            return None
+        return value if place == "cells" else value[..., mesh.facet_cells]
+
+    def _derivative(self, name: str, place: At) -> Number | None:
+        base, _, suffix = name.rpartition("_")
+        if base not in self.fields or len(suffix) != 1 or suffix not in self.coordinates:
+            raise InputError(
+                f"the equation needs a value for {name!r}, which has none on a mesh: P1 elements have first "
+                "derivatives of fields only; give it as a field of its own"
+            )
+        nodal = self._value(base, "points")
+        if nodal is None:
+            raise InputError(
+                f"the equation needs {name!r}, a derivative of field {base!r}, which is given by cell or region: give "
+                "it by point or as a function, or write the equation with div(...)"
+            )
+        slope = self._slope(nodal, self.coordinates.index(suffix))
+        if not isinstance(slope, Tensor):
+            return slope
+        if place == "points":
+            return None
+        return slope if place == "cells" else slope[..., self.mesh.facet_cells]
+
+    def _from_points(self, value: Tensor, place: At) -> Tensor:
+        if place == "points":
+            return value
+        return self.geometry.on_cells(value) if place == "cells" else self.geometry.on_facets(value)
+
+    def _coordinates(self, place: At) -> tuple[Tensor, ...]:
+        axes = tuple(c.contiguous() for c in self.mesh.points.unbind(1))
+        return tuple(self._from_points(axis, place) for axis in axes)
+
+
+def sample(function: Any, coordinates: tuple[Tensor, ...], mesh: Mesh, name: str) -> Number:
+    """A function at places: a float, or a tensor `(*batch, count)` or `(*batch, 1)`.
+
+    Raises:
+        InputError: for a function that does not take the coordinates, or returns something else.
+    """
+    value = check_value(call(function, coordinates, name), mesh, name, from_function=True)
+    if not isinstance(value, Tensor):
+        return value
+    value = value.reshape(1) if value.ndim == 0 else value
+    count = len(coordinates[0])
+    if value.shape[-1] not in (1, count):
+        raise InputError(
+            f"{name}: the function returned a tensor of shape {tuple(value.shape)} for {count} places, expected "
+            f"(*batch, {count})"
+        )
+    return value
+
+
+def read_field(value: Any, mesh: Mesh, name: str) -> Any:
+    """A field as `Values.fields` holds it.
+
+    Raises:
+        InputError: for a wrong type, shape, dtype or device, values that are not finite, or regions that do not cover
+            the mesh.
+    """
+    if isinstance(value, Mapping):
+        return _by_region(value, mesh, name)
+    if callable(value) and not isinstance(value, Tensor):
+        return value
+    wanted = "a number, a tensor by point or by cell, a dict by region, or a function of the coordinates"
+    number = check_value(value, mesh, name, wanted=wanted)
+    if not isinstance(number, Tensor):
+        return number
+    number = number.reshape(1) if number.ndim == 0 else number
+    points, cells = len(mesh.points), len(mesh.cells)
+    if number.shape[-1] not in (1, points, cells):
+        raise InputError(
+            f"{name} has shape {tuple(number.shape)}, expected (*batch, {points}), one value a point, or "
+            f"(*batch, {cells}), one value a cell"
+        )
+    return number
+
+
+def _by_region(given: Mapping[str, Any], mesh: Mesh, name: str) -> Tensor:
+    """`(*batch, m)` from one value a region."""
+    covered = torch.zeros(len(mesh.cells), dtype=torch.int64, device=mesh.device)
+    masks: dict[str, Tensor] = {}
+    for region in given:
+        if region != REST:
+            masks[region] = torch.zeros_like(covered, dtype=torch.bool)
+            masks[region][mesh.region(region)] = True
+            covered += masks[region]
+    if REST in given:
+        masks[REST] = covered == 0
+        covered += masks[REST]
+    twice, missing = int((covered > 1).sum()), int((covered == 0).sum())
+    if twice:
+        raise InputError(
+            f"{name}: {twice} cells lie in two of the regions {', '.join(given)}; give each cell one value"
+        )
+    if missing:
+        others = ", ".join(sorted(set(mesh.regions) - set(given))) or "none other"
+        raise InputError(
+            f"{name}: {missing} of {len(mesh.cells)} cells lie in none of the regions {', '.join(given)}; the mesh has "
+            f"{others}, and {REST!r} stands for what is left"
+        )
+    total = torch.zeros(len(mesh.cells), dtype=mesh.dtype, device=mesh.device)
+    for region, mask in masks.items():
+        value = check_value(given[region], mesh, f"{name} in region {region!r}")
+        total = torch.where(mask, value.unsqueeze(-1) if isinstance(value, Tensor) else value, total)
+    return total
+
+
+def extremes(value: Number) -> tuple[float, float]:
+    """The smallest and the largest value."""
+    if not isinstance(value, Tensor):
+        return value, value
+    low, high = value.detach().aminmax()
+    return float(low), float(high)
