@@ -61,7 +61,7 @@ class Assembly:
             self.blocks.append(self._blocks(row, right))
             self.right_sides.append(self._right_side(row, right))
         self.null_space = self.properties[0].null_space
-        if len(problem.unknowns) > 1:
+        if len(problem.unknowns) > 1 and problem.complete:
             self.null_space = system_null_space(problem, [known.null_space for known in self.properties])
         if self.null_space is not None:
             for names in dict.fromkeys(names_in(vector, problem.unknowns) for vector in self.null_space):
@@ -94,8 +94,13 @@ class Assembly:
         return blocks
 
     def _add(self, builder: StencilBuilder, right: Right, row: int, unknown: str, piece: Piece) -> None:
+        self.add(builder, right, unknown, piece, self.is_upwind(row, unknown, piece), self.signs[row])
+
+    def add(
+        self, builder: StencilBuilder, right: Right, unknown: str, piece: Piece, upwind: bool, sign: float = 1.0
+    ) -> None:
+        """Add a term to a block; a first derivative is taken against the wind of a row whose diagonal has `sign`."""
         problem = self.problem
-        upwind = self.is_upwind(row, unknown, piece)
         if piece.role == "reaction":
             builder.add(builder.centre, piece.outer)
         elif piece.role == "other":
@@ -105,9 +110,9 @@ class Assembly:
         elif piece.role == "diffusion":
             add_diffusion(problem, builder, right, unknown, piece)
         elif piece.flux_axis is None:
-            add_first_derivative(problem, builder, right, unknown, piece, upwind, self.signs[row])
+            add_first_derivative(problem, builder, right, unknown, piece, upwind, sign)
         else:
-            add_advective_flux(problem, builder, right, unknown, piece, upwind, self.signs[row])
+            add_advective_flux(problem, builder, right, unknown, piece, upwind, sign)
 
     def _add_on_periodic_axes(self, builder: StencilBuilder, piece: Piece) -> None:
         grid = self.problem.grid

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..grid import Grid
 from .assembly import Assembly
 from .differences import extrapolated, nearest_cells
 from .inputs import Number
@@ -16,39 +17,46 @@ from .walls import Scattered, Wall
 
 def boundary_flux(assembly: Assembly, value: Tensor, name: str) -> Tensor:
     """The integral over a named boundary of what stands inside the divergence, see System.flux."""
-    problem = assembly.problem
-    channels = _channels(assembly, value)
-    rows = []
-    for row in range(len(problem.unknowns)):
-        total: Number = 0.0
-        for unknown, piece, ratio_to in _conservative(assembly, row):
-            u = channels[unknown]
-            for wall in problem.walls(unknown, piece.axis):
-                if wall.name == name:
-                    density = _flux_density(assembly, row, unknown, piece, wall, u)
-                    if piece.outer is not ratio_to.outer:
-                        density = density * (wall.take(piece.outer) / wall.take(ratio_to.outer))
-                    total = total + _integral(assembly, wall, density, u)
-        rows.append(torch.as_tensor(total, dtype=value.dtype, device=value.device))
+    rows = [row_flux(assembly, value, name, row) for row in range(len(assembly.problem.unknowns))]
     if len(rows) == 1:
         return rows[0]
     return torch.stack(torch.broadcast_tensors(*rows), dim=-1)
 
 
+def row_flux(assembly: Assembly, value: Tensor, name: str, row: int) -> Tensor:
+    """The same of one equation."""
+    problem = assembly.problem
+    channels = _channels(assembly, value)
+    total: Number = 0.0
+    for unknown, piece, ratio_to in _conservative(assembly, row):
+        u = channels[unknown]
+        for wall in problem.walls(unknown, piece.axis):
+            if wall.name == name:
+                density = _flux_density(assembly, row, unknown, piece, wall, u)
+                if piece.outer is not ratio_to.outer:
+                    density = density * (wall.take(piece.outer) / wall.take(ratio_to.outer))
+                total = total + integral(problem.grid, wall, density, u)
+    return torch.as_tensor(total, dtype=value.dtype, device=value.device)
+
+
 def boundary_value(assembly: Assembly, value: Tensor, axis: int, side: int) -> Tensor:
     """The field on a side of the box, see System.boundary_value."""
+    dimension = assembly.problem.grid.dimension
+    faces = [face_of(assembly, unknown, u, axis, side) for unknown, u in _channels(assembly, value).items()]
+    return faces[0] if len(faces) == 1 else torch.stack(torch.broadcast_tensors(*faces), dim=-dimension)
+
+
+def face_of(assembly: Assembly, unknown: str, u: Tensor, axis: int, side: int) -> Tensor:
+    """One unknown on a side of the box."""
     problem = assembly.problem
-    faces = []
-    for unknown, u in _channels(assembly, value).items():
-        wall = next(w for w in problem.walls(unknown, axis) if w.side == side and w.name != "walls")
-        cell = torch.as_tensor(wall.take(u))
-        if problem.order == 4:
-            face = _on_polynomial(assembly, *assembly.polynomial(wall, unknown).face_value(), wall, u)
-        else:
-            r, s = face_value(problem, unknown, wall)
-            face = r + s * cell
-        faces.append(_spread(face, cell).squeeze(axis - problem.grid.dimension))
-    return faces[0] if len(faces) == 1 else torch.stack(torch.broadcast_tensors(*faces), dim=-problem.grid.dimension)
+    wall = next(w for w in problem.walls(unknown, axis) if w.side == side and w.name != "walls")
+    cell = torch.as_tensor(wall.take(u))
+    if problem.order == 4:
+        face = _on_polynomial(assembly, *assembly.polynomial(wall, unknown).face_value(), wall, u)
+    else:
+        r, s = face_value(problem, unknown, wall)
+        face = r + s * cell
+    return _spread(face, cell).squeeze(axis - problem.grid.dimension)
 
 
 def _channels(assembly: Assembly, value: Tensor) -> dict[str, Tensor]:
@@ -96,8 +104,8 @@ def _on_polynomial(assembly: Assembly, weights: list[Number], datum: Number, wal
     return sum((place.take(u) * w for place, w in zip(cells, weights, strict=True)), start=datum)
 
 
-def _integral(assembly: Assembly, wall: Wall, density: Number, u: Tensor) -> Tensor:
-    grid = assembly.problem.grid
+def integral(grid: Grid, wall: Wall, density: Number, u: Tensor) -> Tensor:
+    """The integral over a wall of a density by cell; u, a field, gives the shape."""
     dense = _spread(density, torch.as_tensor(wall.take(u)))
     if isinstance(wall.place, Scattered):
         dense = torch.where(wall.place.mask, dense, 0.0)

@@ -1,10 +1,10 @@
-"""A steady linear equation on a grid with everything resolved: terms evaluated, boundary values sampled."""
+"""A steady equation on a grid with everything resolved: linear terms evaluated, boundary values sampled."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, prod
@@ -81,7 +81,12 @@ class Piece:
 class Problem:
     """One equation, or a system, on one grid.
 
+    Args:
+        terms: one sequence an equation, in place of those of `equation`, which may then be nonlinear: what `rows` and
+            `sources` hold is only its linear part.
+
     Attributes:
+        complete: the linear terms are the whole equation.
         unknowns: names; row i of `rows` and `sources` is paired with unknown i.
         rows: for each row, unknown -> its pieces, everything on the left side.
         sources: for each row the numbers and tensors that stand on the right side.
@@ -98,8 +103,13 @@ class Problem:
         parameters: Mapping[str, Any],
         boundary: Boundary | None,
         scheme: Scheme | None,
+        terms: Sequence[Sequence[Term]] | None = None,
     ) -> None:
-        _refuse_what_is_not_linear_and_steady(equation, grid)
+        _refuse_what_is_not_steady(equation, grid)
+        self.complete = terms is None
+        if terms is None:
+            _refuse_what_is_not_linear(equation)
+            terms = [form.terms for form in equation.forms(grid.dimension)]
         self.equation = equation
         self.grid = grid
         self.unknowns = (*equation.unknowns, *equation.constrained)
@@ -109,10 +119,10 @@ class Problem:
         self._values: dict[str, Number] = {**self.fields, **self.parameters}
         self._evaluated: dict[sympy.Expr, Number] = {}
         self._bounds: dict[int, tuple[Tensor, tuple[float, float]]] = {}  # with the tensor, so that its id stays taken
-        forms = equation.forms(grid.dimension)
-        self.scheme = _choose_scheme(scheme, grid, [term for form in forms for term in form.terms])
-        rows = [self._read_terms(form.terms) for form in forms]
-        order = _pairing([pieces for pieces, _ in rows], self.unknowns)
+        self.scheme = _choose_scheme(scheme, grid, [term for row in terms for term in row])
+        rows = [self._read_terms(row) for row in terms]
+        as_written = range(len(rows))
+        order = _pairing([pieces for pieces, _ in rows], self.unknowns) if self.complete else as_written
         self.rows = [rows[i][0] for i in order]
         self.sources = [rows[i][1] for i in order]
         self.sides = resolve_sides(grid, self.unknowns, boundary)
@@ -161,6 +171,16 @@ class Problem:
                 return f"field {name!r}"
         return next((f"the coefficient {e}" for e, known in self._evaluated.items() if value is known), "a coefficient")
 
+    def values(self, wanted: Iterable[str]) -> dict[str, Number]:
+        """Fields and their derivatives, parameters and coordinates by name.
+
+        Raises:
+            InputError: for a name that is none of these.
+        """
+        for name in set(wanted) - self._values.keys():
+            self._values[name] = self._find_value(name)
+        return {name: self._values[name] for name in wanted}
+
     def evaluate(self, expression: sympy.Expr) -> Number:
         """A coefficient as a float or a tensor that broadcasts to `(*batch, *space)`.
 
@@ -168,8 +188,7 @@ class Problem:
             InputError: if it is not finite.
         """
         if expression not in self._evaluated:
-            for name in names(expression) - self._values.keys():
-                self._values[name] = self._find_value(name)
+            self.values(names(expression))
             value = evaluate(expression, self._values)
             if not isinstance(value, Tensor):
                 value = float(value)
@@ -274,14 +293,17 @@ def resolve_sides(grid: Grid, unknowns: tuple[str, ...], boundary: Boundary | No
     return result
 
 
-_LIMIT = "the equation {}; this version solves steady linear equations"
-
-
-def _refuse_what_is_not_linear_and_steady(equation: Equation, grid: Grid) -> None:
-    if equation.evolving:
-        raise InputError(_LIMIT.format("has time derivatives"))
+def _refuse_what_is_not_linear(equation: Equation) -> None:
     if not equation.linear:
-        raise InputError(_LIMIT.format("is not linear in its unknowns"))
+        raise InputError(
+            "the equation is not linear in its unknowns, and has no operator and right side: take "
+            "discretize_nonlinear, or sciml.solve"
+        )
+
+
+def _refuse_what_is_not_steady(equation: Equation, grid: Grid) -> None:
+    if equation.evolving:
+        raise InputError("the equation has time derivatives; this version solves steady equations")
     if equation.dimension > grid.dimension:
         raise InputError(
             f"the equation needs {equation.dimension} axes, the grid has {grid.dimension} ({', '.join(grid.axes)})"

@@ -31,11 +31,16 @@ class Properties:
 
 
 def properties(problem: Problem, row: int, sign: float) -> Properties:
-    """Properties of the diagonal block of a row, read off its terms and walls; `sign` is that of `diagonal_sign`."""
+    """Properties of the diagonal block of a row, read off its terms and walls; `sign` is that of `diagonal_sign`.
+
+    Of the linear part of an equation that is none, no more than symmetry is looked for.
+    """
     unknown = problem.unknowns[row]
     pieces = problem.pieces(row, unknown)
     if not all(_is_symmetric(piece, pieces, problem) for piece in pieces):
         return Properties(False, False, None)
+    if not problem.complete:
+        return Properties(True, False, None)
     definite = True
     for piece in pieces:
         low, _ = _signed_range(problem, piece, sign)

@@ -98,13 +98,13 @@ def advective_flux(
 
     `sign` is that of `wind_sign`.
     """
-    speed = wall.outward * _extrapolated(piece.inner, wall)
+    speed = wall.outward * extrapolated_to_face(piece.inner, wall)
     r, s = face_value(problem, unknown, wall)
     out = _along_wind(speed, sign) if upwind else 0.0
     return (speed - out) * r, out + (speed - out) * s
 
 
-def _extrapolated(value: Number, wall: Wall) -> Number:
+def extrapolated_to_face(value: Number, wall: Wall) -> Number:
     """The coefficient on the face: a first-order value there would make the whole scheme first order."""
     own, place = wall.take(value), wall.place
     if own is value or not isinstance(place, Slab):

@@ -6,7 +6,7 @@ and total derivatives cheap. `publish` turns these symbols into functions and `s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -211,10 +211,7 @@ class Components:
         raise InputError("a vector was expected here")
 
     def derive(self, expression: sympy.Expr, axis: int) -> sympy.Expr:
-        """Total derivative along an axis (`dimension` is time): the fields depend on it.
-
-        Written here because sympy's `diff` turns u**m into m*u**m/u, which is 0/0 where u vanishes.
-        """
+        """Total derivative along an axis (`dimension` is time): the fields depend on it."""
         if expression.is_Symbol:
             return self._derive_symbol(expression, axis)
         if expression.is_number:
@@ -235,27 +232,10 @@ class Components:
         return self.jet(jet.field, tuple(order), jet.time)
 
     def _derive_compound(self, expression: sympy.Expr, axis: int) -> sympy.Expr:
-        if expression.is_Add:
-            return sympy.Add(*(self.derive(term, axis) for term in expression.args))
-        if expression.is_Mul:
-            factors = expression.args
-            slopes = [self.derive(factor, axis) for factor in factors]
-            return sympy.Add(
-                *(
-                    sympy.Mul(*factors[:place], slope, *factors[place + 1 :])
-                    for place, slope in enumerate(slopes)
-                    if slope != 0
-                )
-            )
-        if expression.is_Pow:
-            base, exponent = expression.args
-            slope = exponent * base ** (exponent - 1) * self.derive(base, axis)
-            growth = self.derive(exponent, axis)
-            return slope + (expression * sympy.log(base) * growth if growth != 0 else 0)
-        if expression.func not in _SLOPES:
+        slope = chain_rule(expression, lambda part: self.derive(part, axis))
+        if slope is None:
             raise refuse_row(self._text, "abs(...) is differentiated twice here, which has no value at its kink")
-        argument = expression.args[0]
-        return _SLOPES[expression.func](argument) * self.derive(argument, axis)
+        return slope
 
     def jet(self, field: str, order: tuple[int, ...], time: int) -> sympy.Symbol:
         """The symbol of a field's derivative."""
@@ -319,6 +299,34 @@ class Components:
     def _check_size(self, expression: sympy.Expr) -> None:
         if sum(1 for _ in islice(sympy.preorder_traversal(expression), MAX_SIZE + 1)) > MAX_SIZE:
             raise refuse_row(self._text, f"written out, the equation has more than {MAX_SIZE} parts")
+
+
+def chain_rule(expression: sympy.Expr, slope: Callable[[sympy.Expr], sympy.Expr]) -> sympy.Expr | None:
+    """The derivative of a sum, product, power or function, given that of its parts; None of a function without one.
+
+    Written here because sympy's `diff` turns u**m into m*u**m/u, which is 0/0 where u vanishes.
+    """
+    if expression.is_Add:
+        return sympy.Add(*(slope(term) for term in expression.args))
+    if expression.is_Mul:
+        factors = expression.args
+        slopes = [slope(factor) for factor in factors]
+        return sympy.Add(
+            *(
+                sympy.Mul(*factors[:place], part, *factors[place + 1 :])
+                for place, part in enumerate(slopes)
+                if part != 0
+            )
+        )
+    if expression.is_Pow:
+        base, exponent = expression.args
+        total = exponent * base ** (exponent - 1) * slope(base)
+        growth = slope(exponent)
+        return total + (expression * sympy.log(base) * growth if growth != 0 else 0)
+    if expression.func not in _SLOPES:
+        return None
+    argument = expression.args[0]
+    return _SLOPES[expression.func](argument) * slope(argument)
 
 
 def spell(field: str, letters: tuple[str, ...], order: tuple[int, ...], time: int) -> str:

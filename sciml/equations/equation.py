@@ -21,6 +21,7 @@ from .forms import ComponentSystem, Form, Term
 from .names import check_coordinates, check_declared, infer
 from .parser import normalise, read_expression, read_rows
 from .printing import row_latex, row_text
+from .residuals import ResidualForm, residual_forms
 
 FORMAT = "sciml.Equation"
 VERSION = 1
@@ -197,6 +198,15 @@ class Equation:
         if dimension not in self._forms:
             self._forms[dimension] = self._system(dimension).forms()
         return self._forms[dimension]
+
+    def residual_forms(self, dimension: int, *, conservative: bool = True) -> tuple[ResidualForm, ...]:
+        """What the residual of a steady equation is made of, see `ResidualForm`: one form per equation or constraint.
+
+        Args:
+            dimension: number of axes, at least `self.dimension`.
+            conservative: keep divergences of nonlinear fluxes together; otherwise they are carried out.
+        """
+        return residual_forms(self._system(self._check_dimension(dimension)), conservative)
 
     def required(self, dimension: int) -> set[str]:
         """Names of all values that `residual` needs: fields, derivatives such as u_xx, coordinates and t if they stand

@@ -195,34 +195,36 @@ class ComponentSystem:
         components = self.components
         solved = {symbol for symbol, jet in components.jets.items() if jet.field in self.names.solved}
         if not solved.isdisjoint(scale.free_symbols):
-            return Form(unknown, (), self._publish(components.expand_fluxes(rest) * scale))
+            return Form(unknown, (), self.publish(components.expand_fluxes(rest) * scale))
         linear, source, remainder = split_linear(rest, solved | set(components.fluxes))
         remainder = components.expand_fluxes(remainder)
         terms: list[Term] = []
         for symbol, coefficient in linear.items():
             if symbol not in components.fluxes:
-                terms.append(self._term(symbol, coefficient * scale))
+                terms.append(self.term(symbol, coefficient * scale))
                 continue
             flux = components.fluxes[symbol]
             inside, inner_source, inner_remainder = split_linear(flux.inner, solved)
-            terms += [self._term(jet, coefficient * scale, flux.axis, factor) for jet, factor in inside.items()]
+            terms += [self.term(jet, coefficient * scale, flux.axis, factor) for jet, factor in inside.items()]
             source += coefficient * components.derive(inner_source, flux.axis)
             remainder += coefficient * components.derive(inner_remainder, flux.axis)
         if remainder != 0 and expand(remainder) == 0:  # what was kept together may cancel
             remainder = _ZERO
         if source != 0:
-            terms.append(Term(self._publish(source * scale), None, (0,) * components.dimension))
-        return Form(unknown, tuple(terms), self._publish(remainder * scale))
+            terms.append(Term(self.publish(source * scale), None, (0,) * components.dimension))
+        return Form(unknown, tuple(terms), self.publish(remainder * scale))
 
-    def _term(
+    def term(
         self, symbol: sympy.Symbol, coefficient: sympy.Expr, axis: int | None = None, factor: sympy.Expr | None = None
     ) -> Term:
+        """The linear term of a symbol of a field that is solved for; with `axis` below the derivative along it."""
         jet = self.components.jets[symbol]
         name, _ = reduced(jet, self.time_orders)
-        inner = None if factor is None else self._publish(factor)
-        return Term(self._publish(coefficient), name, jet.order, axis, inner)
+        inner = None if factor is None else self.publish(factor)
+        return Term(self.publish(coefficient), name, jet.order, axis, inner)
 
-    def _publish(self, expression: sympy.Expr) -> sympy.Expr:
+    def publish(self, expression: sympy.Expr) -> sympy.Expr:
+        """See `Components.publish`."""
         return self.components.publish(expression, self.time_orders)
 
 

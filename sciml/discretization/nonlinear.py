@@ -1,0 +1,203 @@
+"""discretize_nonlinear(equation, domain): from a steady equation on a grid to a residual and its exact derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sympy
+
+from ..boundary import Boundary
+from ..equations.evaluation import names
+from ..equations.residuals import ResidualForm
+from ..errors import InputError
+from ..grid import Grid
+from ..scheme import FiniteDifference, FiniteVolume, Scheme
+from .assembly import Assembly
+from .face_flux import FaceFlux
+from .flux_formula import Condition, FluxFormula, flux_formula, normal_symbol, slopes_of
+from .jets import JetMap, Side, jet_map
+from .linearization import Cells, NonlinearSystem, Row
+from .problem import Piece, Problem
+
+if TYPE_CHECKING:
+    from ..equations import Equation
+
+
+def discretize_nonlinear(
+    equation: Equation,
+    domain: Grid,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Scheme | None = None,
+) -> NonlinearSystem:
+    """Discretize a steady equation, linear or not, as a residual with its derivative.
+
+    Divergences stay in flux form: the flux is evaluated once a face, with derivatives across it from the two cells
+    beside it, derivatives along it as the mean of theirs, and means of coefficients as `flux_formula` has them. Other
+    terms are second- or fourth-order differences; `FiniteDifference(order=4)` carries divergences out. First
+    derivatives in nonlinear terms are central unless the scheme asks for upwind ones; those in a divergence always are.
+
+    Args:
+        equation, domain, fields, parameters, boundary, scheme: see `discretize`; scheme None takes finite volumes if
+            the equation has div(...).
+
+    Returns:
+        the system.
+
+    Raises:
+        InputError: as `discretize`; and for conditions on a flux, where its coefficient depends on the solution and
+            derivatives across that boundary stand outside the flux too.
+    """
+    if not isinstance(domain, Grid):
+        raise InputError(f"domain: expected a Grid, got {type(domain).__name__}")
+    return _Builder(equation, domain, fields or {}, parameters or {}, boundary, scheme).system()
+
+
+class _Builder:
+    """What discretize_nonlinear needs while it works."""
+
+    def __init__(
+        self,
+        equation: Equation,
+        grid: Grid,
+        fields: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        boundary: Boundary | None,
+        scheme: Scheme | None,
+    ) -> None:
+        self.conservative = equation.residual_forms(grid.dimension)
+        divergence = any(form.fluxes or any(t.flux_axis is not None for t in form.terms) for form in self.conservative)
+        chosen = scheme or (FiniteVolume() if divergence else FiniteDifference())
+        fourth = isinstance(chosen, FiniteDifference) and chosen.order == 4
+        self.forms = equation.residual_forms(grid.dimension, conservative=False) if fourth else self.conservative
+        # Without the nonlinear diffusion a Peclet number would mean nothing.
+        linear = chosen
+        if chosen.advection == "auto" and any(form.rest != 0 for form in self.forms):
+            linear = replace(chosen, advection="central")
+        self.problem = Problem(
+            equation, grid, fields, parameters, boundary, linear, [form.terms for form in self.forms]
+        )
+        self.assembly = Assembly(self.problem)
+        self.grid = grid
+        self.equation = equation
+        self.scheme = chosen
+        self.constants = frozenset(self.problem.parameters)
+        harmonic = isinstance(chosen, FiniteVolume) and chosen.average == "harmonic"
+        self.formulas = [
+            {flux.symbol: flux_formula(flux, form.jets, self.constants, harmonic) for flux in form.fluxes}
+            for form in self.conservative
+        ]
+        self._implicit: set[tuple[str, int, int]] = set()
+        self._jets: dict[tuple[str, tuple[int, ...], Side], JetMap] = {}
+
+    def system(self) -> NonlinearSystem:
+        problem = self.problem
+        conditions = {name: self._conditions(name) for name in problem.unknowns}
+        rows = tuple(self._row(number, form, conditions) for number, form in enumerate(self.forms))
+        known: Cells = {}
+        unknown = set(problem.unknowns) | {s.name for form in self.forms for s in form.jets}
+        for form in self.forms:
+            for expression in (form.rest, *(flux.inner for flux in form.fluxes)):
+                wanted = {name for name in names(expression) if "#" not in name} - unknown
+                known.update(problem.values(wanted))
+        return NonlinearSystem(
+            equation=self.equation,
+            domain=self.grid,
+            unknowns=problem.unknowns,
+            fields=problem.fields,
+            parameters=problem.parameters,
+            boundary=problem.sides,
+            scheme=self.scheme,
+            notes=(*self.assembly.notes, *self._notes(rows)),
+            batch=problem.batch,
+            implicit=frozenset(self._implicit),
+            assembly=self.assembly,
+            rows=rows,
+            known=known,
+        )
+
+    def _row(self, number: int, form: ResidualForm, conditions: Mapping[str, list[Condition]]) -> Row:
+        fluxes = {
+            flux.symbol: FaceFlux(formula, self.problem, self._tangents(form, formula), conditions)
+            for flux, formula in zip(form.fluxes, self.formulas[number].values(), strict=False)
+        }
+        inside = {symbol: jet for symbol, jet in form.jets.items() if symbol in form.rest.free_symbols}
+        jets = {symbol: self._jet(jet.field, jet.order) for symbol, jet in inside.items() if any(jet.order)}
+        own = self.problem.unknowns[number]
+        upwind = {}
+        if self.scheme.advection == "upwind":
+            for symbol, jet in inside.items():
+                if jet.field == own and sum(jet.order) == 1:
+                    upwind[symbol] = (self._jet(own, jet.order, "backward"), self._jet(own, jet.order, "forward"))
+        slopes = slopes_of(form.rest, (*inside, *fluxes))
+        sign = self.assembly.signs[number]
+        if not self.problem.pieces(number, own) and fluxes:
+            leading = slopes[next(iter(fluxes))]
+            sign = -1.0 if leading.is_number and leading > 0 else 1.0
+        return Row(form.rest, slopes, jets, fluxes, upwind, sign)
+
+    def _tangents(self, form: ResidualForm, formula: FluxFormula) -> dict[sympy.Symbol, JetMap]:
+        return {symbol: self._jet(form.jets[symbol].field, form.jets[symbol].order) for symbol in formula.tangents}
+
+    def _jet(self, unknown: str, order: tuple[int, ...], side: Side = "central") -> JetMap:
+        key = (unknown, order, side)
+        if key not in self._jets:
+            for axis, count in enumerate(order):
+                if count:
+                    self._refuse_unknown_slopes(unknown, axis)
+            self._jets[key] = jet_map(self.assembly, unknown, order, side)
+        return self._jets[key]
+
+    def _conditions(self, unknown: str) -> list[Condition]:
+        """One for each wall: what is known there, and what multiplies du/dn."""
+        found = []
+        for wall in self.problem.walls(unknown):
+            normal = self._nonlinear_normal(unknown, wall.axis)
+            if normal == 0:
+                normal = normal_symbol(unknown)
+            elif self._has_linear_normal(unknown, wall.axis):
+                normal += normal_symbol(unknown)
+            zero = isinstance(wall.value, float) and wall.value == 0.0
+            found.append(Condition(wall.kind, zero, normal))
+            if wall.kind == "dirichlet" or (zero and wall.kind == "neumann") or normal == normal_symbol(unknown):
+                continue
+            self._implicit.add((unknown, wall.axis, wall.side))
+            if any(piece.total[wall.axis] for piece in self._own_pieces(unknown)):
+                raise InputError(_slope_unknown(unknown, wall.name))
+        return found
+
+    def _nonlinear_normal(self, unknown: str, axis: int) -> sympy.Expr:
+        formulas = self.formulas[self.problem.unknowns.index(unknown)].values()
+        return sympy.Add(*(f.diffusive.get(unknown, sympy.Integer(0)) for f in formulas if f.axis == axis))
+
+    def _has_linear_normal(self, unknown: str, axis: int) -> bool:
+        pieces = self._own_pieces(unknown)
+        return any(piece.role == "diffusion" and piece.flux_axis == axis for piece in pieces)
+
+    def _own_pieces(self, unknown: str) -> list[Piece]:
+        return self.problem.pieces(self.problem.unknowns.index(unknown), unknown)
+
+    def _refuse_unknown_slopes(self, unknown: str, axis: int) -> None:
+        """A derivative in the cells takes du/dn from the condition, which must not depend on the solution itself."""
+        for wall in self.problem.walls(unknown, axis):
+            if (unknown, axis, wall.side) in self._implicit:
+                raise InputError(_slope_unknown(unknown, wall.name))
+
+    def _notes(self, rows: tuple[Row, ...]) -> list[str]:
+        symbols = {symbol.name for row in rows for symbol, jet in row.jets.items() if sum(jet.order) == 1}
+        if not symbols:
+            return []
+        taken = {symbol.name for row in rows for symbol in row.upwind}
+        how = "upwind, of order 1" if taken else f"central, of order {self.problem.order}"
+        return [f"first derivatives in nonlinear terms ({', '.join(sorted(symbols))}): {how}"]
+
+
+def _slope_unknown(unknown: str, boundary: str) -> str:
+    return (
+        f"boundary {boundary}: the condition on the flux of {unknown!r} has a coefficient that depends on the "
+        "solution, and derivatives across this boundary stand outside that flux too; this version has no formula for them: give "
+        "a Dirichlet condition or Neumann(0.0) there, or bring all terms under div(...)"
+    )

@@ -1,0 +1,142 @@
+"""Steady nonlinear equations taken apart so that each part can be discretized, and differentiated, by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy
+
+from ..errors import InputError
+from .components import Jet, chain_rule
+from .forms import ComponentSystem, SolvedRow, Term, expand, split_linear
+
+_ZERO = sympy.Integer(0)
+_ONE = sympy.Integer(1)
+
+
+@dataclass(frozen=True)
+class NonlinearFlux:
+    """A divergence, kept together: `symbol` stands for d(inner)/dx_axis in a `ResidualForm`.
+
+    Args:
+        symbol: its name, such as "div#0", is no name that a text can hold.
+        axis: of the derivative.
+        inner: an expression in plain symbols, of first order in what is solved for.
+    """
+
+    symbol: sympy.Symbol
+    axis: int
+    inner: sympy.Expr
+
+
+@dataclass(frozen=True)
+class ResidualForm:
+    """One equation, everything on the left side: 0 = sum(terms) + rest.
+
+    Args:
+        terms: what is linear in the unknowns, and the sources.
+        fluxes: nonlinear fluxes whose symbols stand in `rest`.
+        rest: an expression in plain symbols named as `evaluation.names` has it; 0 if there is none.
+        jets: of every symbol of an unknown or of its derivative in the fluxes and the rest.
+    """
+
+    terms: tuple[Term, ...]
+    fluxes: tuple[NonlinearFlux, ...]
+    rest: sympy.Expr
+    jets: dict[sympy.Symbol, Jet]
+
+
+def residual_forms(system: ComponentSystem, conservative: bool) -> tuple[ResidualForm, ...]:
+    """The forms of a steady system, see `Equation.residual_forms`.
+
+    Raises:
+        InputError: for time derivatives, and where abs(...) would be differentiated twice.
+    """
+    if system.evolving:
+        raise InputError("an equation with time derivatives has no residual form: it is not steady")
+    return tuple(_residual_form(system, row, conservative) for row in (*system.rows, *system.constraints))
+
+
+def _residual_form(system: ComponentSystem, row: SolvedRow, conservative: bool) -> ResidualForm:
+    components = system.components
+    terms: list[Term] = []
+    sources: list[sympy.Expr] = []
+    rests: list[sympy.Expr] = []
+    linear, source, rest = split_linear(row.rest, _solved(system) | components.fluxes.keys())
+    for symbol, coefficient in linear.items():
+        if symbol not in components.fluxes:
+            rests.append(coefficient * symbol)
+            continue
+        flux = components.fluxes[symbol]
+        inside, inner_source, inner_rest = split_linear(flux.inner, _solved(system))
+        if inner_rest == 0:
+            terms += [system.term(jet, coefficient, flux.axis, factor) for jet, factor in inside.items()]
+            sources.append(coefficient * components.derive(inner_source, flux.axis))
+        else:
+            rests.append(coefficient * symbol)
+    rest = sympy.Add(rest, *rests)
+    kept: dict[sympy.Symbol, NonlinearFlux] = {}
+    for symbol in sorted(rest.free_symbols & components.fluxes.keys(), key=lambda symbol: int(symbol.name[4:])):
+        flux = components.fluxes[symbol]
+        inner, high = _without_high_derivatives(flux.inner, system)
+        carried_out = components.derive(high, flux.axis)
+        if conservative and _order(inner, system) < 2:
+            kept[symbol] = NonlinearFlux(sympy.Symbol(f"div#{len(kept)}", real=True), flux.axis, inner)
+            carried_out += symbol
+        else:
+            carried_out = components.derive(flux.inner, flux.axis)
+        rest = rest.xreplace({symbol: carried_out})
+    linear, more, rest = split_linear(rest, _solved(system) | kept.keys())
+    if rest != 0 and not kept and expand(rest) == 0:  # what was kept together may cancel
+        rest = _ZERO
+    terms += [system.term(symbol, coefficient) for symbol, coefficient in linear.items() if symbol not in kept]
+    rest += sympy.Add(*(linear[symbol] * symbol for symbol in kept if symbol in linear))
+    rest = rest.xreplace({symbol: flux.symbol for symbol, flux in kept.items()})
+    source = sympy.Add(source, more, *sources)
+    if source != 0:
+        terms.append(Term(system.publish(source), None, (0,) * components.dimension))
+    fluxes = tuple(kept.values())
+    used = rest.free_symbols.union(*(flux.inner.free_symbols for flux in fluxes))
+    jets = {symbol: components.jets[symbol] for symbol in sorted(_solved(system) & used, key=str)}
+    return ResidualForm(tuple(terms), fluxes, rest, jets)
+
+
+def _solved(system: ComponentSystem) -> set[sympy.Symbol]:
+    """The symbols, known so far, of what is solved for and of its derivatives."""
+    return {symbol for symbol, jet in system.components.jets.items() if jet.field in system.names.solved}
+
+
+def _without_high_derivatives(inner: sympy.Expr, system: ComponentSystem) -> tuple[sympy.Expr, sympy.Expr]:
+    """A flux without, and only, its linear terms of second and higher order, as in div(grad(u**3 - u - u_xx))."""
+    linear, _, _ = split_linear(inner, _solved(system))
+    jets = system.components.jets
+    high = sympy.Add(*(factor * symbol for symbol, factor in linear.items() if sum(jets[symbol].order) > 1))
+    return (inner, _ZERO) if high == 0 else (sympy.expand(inner - high), high)
+
+
+def _order(inner: sympy.Expr, system: ComponentSystem) -> int:
+    jets = system.components.jets
+    return max((sum(jets[symbol].order) for symbol in inner.free_symbols & _solved(system)), default=0)
+
+
+def partial(expression: sympy.Expr, symbol: sympy.Symbol) -> sympy.Expr:
+    """The partial derivative with respect to a symbol.
+
+    Raises:
+        InputError: where abs(...) would be differentiated twice.
+    """
+    known: dict[sympy.Expr, sympy.Expr] = {}
+
+    def slope(part: sympy.Expr) -> sympy.Expr:
+        if part == symbol:
+            return _ONE
+        if symbol not in part.free_symbols:
+            return _ZERO
+        if part not in known:
+            found = chain_rule(part, slope)
+            if found is None:
+                raise InputError("abs(...) is differentiated twice here, which has no value at its kink")
+            known[part] = found
+        return known[part]
+
+    return slope(expression)
