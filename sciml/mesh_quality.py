@@ -94,7 +94,7 @@ def angles(points: Tensor, cells: Tensor) -> Tensor:
     normals n, cos(angle) = -n_i . n_j.
     """
     width = cells.shape[1]
-    normals = facet_vectors(points, facets_of(cells)).reshape(len(cells), width, -1)
+    normals = facet_vectors(points, facets_of(cells)).reshape(-1, width, points.shape[1])
     normals = normals / normals.square().sum(2, keepdim=True).sqrt()
     first, second = torch.tensor(list(combinations(range(width), 2)), device=cells.device).T
     return torch.acos((-(normals[:, first] * normals[:, second]).sum(2)).clamp(-1, 1))
@@ -109,7 +109,7 @@ def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
     """
     d = points.shape[1]
     volumes = signed_volumes(points, cells).abs()
-    surfaces = facet_vectors(points, facets_of(cells)).reshape(len(cells), d + 1, -1).square().sum(2).sqrt().sum(1)
+    surfaces = facet_vectors(points, facets_of(cells)).reshape(-1, d + 1, d).square().sum(2).sqrt().sum(1)
     if d == 2:
         return 16 * volumes.square() / (surfaces * edge_lengths(points, cells).prod(1))
     corners = points[cells]
