@@ -137,6 +137,16 @@ def test_voxel_obstacles(runs: Runs) -> None:
     assert fastest > 1
 
 
+def test_flow_around_a_scan(runs: Runs) -> None:
+    text = runs.output("flow_around_a_scan.py")
+    open_edges, exact, voxels = numbers(r"(\d+) open edges, volume ([\d.]+)[\s\S]*inside, volume ([\d.]+)", text)
+    assert open_edges == 0
+    assert voxels == pytest.approx(exact, rel=0.01)
+    inflow, outflow, share = numbers(r"inflow ([\d.]+), outflow ([\d.]+); ([\d.]+) of", text)
+    assert inflow == pytest.approx(outflow, rel=1e-9)
+    assert 0.75 < share < 0.987  # the share of lines along x that miss the ring; of the volume beside it
+
+
 def test_pure_neumann(runs: Runs) -> None:
     text = runs.output("pure_neumann.py")
     mean, low, high = numbers(r"mean ([-\d.e]+), from ([-\d.]+) to ([-\d.]+)", text)
