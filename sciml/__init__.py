@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from .boundary import Robin as Robin
     from .discretization import System as System
     from .discretization import discretize as discretize
+    from .elements import MeshSystem as MeshSystem
     from .equations import Equation as Equation
     from .errors import InputError as InputError
     from .errors import SolveError as SolveError
     from .grid import Grid as Grid
     from .mesh import Mesh as Mesh
     from .scheme import FiniteDifference as FiniteDifference
+    from .scheme import FiniteElement as FiniteElement
     from .scheme import FiniteVolume as FiniteVolume
     from .solution import Solution as Solution
     from .solvers.solve import solve as solve
@@ -39,10 +41,12 @@ else:
         "Dirichlet": "boundary",
         "Equation": "equations",
         "FiniteDifference": "scheme",
+        "FiniteElement": "scheme",
         "FiniteVolume": "scheme",
         "Grid": "grid",
         "InputError": "errors",
         "Mesh": "mesh",
+        "MeshSystem": "elements",
         "Neumann": "boundary",
         "Periodic": "boundary",
         "Robin": "boundary",

@@ -17,14 +17,16 @@ from torch.utils import _pytree as pytree
 from . import reconstruction
 from .copies import deep_copy
 from .errors import InputError
+from .exact import Exact, by_unknown, derivative, evaluate
 from .grid import Grid
+from .mesh import Mesh
 from .status import Status
 
 if TYPE_CHECKING:
     from .discretization import System
+    from .elements import MeshSystem
     from .equations import Equation
 
-Exact = Callable[..., Any]
 _SHOWN = {"iterations": "{} iterations", "relative_residual": "relative residual {:.1e}"}
 
 
@@ -73,7 +75,7 @@ class Solution:
     method: str = ""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: dict(_versions()))
-    system: System | None = None
+    system: System | MeshSystem | None = None
     adjoint: AdjointRecord | None = None
 
     @property
@@ -99,7 +101,7 @@ class Solution:
         return None if self.system is None else self.system.equation
 
     @property
-    def domain(self) -> Grid | None:
+    def domain(self) -> Grid | Mesh | None:
         """Where it was solved."""
         return None if self.system is None else self.system.domain
 
@@ -113,13 +115,14 @@ class Solution:
         """Each unknown by name, `(*batch, *space)`."""
         if len(self.unknowns) == 1:
             return {self.unknowns[0]: self.value}
-        return dict(zip(self.unknowns, self.value.unbind(-1 - self._grid().dimension), strict=True))
+        axes = 1 if isinstance(self.domain, Mesh) else self._grid().dimension
+        return dict(zip(self.unknowns, self.value.unbind(-1 - axes), strict=True))
 
     def at(self, points: reconstruction.Points) -> Tensor:
         """Values at points, to second order up to the walls.
 
         Multilinear between the unknowns, and between them and the walls by the boundary conditions; differentiable with
-        respect to `value` and `points`.
+        respect to `value` and `points`. On a mesh, linear in each cell.
 
         Args:
             points: `(n, dimension)`, a tensor or nested lists, in the unit of length of the domain; along periodic axes
@@ -132,6 +135,10 @@ class Solution:
             InputError: for points of another shape, not finite, outside the domain or inside solid cells; for a
                 solution without a domain.
         """
+        if isinstance(mesh := self.domain, Mesh):
+            from .elements import reconstruction as linear
+
+            return self._by_unknown(lambda _, value: linear.interpolate(value, mesh, points), space=1)
         grid = self._grid()
         return self._by_unknown(
             lambda name, value: reconstruction.interpolate(value, grid, points, *self._faces(name, value)), space=1
@@ -140,7 +147,8 @@ class Solution:
     def gradient(self) -> Tensor:
         """The gradient at the unknowns, to second order up to the walls; 0 in solid cells.
 
-        The formulas, and where the order is less: `sciml.reconstruction.gradient`.
+        The formulas, and where the order is less: `sciml.reconstruction.gradient`; on a mesh
+        `sciml.elements.reconstruction.gradient`, and `cell_gradient` beside it has the gradient of each cell.
 
         Returns:
             `(*batch, dimension, *space)`, with several unknowns `(*batch, channel, dimension, *space)`.
@@ -148,6 +156,10 @@ class Solution:
         Raises:
             InputError: for a solution without a domain.
         """
+        if isinstance(mesh := self.domain, Mesh):
+            from .elements import reconstruction as linear
+
+            return self._by_unknown(lambda _, value: linear.gradient(value, mesh), space=2)
         grid = self._grid()
         return self._by_unknown(
             lambda name, value: reconstruction.gradient(value, grid, *self._faces(name, value)),
@@ -158,7 +170,7 @@ class Solution:
         """The total outward flux through a boundary, of shape batch, by the face formula of the discretization itself.
 
         Args:
-            name: one of `domain.boundaries`: "x_lower", ..., "walls".
+            name: one of `domain.boundaries`: "x_lower", ..., "walls"; on a mesh, what it calls them.
 
         Raises:
             InputError: for another name; for a solution without a domain.
@@ -167,19 +179,25 @@ class Solution:
             raise _without_domain()
         return self.system.flux(self.value, name)
 
-    def integral(self, region: Tensor | Callable[..., Tensor] | None = None) -> Tensor:
-        """The integral over the fluid, by the midpoint rule (second order).
+    def integral(self, region: Tensor | Callable[..., Tensor] | str | None = None) -> Tensor:
+        """The integral over the fluid, by the midpoint rule (second order); on a mesh that of the linear function.
 
         Args:
             region: where to integrate: None for everywhere, a bool tensor of the grid's shape, or a function of the
-                coordinates that returns one.
+                coordinates that returns one; on a mesh, None or the name of a region.
 
         Returns:
             batch shape, with several unknowns `(*batch, channel)`.
 
         Raises:
-            InputError: for a region that is no bool mask of the grid's shape; for a solution without a domain.
+            InputError: for a region that is no bool mask of the grid's shape, or that the mesh does not have; for a
+                solution without a domain.
         """
+        if isinstance(mesh := self.domain, Mesh):
+            from .elements import reconstruction as linear
+
+            name = region
+            return self._by_unknown(lambda _, value: linear.integral(value, mesh, name), space=0)
         grid = self._grid()
         mask = region(*grid.coordinates) if callable(region) and not isinstance(region, Tensor) else region
         value = self.value
@@ -195,7 +213,8 @@ class Solution:
 
         L2: the root of the sum of (u - exact)^2 h^d over the unknowns. H1: the root of L2^2 plus the sum, over the
         faces between two unknowns along each axis, of (difference quotient - d exact/dx at the face)^2 h^d; the
-        derivative of `exact` is taken by automatic differentiation. Faces on walls are left out.
+        derivative of `exact` is taken by automatic differentiation. Faces on walls are left out. On a mesh, the norms
+        of the linear function minus `exact` by quadrature of degree 5.
 
         Args:
             exact: a function of the coordinates made of torch operations that returns values which broadcast to
@@ -207,20 +226,23 @@ class Solution:
         Raises:
             InputError: for an `exact` that does not fit; for a solution without a domain.
         """
+        functions = by_unknown(exact, self.unknowns)
+        if isinstance(mesh := self.domain, Mesh):
+            from .elements import reconstruction as linear
+
+            l2, h1 = self._by_unknown(lambda n, v: linear.norms(v, mesh, functions[n], n), space=1).unbind(-1)
+            return {"L2": l2, "H1": h1}
         grid = self._grid()
-        functions = dict(exact) if isinstance(exact, Mapping) else dict.fromkeys(self.unknowns, exact)
-        if set(functions) != set(self.unknowns) or (len(self.unknowns) > 1 and not isinstance(exact, Mapping)):
-            raise InputError(f"exact: give a dict with one function for each of {', '.join(self.unknowns)}")
 
         def norms(name: str, value: Tensor) -> Tensor:
-            difference = value - _evaluate(functions[name], grid.coordinates, name)
+            difference = value - evaluate(functions[name], grid.coordinates, name)
             if grid.solid is not None:
                 difference = torch.where(grid.solid, 0.0, difference)
             plain = _sum_of_squares(difference, grid)
             slopes = torch.zeros_like(plain)
             for axis in range(grid.dimension):
                 quotient, fluid, centres = reconstruction.differences(value, grid, axis)
-                difference = quotient - _derivative(functions[name], centres, axis, name)
+                difference = quotient - derivative(functions[name], centres, axis, name)
                 slopes = slopes + _sum_of_squares(difference if fluid is None else fluid * difference, grid)
             return torch.stack((plain.sqrt(), (plain + slopes).sqrt()), -1)
 
@@ -267,8 +289,8 @@ class Solution:
         if self.system is None:
             what = f"A x = b with {tuple(self.value.shape)} unknowns"
         else:
-            grid = self._grid()
-            what = f"{self.equation} for {', '.join(self.unknowns)} on {' x '.join(map(str, grid.shape))} unknowns"
+            shape = (self.value.shape[-1],) if isinstance(self.domain, Mesh) else self._grid().shape
+            what = f"{self.equation} for {', '.join(self.unknowns)} on {' x '.join(map(str, shape))} unknowns"
         rows = self.codes.numel()
         batch = f", {rows} rows" if self.codes.dim() else ""
         parts = [f"Solution of {what}{batch} ({self.value.dtype}, {self.value.device}), {self._outcome()}"]
@@ -293,6 +315,8 @@ class Solution:
     def _grid(self) -> Grid:
         if self.domain is None:
             raise _without_domain()
+        if isinstance(self.domain, Mesh):
+            raise InputError("this is for solutions on a grid, and the solution is one on a mesh")
         return self.domain
 
     def _by_unknown(self, function: Callable[[str, Tensor], Tensor], space: int) -> Tensor:
@@ -304,7 +328,7 @@ class Solution:
         """Values of one unknown on the sides of the box and on the faces of solid cells, by the discretization."""
         from .discretization.second_order import face_value
 
-        if self.system is None:
+        if self.system is None or isinstance(self.system.domain, Mesh):
             raise _without_domain()
         grid, problem = self.system.domain, self.system.assembly.problem
         sides, walls = {}, {}
@@ -328,25 +352,6 @@ def _without_domain() -> InputError:
 
 def _sum_of_squares(field: Tensor, grid: Grid) -> Tensor:
     return field.square().flatten(-grid.dimension).sum(-1) * grid.cell_volume
-
-
-def _evaluate(exact: Exact, coordinates: tuple[Tensor, ...], name: str) -> Tensor:
-    try:
-        value = exact(*coordinates)
-        return value if isinstance(value, Tensor) else torch.as_tensor(value).to(coordinates[0])
-    except (TypeError, RuntimeError) as error:
-        raise InputError(
-            f"exact solution of {name!r}: it must be a function of the {len(coordinates)} coordinates made of torch "
-            f"operations; it failed with {type(error).__name__}: {error}"
-        ) from error
-
-
-def _derivative(exact: Exact, coordinates: tuple[Tensor, ...], axis: int, name: str) -> Tensor:
-    """d exact/dx_axis at each point, by forward differentiation."""
-    tangents = tuple(torch.ones_like(c) if k == axis else torch.zeros_like(c) for k, c in enumerate(coordinates))
-    points = tuple(c.contiguous() for c in coordinates)
-    derivative: Tensor = torch.func.jvp(lambda *p: _evaluate(exact, p, name), points, tangents)[1]
-    return derivative
 
 
 _TENSORS = ("value", "codes", "statistics", "history")

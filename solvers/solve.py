@@ -12,16 +12,19 @@ from torch import Tensor
 from sciml.boundary import Boundary
 from sciml.discretization import System, discretize
 from sciml.discretization.null_space import names_in, refuse_isolated_cells
+from sciml.elements import MeshSystem
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
 from sciml.linear_operator import BlockOperator, LinearOperator
-from sciml.scheme import Scheme
+from sciml.mesh import Mesh
+from sciml.scheme import FiniteElement, Scheme
 from sciml.solution import Solution
 from sciml.status import Status
 from sciml.stencil import StencilOperator
 
 from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradient, Direct, Jacobi, Multigrid
 from .linear.base import LinearSolver, failure_message
+from .mesh_methods import choose_on_mesh
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
@@ -33,19 +36,19 @@ _DIRECT_LIMIT_SYSTEM = 50_000
 
 def solve(
     equation: Equation,
-    domain: Grid,
+    domain: Grid | Mesh,
     *,
     fields: Mapping[str, Any] | None = None,
     parameters: Mapping[str, Any] | None = None,
     boundary: Boundary | None = None,
-    scheme: Scheme | None = None,
+    scheme: Scheme | FiniteElement | None = None,
     method: LinearSolver | None = None,
     initial: Tensor | Solution | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     throw: bool = True,
 ) -> Solution:
-    """Solve a steady linear equation on a grid.
+    """Solve a steady linear equation on a grid or a mesh.
 
     Args:
         equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
@@ -70,8 +73,9 @@ def solve(
             f"method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), got {method!r}"
         )
     system = discretize(equation, domain, fields, parameters, boundary, scheme)
-    for row, block in enumerate(system.assembly.diagonal_blocks):
-        refuse_isolated_cells(system.assembly.problem, row, block.diagonal())
+    if isinstance(system, System):
+        for row, block in enumerate(system.assembly.diagonal_blocks):
+            refuse_isolated_cells(system.assembly.problem, row, block.diagonal())
     operator, right_side = _positive_diagonal(system)
     right_side, notes = _balanced(operator, right_side, system)
     chosen, why = (method, "as requested") if method is not None else choose(system)
@@ -97,8 +101,10 @@ def solve(
     return solution
 
 
-def choose(system: System) -> tuple[LinearSolver, str]:
+def choose(system: System | MeshSystem) -> tuple[LinearSolver, str]:
     """The method for a system, and the reason in a few words."""
+    if isinstance(system, MeshSystem):
+        return choose_on_mesh(system)
     operator, dimension = system.operator, system.domain.dimension
     if dimension == 1 and _direct_is_possible(system):
         return Direct(), "one axis: banded matrices factorize in linear time"
@@ -139,15 +145,17 @@ def _advective_share(operator: LinearOperator) -> float:
     return share
 
 
-def _direct_is_possible(system: System) -> bool:
+def _direct_is_possible(system: System | MeshSystem) -> bool:
     operator = system.operator
     return (
         not operator.batch and operator.device.type == "cpu" and operator.size <= _DIRECT_LIMIT[system.domain.dimension]
     )
 
 
-def _positive_diagonal(system: System) -> tuple[LinearOperator, Tensor]:
+def _positive_diagonal(system: System | MeshSystem) -> tuple[LinearOperator, Tensor]:
     """The system, multiplied by -1 where that makes the diagonal positive, as definite solvers want it."""
+    if isinstance(system, MeshSystem):
+        return system.with_positive_diagonal()
     operator, right_side = system.operator, system.right_side
     if not isinstance(operator, StencilOperator):
         return operator, right_side
@@ -167,7 +175,9 @@ def _with_constant_kernel(operator: StencilOperator) -> StencilOperator:
     return operator.with_null_space((ones / ones.numel() ** 0.5).unsqueeze(0))
 
 
-def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> tuple[Tensor, tuple[str, ...]]:
+def _balanced(
+    operator: LinearOperator, right_side: Tensor, system: System | MeshSystem
+) -> tuple[Tensor, tuple[str, ...]]:
     """The right side without its part in the null space, if that is no more than an error of the discretization."""
     if operator.null_space is None:
         return right_side, ()
@@ -180,8 +190,11 @@ def _balanced(operator: LinearOperator, right_side: Tensor, system: System) -> t
         share = component.detach().reshape(scale.shape).abs() / torch.where(scale > 0, scale, 1.0)
         if float(share.max()) > worst:
             worst, names = float(share.max()), names_in(vector, system.unknowns)
-    spacings = zip(system.domain.spacing, system.domain.shape, strict=True)
-    allowed = min(0.01, 10 * max(1 / n**2 for _, n in spacings))
+    if isinstance(system, MeshSystem):
+        cells = len(system.domain.cells) ** (1 / system.domain.dimension)
+    else:
+        cells = min(system.domain.shape)
+    allowed = min(0.01, 10 / cells**2)
     if worst > allowed:
         raise InputError(
             f"no side fixes the value of {names}, so that the source and the boundary fluxes must balance, and they do "

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 
 from ..boundary import Boundary, SidesByAxis
+from ..elements import MeshSystem, discretize_on_mesh
 from ..errors import InputError
 from ..grid import Grid
 from ..linear_operator import BlockOperator, LinearOperator
-from ..scheme import Scheme
+from ..mesh import Mesh
+from ..scheme import FiniteElement, Scheme
 from .assembly import Assembly
 from .fluxes import boundary_flux, boundary_value
 from .inputs import Number
@@ -100,6 +102,7 @@ class System:
             raise InputError(f"value has shape {tuple(value.shape)}, expected (*batch, *{self.operator.space})")
 
 
+@overload
 def discretize(
     equation: Equation,
     domain: Grid,
@@ -107,22 +110,61 @@ def discretize(
     parameters: Mapping[str, Any] | None = None,
     boundary: Boundary | None = None,
     scheme: Scheme | None = None,
-) -> System:
-    """Discretize a steady linear equation on a grid.
+) -> System: ...
+
+
+@overload
+def discretize(
+    equation: Equation,
+    domain: Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: FiniteElement | None = None,
+) -> MeshSystem: ...
+
+
+@overload
+def discretize(
+    equation: Equation,
+    domain: Grid | Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Scheme | FiniteElement | None = None,
+) -> System | MeshSystem: ...
+
+
+def discretize(
+    equation: Equation,
+    domain: Grid | Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Any = None,
+) -> System | MeshSystem:
+    """Discretize a steady linear equation on a grid, or on a mesh by P1 finite elements.
 
     Everything is differentiable: gradients with respect to fields, parameters and boundary values flow into the
     operator's coefficients and the right side.
 
     Args:
         equation: steady and linear, of one unknown or a system of several.
-        domain: the grid.
+        domain: the grid or mesh.
         fields: one value for each of `equation.coefficients`: a number, a tensor that broadcasts to `(*batch, *space)`
             given at the unknowns, or a function of the coordinates, called with one tensor of the grid's shape an axis.
+            On a mesh of n points and m cells a tensor is `(*batch, n)`, by point (also where m = n), or `(*batch, m)`,
+            by cell; a dict by region, "rest" being what is left, gives each a number or a tensor of the batch's shape;
+            and a function is called with the coordinates of points, or of the centres of cells or facets.
         parameters: values that replace those stored in the equation: numbers, or tensors of the batch's shape.
         boundary: conditions in place of the grid's; axes (or unknowns) that a dict does not name keep the grid's, and
-            periodic axes stay.
+            periodic axes stay. A mesh has none of its own: one condition for all, or a dict by the names of
+            `domain.boundaries`, "rest" being what is left, that holds every exterior facet once; where two parts meet,
+            Dirichlet prevails, and of two Dirichlet conditions the one named first. A Dirichlet value is a number, a
+            function, asked at the points, or a tensor `(*batch, n)`; others are numbers, functions, asked at the
+            centres of facets, or tensors `(*batch, n)`, or one value a facet of the part.
         scheme: FiniteDifference(...) or FiniteVolume(...); None takes finite volumes if the equation has div(...) and
-            second-order finite differences otherwise.
+            second-order finite differences otherwise. On a mesh FiniteElement(...).
 
     Returns:
         the system, with notes of what was chosen.
@@ -132,8 +174,10 @@ def discretize(
             of a wrong shape, dtype or device, or not finite, too few axes or cells, and terms that this version has no
             formula for at walls (mixed derivatives, and derivatives above the second).
     """
+    if isinstance(domain, Mesh):
+        return discretize_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)
     if not isinstance(domain, Grid):
-        raise InputError(f"domain: expected a Grid, got {type(domain).__name__}")
+        raise InputError(f"domain: expected a Grid or a Mesh, got {type(domain).__name__}")
     problem = Problem(equation, domain, fields or {}, parameters or {}, boundary, scheme)
     assembly = Assembly(problem)
     operator: LinearOperator = assembly.diagonal_blocks[0]

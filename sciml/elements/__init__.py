@@ -1,1 +1,7 @@
 """P1 finite elements on triangles and tetrahedra: from a symbolic equation on a mesh to operator and right side."""
+
+from __future__ import annotations
+
+from .system import MeshSystem, discretize_on_mesh
+
+__all__ = ["MeshSystem", "discretize_on_mesh"]

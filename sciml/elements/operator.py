@@ -27,6 +27,18 @@ def matrix_operator(
     return SparseOperator(matrix, values=tracked, symmetric=symmetric, null_space=null_space)
 
 
+def negated(operator: LinearOperator) -> LinearOperator:
+    """Minus an operator that `matrix_operator` made, as one of the same kind."""
+    if isinstance(operator, SparseBatch):
+        return SparseBatch(
+            operator.pattern, -operator.values, symmetric=operator.symmetric, null_space=operator.null_space
+        )
+    if isinstance(operator, SparseOperator):
+        matrix, values = operator.matrix, -operator.values
+        return SparseOperator(matrix, values=values, symmetric=operator.symmetric, null_space=operator.null_space)
+    return -operator
+
+
 class SparseBatch(LinearOperator):
     """A batch of sparse matrices that share their pattern.
 

@@ -19,7 +19,7 @@ from .assembly import load_on_facets
 from .boundary import Conditions, read_conditions, resolve, split_by_unknown
 from .fluxes import boundary_flux
 from .geometry import geometry_of
-from .operator import matrix_operator
+from .operator import matrix_operator, negated
 from .pattern import pattern_of
 from .terms import read_rows
 from .values import Values, extremes
@@ -98,6 +98,12 @@ class MeshSystem:
                 residual = residual - operator.apply(channels[place].contiguous())
             rows.append(boundary_flux(form, channels[row], residual, facets))
         return rows[0] if len(rows) == 1 else torch.stack(torch.broadcast_tensors(*rows), -1)
+
+    def with_positive_diagonal(self) -> tuple[LinearOperator, Tensor]:
+        """Operator and right side, multiplied by -1 where that makes the diagonal positive."""
+        if self.sign > 0:
+            return self.operator, self.right_side
+        return negated(self.operator), -self.right_side
 
     def _check(self, value: Tensor) -> None:
         space = self.operator.space
