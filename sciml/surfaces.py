@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from math import nan
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +78,8 @@ def surface_volume(points: Any, triangles: Any) -> Tensor:
     return _volume(places, corners)
 
 
-class Edges(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Edges:
     """Edges of a surface, each by the numbers of its ends, `first < second`; all of shape `(edges,)`."""
 
     first: Tensor
