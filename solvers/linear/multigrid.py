@@ -173,7 +173,8 @@ class MultigridCycle(ApproximateInverse):
         levels, held = [], []
         for level in self.levels:
             stencil, transfer = level.operator.compiled, level.transfer.compiled
-            assert stencil is not None
+            if stencil is None:
+                raise InputError("a level of the cycle does not suit the compiled kernels")
             inverse = None if level.inverse_diagonal is None else stencil.whole(level.inverse_diagonal)
             held.append((stencil, transfer, inverse))
             levels.append((stencil.table(inverse), transfer.table, level.omegas))
