@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 WRITTEN = (".msh", ".vtk", ".vtu", ".xdmf")
 _FACET_OF = {"triangle": "line", "tetra": "triangle"}
+_NOT_IN_NAMES = "\"'\\<>&"  # formats quote them in different ways, and meshio does not in all
 _DIMENSIONS = {"vertex": 0, "line": 1, "triangle": 2, "tetra": 3}
 # Integers by which formats number the groups of cells; 0 is no group.
 _TAGS = ("gmsh:physical", "medit:ref", "nastran:ref", "netgen:index", "su2:tag", "tetgen:ref", "ugrid:ref")
@@ -55,7 +56,7 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
     kinds = {block.type for block in content.cells if len(block.data)}
     _check_kinds(kinds, path)
     d = 3 if "tetra" in kinds else 2
-    points = numpy.asarray(content.points, dtype=numpy.float64)
+    points = _points(content, path)
     blocks = [(block.type, numpy.asarray(block.data, dtype=numpy.int64)) for block in content.cells]
     cells = numpy.concatenate([rows for kind, rows in blocks if _DIMENSIONS[kind] == d])
     named = numpy.concatenate([rows.reshape(-1) for _, rows in blocks])
@@ -84,7 +85,7 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         InputError: the file is missing, of no known format or damaged, or holds no triangles in space.
     """
     content = _load(path)
-    points = torch.tensor(numpy.asarray(content.points, dtype=numpy.float64))
+    points = torch.tensor(_points(content, path))
     blocks = {"triangle": [], "quad": [], "tetra": []}  # type: dict[str, list[Tensor]]
     for block in content.cells:
         if len(block.data) and block.type in blocks:
@@ -133,6 +134,12 @@ def write_mesh(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, Te
     points = mesh.points.detach().cpu().to(torch.float64)
     points = torch.cat((points, points.new_zeros(len(points), 3 - mesh.dimension)), 1)
     at_points, in_cells = _split_fields(mesh, fields or {})
+    for name in (*mesh.boundaries, *mesh.regions, *at_points, *in_cells):
+        if any(sign in _NOT_IN_NAMES or not sign.isprintable() for sign in name) or name != name.strip():
+            raise InputError(
+                f"the name {name!r} cannot be kept in a file: {' '.join(_NOT_IN_NAMES)}, signs that do not print, and "
+                "spaces at the ends are not allowed"
+            )
     kind = "triangle" if mesh.dimension == 2 else "tetra"
     if final.suffix.lower() == ".msh":
         cells, tags, names = _physical_groups(mesh, kind)
@@ -193,14 +200,37 @@ def _load(path: str | os.PathLike[str]) -> meshio.Mesh:
     # meshio.read would print, and end the program, where a reader fails; readers fail with errors of every kind.
     for name in sorted(readers, key=lambda name: name != "gmsh"):
         try:
-            return readers[name](str(file))
+            content = readers[name](str(file))
         except Exception as error:
             reasons.append(f"as {name}: {str(error).strip() or type(error).__name__}")
             cause = error
+        else:
+            _check_whole(file, name, content)
+            return content
     hint = ""
     if "Incompatible cell data" in reasons[0]:
         hint = "; where only some of the elements are in physical groups, let Gmsh save version 2 (-format msh22)"
     raise InputError(f"{path}: not a mesh file, or a damaged one ({'; '.join(reasons)}){hint}") from cause
+
+
+def _check_whole(file: Path, kind: str, content: meshio.Mesh) -> None:
+    """Refuse what meshio makes of some files that end too early."""
+    widths = {name: dimension + 1 for name, dimension in _DIMENSIONS.items()}
+    torn = [
+        block.type for block in content.cells if block.data.shape[1:] != (widths.get(block.type, block.data.shape[1]),)
+    ]
+    if torn or (kind == "gmsh" and b"$EndElements" not in file.read_bytes()):
+        raise InputError(f"{file}: the file is cut short: its elements end too early")
+
+
+def _points(content: meshio.Mesh, path: Any) -> numpy.ndarray[Any, Any]:
+    points = numpy.asarray(content.points, dtype=numpy.float64)
+    if points.ndim != 2 or points.shape[1] not in (2, 3):
+        raise InputError(f"{path}: points have 2 or 3 coordinates, here they are of shape {points.shape}")
+    bad = (~numpy.isfinite(points)).any(1).sum()
+    if bad:
+        raise InputError(f"{path}: {bad} of {len(points)} points have coordinates that are NaN or infinite")
+    return points
 
 
 def _check_kinds(kinds: set[str], path: Any) -> None:
@@ -327,10 +357,9 @@ def _physical_groups(mesh: Mesh, kind: str) -> tuple[list[Any], list[Any], dict[
     groups += [(mesh.dimension - 1, _FACET_OF[kind], mesh.facets, name, part) for name, part in sides.items()]
     main = torch.zeros(len(mesh.cells), dtype=torch.int64, device=mesh.device)
     for tag, (dimension, element, rows, name, part) in enumerate(groups, 1):
-        if any(sign in name for sign in '"\\\n\r') or (name in names):
+        if name in names:
             raise InputError(
-                f"the name {name!r} cannot be kept in a .msh file: quotes, backslashes and line ends are not allowed, "
-                "nor is a name of both a region and a boundary"
+                f"the name {name!r} of both a region and a boundary cannot be kept in a .msh file; write .vtu instead"
             )
         names[name] = numpy.array([tag, dimension])
         if dimension == mesh.dimension:
