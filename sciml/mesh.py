@@ -105,15 +105,15 @@ class Mesh:
         return mesh.with_boundaries(attach(mesh, parts.boundaries, path)).to(device)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the mesh with its names to a .msh (Gmsh), .vtk, .vtu or .xdmf file, as `sciml.mesh_files.write_mesh`.
+        """Write the mesh with its names to a .msh (Gmsh), .vtk, .vtu or .xdmf file, as `sciml.mesh_files.write_fields`.
 
         Raises:
             InputError: the path cannot become a file, or a name cannot be kept in the format.
             OSError: the disk is full or not writable; what stood there before is unharmed.
         """
-        from .mesh_files import write_mesh
+        from .mesh_files import write_fields
 
-        write_mesh(path, self)
+        write_fields(path, self, {})
 
     @classmethod
     def box(

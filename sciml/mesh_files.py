@@ -112,7 +112,7 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     return points[used][torch.from_numpy(first)], triangles
 
 
-def write_mesh(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, Tensor] | None = None) -> None:
+def write_fields(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, Tensor]) -> None:
     """Write a mesh with its names, and fields on it; all or nothing.
 
     In .msh (Gmsh 2.2, binary) names become physical groups. The other formats get them as data of cells in the way of
@@ -133,7 +133,7 @@ def write_mesh(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, Te
     final = target(path, WRITTEN)
     points = mesh.points.detach().cpu().to(torch.float64)
     points = torch.cat((points, points.new_zeros(len(points), 3 - mesh.dimension)), 1)
-    at_points, in_cells = _split_fields(mesh, fields or {})
+    at_points, in_cells = _split_fields(mesh, fields)
     for name in (*mesh.boundaries, *mesh.regions, *at_points, *in_cells):
         if any(sign in _NOT_IN_NAMES or not sign.isprintable() for sign in name) or name != name.strip():
             raise InputError(
@@ -190,17 +190,20 @@ def _load(path: str | os.PathLike[str]) -> meshio.Mesh:
         raise InputError(f"{path}: the file is empty")
     ending = "".join(file.suffixes[-2:] if file.suffix == ".gz" else file.suffixes[-1:]).lower()
     formats = meshio.extension_to_filetypes.get(ending, [])
-    readers = {name: getattr(getattr(meshio, name.partition("-")[0], None), "read", None) for name in formats}
-    if not any(readers.values()):
+    modules = {
+        name: getattr(meshio, name.partition("-")[0]) for name in sorted(formats, key=lambda name: name != "gmsh")
+    }
+    readers = {name: module.read for name, module in modules.items() if hasattr(module, "read")}
+    if not readers:
         known = (e for e, names in meshio.extension_to_filetypes.items() if names != ["svg"])
         raise InputError(
             f"{path}: {ending or 'no ending'} is no format of meshes; known are {', '.join(sorted(known))}"
         )
     reasons = []
     # meshio.read would print, and end the program, where a reader fails; readers fail with errors of every kind.
-    for name in sorted(readers, key=lambda name: name != "gmsh"):
+    for name, read in readers.items():
         try:
-            content = readers[name](str(file))
+            content = read(str(file))
         except Exception as error:
             reasons.append(f"as {name}: {str(error).strip() or type(error).__name__}")
             cause = error
@@ -294,8 +297,8 @@ def _add_tagged(parts: Parts, content: Any, blocks: list[tuple[str, Any]], d: in
             found.setdefault((dimension, name), []).append(torch.tensor(members[mask]))
     for (dimension, name), pieces in found.items():
         (parts.regions if dimension == d else parts.boundaries)[name] = torch.cat(pieces)
-    values = [numpy.asarray(t).reshape(-1) for (kind, _), t in zip(blocks, tags, strict=True) if _DIMENSIONS[kind] == d]
-    _merge_doubles(parts, torch.tensor(numpy.concatenate(values).astype(numpy.int64)))
+    inner = [numpy.asarray(t).reshape(-1) for (kind, _), t in zip(blocks, tags, strict=True) if _DIMENSIONS[kind] == d]
+    _merge_doubles(parts, torch.tensor(numpy.concatenate(inner).astype(numpy.int64)))
 
 
 def _merge_doubles(parts: Parts, tags: Tensor) -> None:
@@ -377,7 +380,8 @@ def _physical_groups(mesh: Mesh, kind: str) -> tuple[list[Any], list[Any], dict[
 
 
 def _split_fields(mesh: Mesh, fields: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
-    at_points, in_cells = {}, {}
+    at_points: dict[str, Any] = {}
+    in_cells: dict[str, Any] = {}
     for name, values in fields.items():
         values = torch.as_tensor(values).detach().cpu()
         if values.ndim not in (1, 2) or values.shape[0] not in (len(mesh.points), len(mesh.cells)):
