@@ -83,13 +83,16 @@ def bench(
     ] = None,
     size: Annotated[Size, typer.Option(help="tiny only tries that everything runs.")] = Size.MEDIUM,
     device: Annotated[Device, typer.Option(help="Where the methods of this package run.")] = Device.CPU,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only cases whose name contains this text.", show_default=False)
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all rows to this file.", show_default=False)] = None,
 ) -> None:
     """Time the methods of this package against other libraries on this machine, and print tables of it."""
     from .benchmarks import program
 
     with _failures():
-        program.bench(suites or [], size, device, json)
+        program.bench(suites or [], size, device, json, case or [])
 
 
 @app.command()

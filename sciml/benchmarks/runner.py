@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .row import Row, Rows
-from .suite import Case, Figure, Suite
+from .suite import Case, Figure, Plan, Suite
 
 # Read once, when OpenMP starts: workers that spin while they wait slow down everything else on the machine.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -76,7 +76,7 @@ class Run:
         }
 
 
-def run(suite: Suite, size: str, device: str, say: Say) -> Run:
+def run(suite: Suite, size: str, device: str, say: Say, plan: Plan | None = None) -> Run:
     """Measure a suite.
 
     The cases run in a process of their own, one for all that ask for the same environment. If it dies, the case that it
@@ -87,9 +87,10 @@ def run(suite: Suite, size: str, device: str, say: Say) -> Run:
         suite: what to measure.
         size, device: values of Size and Device.
         say: told what is being done, one short line each.
+        plan: some of the suite's cases; None for all.
     """
     result = Run(suite.name, size, device)
-    plan = suite.plan(size, device)
+    plan = plan or suite.plan(size, device)
     try:
         for cases in _by_environment(plan.cases):
             left = list(cases)

@@ -193,6 +193,20 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(command_line.app, ["bench", *arguments])
 
 
+def test_cases_are_chosen_by_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    result = invoke("linear", "--size", "tiny", "--case", "systems", "--case", "voxels", "--json", str(path))
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(path.read_text())["runs"][0]["rows"]
+    assert {row["case"] for row in rows} == {solves.batch_case(3, 31), solves.voxel_case(12)}
+
+
+def test_a_case_that_is_not_there_is_refused_with_those_that_are() -> None:
+    result = invoke("linear", "--size", "tiny", "--case", "elastic")
+    assert result.exit_code != 0
+    assert "'elastic'" in result.stderr and solves.batch_case(3, 31) in result.stderr
+
+
 def test_an_unknown_suite_is_refused_with_a_suggestion() -> None:
     result = invoke("liner")
     assert result.exit_code == 2
