@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from .boundary import Neumann as Neumann
     from .boundary import Periodic as Periodic
     from .boundary import Robin as Robin
+    from .discretization import NonlinearSystem as NonlinearSystem
     from .discretization import System as System
     from .discretization import discretize as discretize
+    from .discretization import discretize_nonlinear as discretize_nonlinear
     from .elements import MeshSystem as MeshSystem
     from .equations import Equation as Equation
     from .errors import InputError as InputError
@@ -48,6 +50,7 @@ else:
         "Mesh": "mesh",
         "MeshSystem": "elements",
         "Neumann": "boundary",
+        "NonlinearSystem": "discretization",
         "Periodic": "boundary",
         "Robin": "boundary",
         "Solution": "solution",
@@ -55,6 +58,7 @@ else:
         "Status": "status",
         "System": "discretization",
         "discretize": "discretization",
+        "discretize_nonlinear": "discretization",
         "solve": "solvers.solve",
         "surface_check": "surfaces",
         "surface_volume": "surfaces",

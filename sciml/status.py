@@ -14,6 +14,7 @@ class Status(IntEnum):
     INDEFINITE = 3
     BREAKDOWN = 4
     NON_FINITE = 5
+    SINGULAR = 6
 
     @property
     def advice(self) -> str:
@@ -25,10 +26,15 @@ _ADVICE = {
     Status.MAX_ITERATIONS: "The iteration limit was reached: raise max_iterations, or use a preconditioner "
     "(Multigrid() on grids, IncompleteCholesky() or ILU0() for sparse matrices).",
     Status.STAGNATED: "The residual stopped falling before it met the tolerance: the tolerance is near what the dtype "
-    "can resolve, or the system is singular and inconsistent. Use float64 or a larger rtol.",
+    "can resolve, or the system is singular and inconsistent. Use float64 or a larger rtol. Of a nonlinear equation: "
+    "the line search found no step that lowers |F|. Give another initial guess, or a Continuation from parameters for "
+    "which the equation is solved; perhaps it has no solution here.",
     Status.INDEFINITE: "The method needs a symmetric positive definite operator and preconditioner, and met a "
     "direction of negative curvature: use MINRES (symmetric), GMRES (general) or Direct.",
     Status.BREAKDOWN: "The recurrence divided by zero: use GMRES with a larger restart, another start x0, or Direct.",
     Status.NON_FINITE: "NaN or infinity appeared in the iteration: check the coefficients and the right side for "
     "extreme values, and whether the preconditioner suits the operator.",
+    Status.SINGULAR: "The Jacobian is singular, or too near to it for the linear solver: a fold or bifurcation of the "
+    "solutions, a coefficient that vanishes, or a solution that nothing fixes. Give another initial guess, a "
+    "Continuation that ends earlier, a condition that fixes the value, or linear=Direct().",
 }

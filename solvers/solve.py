@@ -10,28 +10,30 @@ import torch
 from torch import Tensor
 
 from sciml.boundary import Boundary
-from sciml.discretization import System, discretize
+from sciml.discretization import NonlinearSystem, System, discretize, discretize_nonlinear
 from sciml.discretization.null_space import names_in, refuse_isolated_cells
 from sciml.elements import MeshSystem
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
-from sciml.linear_operator import BlockOperator, LinearOperator
+from sciml.linear_operator import LinearOperator
 from sciml.mesh import Mesh
 from sciml.scheme import FiniteElement, Scheme
 from sciml.solution import Solution
 from sciml.status import Status
 from sciml.stencil import StencilOperator
 
-from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradient, Direct, Jacobi, Multigrid
+from .choice import choose_linear, direct_is_possible
+from .linear import Direct
 from .linear.base import LinearSolver, failure_message
 from .mesh_methods import choose_on_mesh
+from .nonlinear import Continuation, Newton
+from .nonlinear.base import NonlinearSolver
+from .nonlinear.start import resolve_start
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
 
-# Where a sparse factorization is still quick, in unknowns by dimension of the grid.
-_DIRECT_LIMIT = {1: 5_000_000, 2: 400_000, 3: 15_000}
-_DIRECT_LIMIT_SYSTEM = 50_000
+Method = LinearSolver | NonlinearSolver | Continuation
 
 
 def solve(
@@ -42,22 +44,25 @@ def solve(
     parameters: Mapping[str, Any] | None = None,
     boundary: Boundary | None = None,
     scheme: Scheme | FiniteElement | None = None,
-    method: LinearSolver | None = None,
-    initial: Tensor | Solution | None = None,
+    method: Method | None = None,
+    initial: Any = None,
     rtol: float | None = None,
     atol: float | None = None,
     throw: bool = True,
 ) -> Solution:
-    """Solve a steady linear equation on a grid or a mesh.
+    """Solve a steady equation: a linear one on a grid or a mesh, a nonlinear one on a grid.
 
     Args:
         equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
         method: a linear solver, for example `ConjugateGradient(preconditioner=Multigrid())`; None chooses one, and
-            `solution.method` says which and why.
-        initial: start of the iteration, shaped like the solution; zero if None.
+            `solution.method` says which and why. For a nonlinear equation Newton(), Picard() or Continuation(...) of
+            `sciml.solvers.nonlinear`, or a linear solver for the steps of Newton's method; None is Newton().
+        initial: start of the iteration, a tensor shaped like the solution, or an earlier solution; zero if None. Of a
+            nonlinear equation also a number or a function of the coordinates, of several unknowns a dict by name.
         rtol, atol: stop at |b - A u| <= max(rtol |b|, atol), row by row, b and A being the right side and the operator
-            of the discrete system. None is that of `method`, for which rtol, dimensionless, is 1e-8 in float64 and
-            1e-5 in float32, and atol, in the unit of the right side, 0.
+            of the discrete system; of a nonlinear equation F(u) = 0 at |F(u)| <= max(rtol |F(0)|, atol). None is that
+            of `method`, for which rtol, dimensionless, is 1e-8 in float64 and 1e-5 in float32, and atol, in the unit
+            of the right side, 0.
         throw: raise SolveError if a row does not converge; otherwise its status says so.
 
     Returns:
@@ -68,10 +73,17 @@ def solve(
             source and boundary fluxes do not balance.
         SolveError: see `throw`; it carries the solution as far as it got.
     """
-    if method is not None and not isinstance(method, LinearSolver):
+    if method is not None and not isinstance(method, Method):
         raise InputError(
-            f"method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), got {method!r}"
+            "method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), or Newton(), "
+            f"Picard() or Continuation(...) for a nonlinear equation, got {method!r}"
         )
+    if isinstance(domain, Grid) and not equation.evolving:
+        if not equation.linear or isinstance(method, NonlinearSolver | Continuation):
+            nonlinear = discretize_nonlinear(equation, domain, fields, parameters, boundary, _on_grid(scheme))
+            return _solve_nonlinear(nonlinear, method, initial, rtol, atol, throw)
+    if isinstance(method, NonlinearSolver | Continuation):
+        raise InputError(f"method {type(method).__name__} is for equations on grids in this version; give a linear one")
     system = discretize(equation, domain, fields, parameters, boundary, scheme)
     if isinstance(system, System):
         for row, block in enumerate(system.assembly.diagonal_blocks):
@@ -101,55 +113,39 @@ def solve(
     return solution
 
 
+def _solve_nonlinear(
+    system: NonlinearSystem,
+    method: Method | None,
+    initial: Any,
+    rtol: float | None,
+    atol: float | None,
+    throw: bool,
+) -> Solution:
+    if method is None:
+        method = Newton()
+    elif isinstance(method, LinearSolver):
+        method = Newton(linear=method)
+    inner = method.method if isinstance(method, Continuation) else method
+    inner = replace(inner, **{k: v for k, v in (("rtol", rtol), ("atol", atol)) if v is not None})
+    method = replace(method, method=inner) if isinstance(method, Continuation) else inner
+    return method.solve(system, resolve_start(initial, system), throw=throw)
+
+
+def _on_grid(scheme: Scheme | FiniteElement | None) -> Scheme | None:
+    if isinstance(scheme, FiniteElement):
+        raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
+    return scheme
+
+
 def choose(system: System | MeshSystem) -> tuple[LinearSolver, str]:
     """The method for a system, and the reason in a few words."""
     if isinstance(system, MeshSystem):
         return choose_on_mesh(system)
-    operator, dimension = system.operator, system.domain.dimension
-    if dimension == 1 and _direct_is_possible(system):
-        return Direct(), "one axis: banded matrices factorize in linear time"
-    if isinstance(operator, BlockOperator):
-        if _direct_is_possible(system) and operator.size <= _DIRECT_LIMIT_SYSTEM:
-            return Direct(), f"several unknowns, {operator.size} in all: few enough to factorize"
-        return GMRES(preconditioner=BlockDiagonal(), restart=60), "several unknowns, too many to factorize"
-    if system.definite:
-        return ConjugateGradient(preconditioner=Multigrid()), "the operator is symmetric and definite"
-    if operator.symmetric:
-        if _direct_is_possible(system):
-            return Direct(), "symmetric but perhaps indefinite, and small enough to factorize"
-        return MINRES(), "symmetric but perhaps indefinite, and too large to factorize"
-    share = _advective_share(operator)
-    if share <= 0.5:
-        return GMRES(preconditioner=Multigrid(cycle=1), max_iterations=300), "not symmetric, diffusion prevails"
-    if _direct_is_possible(system):
-        return Direct(), "not symmetric, advection prevails, and small enough to factorize"
-    if operator.batch or operator.device.type != "cpu":
-        return BiCGStab(preconditioner=Jacobi()), "not symmetric, and advection prevails"
-    return GMRES(preconditioner=ILU0(), restart=60), "not symmetric, and advection prevails"
-
-
-def _advective_share(operator: LinearOperator) -> float:
-    """The largest |a(+o) - a(-o)| / (|a(+o)| + |a(-o)|) over pairs of neighbours, a mean over the grid each: 0 without
-    advection, half the cell Peclet number for central and near 1 for upwind differences where it prevails."""
-    if not isinstance(operator, StencilOperator):
-        return 1.0
-    terms: dict[tuple[int, ...], Tensor] = {}
-    for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
-        terms[offset] = terms[offset] + coefficient.detach() if offset in terms else coefficient.detach()
-    share = 0.0
-    for offset, forward in terms.items():
-        backward = terms.get(tuple(-o for o in offset))
-        if sum(map(abs, offset)) == 1 and backward is not None:
-            total = float((forward.abs() + backward.abs()).mean())
-            share = max(share, float((forward - backward).abs().mean()) / total if total else 0.0)
-    return share
+    return choose_linear(system.operator, system.domain.dimension, definite=system.definite)
 
 
 def _direct_is_possible(system: System | MeshSystem) -> bool:
-    operator = system.operator
-    return (
-        not operator.batch and operator.device.type == "cpu" and operator.size <= _DIRECT_LIMIT[system.domain.dimension]
-    )
+    return direct_is_possible(system.operator, system.domain.dimension)
 
 
 def _positive_diagonal(system: System | MeshSystem) -> tuple[LinearOperator, Tensor]:

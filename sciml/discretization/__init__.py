@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .linearization import NonlinearSystem
+from .nonlinear import discretize_nonlinear
 from .system import System, discretize
 
-__all__ = ["System", "discretize"]
+__all__ = ["NonlinearSystem", "System", "discretize", "discretize_nonlinear"]

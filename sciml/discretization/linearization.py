@@ -8,9 +8,9 @@ taken symbolically: the two cannot drift apart, and the derivative is a stencil 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
@@ -67,6 +67,7 @@ class NonlinearSystem:
         boundary: unknown -> axis -> (lower, upper), the conditions used.
         scheme: the scheme used.
         notes: what was chosen, for people to read.
+        rebuild: parameters -> the system with these changed.
         batch: the shape that fields, parameters and boundary values broadcast to.
         implicit: (unknown, axis, side) where du/dn follows from a flux whose coefficient depends on the solution.
     """
@@ -81,6 +82,7 @@ class NonlinearSystem:
     notes: tuple[str, ...]
     batch: tuple[int, ...]
     implicit: frozenset[tuple[str, int, int]]
+    rebuild: Callable[[Mapping[str, Any]], NonlinearSystem] = field(repr=False)
     assembly: Assembly = field(repr=False)
     rows: tuple[Row, ...] = field(repr=False)
     known: Cells = field(repr=False)
@@ -90,6 +92,14 @@ class NonlinearSystem:
         """The shape of one field: that of the grid, of several unknowns `(channel, *grid)`."""
         channels = () if len(self.unknowns) == 1 else (len(self.unknowns),)
         return (*channels, *self.domain.shape)
+
+    def with_parameters(self, values: Mapping[str, Any]) -> NonlinearSystem:
+        """The same problem with other values of some parameters: numbers, or tensors of the batch's shape.
+
+        Raises:
+            InputError: for a name that is no parameter of the equation.
+        """
+        return self.rebuild(values)
 
     def residual(self, u: Tensor) -> Tensor:
         """F(u), in the unit of the equation; u itself in solid cells.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,12 @@ def discretize_nonlinear(
     """
     if not isinstance(domain, Grid):
         raise InputError(f"domain: expected a Grid, got {type(domain).__name__}")
-    return _Builder(equation, domain, fields or {}, parameters or {}, boundary, scheme).system()
+
+    def build(changed: Mapping[str, Any]) -> NonlinearSystem:
+        given = {**(parameters or {}), **changed}
+        return _Builder(equation, domain, fields or {}, given, boundary, scheme).system(build)
+
+    return build({})
 
 
 class _Builder:
@@ -93,7 +98,7 @@ class _Builder:
         self._implicit: set[tuple[str, int, int]] = set()
         self._jets: dict[tuple[str, tuple[int, ...], Side], JetMap] = {}
 
-    def system(self) -> NonlinearSystem:
+    def system(self, rebuild: Callable[[Mapping[str, Any]], NonlinearSystem]) -> NonlinearSystem:
         problem = self.problem
         conditions = {name: self._conditions(name) for name in problem.unknowns}
         rows = tuple(self._row(number, form, conditions) for number, form in enumerate(self.forms))
@@ -113,6 +118,7 @@ class _Builder:
             scheme=self.scheme,
             notes=(*self.assembly.notes, *self._notes(rows)),
             batch=problem.batch,
+            rebuild=rebuild,
             implicit=frozenset(self._implicit),
             assembly=self.assembly,
             rows=rows,
@@ -198,6 +204,6 @@ class _Builder:
 def _slope_unknown(unknown: str, boundary: str) -> str:
     return (
         f"boundary {boundary}: the condition on the flux of {unknown!r} has a coefficient that depends on the "
-        "solution, and derivatives across this boundary stand outside that flux too; this version has no formula for them: give "
-        "a Dirichlet condition or Neumann(0.0) there, or bring all terms under div(...)"
+        "solution, and derivatives across this boundary stand outside that flux too; this version has no formula for "
+        "them: give a Dirichlet condition or Neumann(0.0) there, or bring all terms under div(...)"
     )

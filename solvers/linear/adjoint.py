@@ -1,9 +1,10 @@
-"""The gradient of a linear solve, written once for all methods.
+"""The gradient of a solve, linear or not, written once for all methods.
 
-x = A^-1 b is computed without gradients. Then the residual r = b - A(theta) x, zero but for the tolerance, is evaluated
-with gradients, and x is returned through a function of (x, r) that acts as x + A^-1 r: its derivative with respect to r
-is A^-1, so that dx = A^-1 (db - dA x), the implicit function theorem. The backward pass solves the adjoint system
-A^T lambda = g through the same public path, hence can be differentiated again.
+x with F(x, theta) = 0 is computed without gradients. Then the residual r = -F(x, theta), zero but for the tolerance, is
+evaluated with gradients, and x is returned through a function of (x, r) that acts as x + A^-1 r, A being the derivative
+dF/dx: its derivative with respect to r is A^-1, so that dx = -A^-1 dF/dtheta, the implicit function theorem. Of a
+linear equation r = b - A(theta) x. The backward pass solves the adjoint system A^T lambda = g through the same public
+path, hence can be differentiated again.
 
 For that the x inside the residual has to be differentiable itself, or the second derivative would lack what comes of
 dA dx. So there are two stages: an anchor x1, made from the residual at the constant x, and the value, made from the
@@ -14,6 +15,7 @@ derivatives are not provided for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +33,40 @@ if TYPE_CHECKING:
 
 def attach_gradient(prepared: Prepared, b: Tensor, solution: Solution, throw: bool) -> Solution:
     """The solution with its value made differentiable with respect to b and the operator's coefficients."""
+    operator = prepared.operator
+    return attach_implicit_gradient(
+        lambda x: operator.residual(b, x), lambda _: prepared, operator.space, solution, throw
+    )
+
+
+def attach_implicit_gradient(
+    residual: Callable[[Tensor], Tensor],
+    linearization: Callable[[Tensor], Prepared],
+    space: tuple[int, ...],
+    solution: Solution,
+    throw: bool,
+) -> Solution:
+    """The solution with its value made differentiable with respect to all that goes into its residual.
+
+    Args:
+        residual: x -> r, zero at the solution, differentiable in x and in the data.
+        linearization: x -> a solver prepared for -dr/dx, whose operator carries gradients where x does.
+        space: shape of one field.
+        solution: with `value` the x, without gradients; rows that failed get none.
+        throw: whether a failing adjoint solve raises.
+    """
     good = solution.codes == Status.CONVERGED
-    mask = good.reshape(*good.shape, *[1] * len(prepared.space))
+    mask = good.reshape(*good.shape, *[1] * len(space))
     # A failed row may hold NaN, which zero times would carry into the gradients of the others.
     safe = solution.value if bool(good.all()) else torch.where(mask, solution.value, 0.0)
-    residual = prepared.operator.residual(b, safe)
-    tracked = residual.requires_grad or forward_ad.unpack_dual(residual).tangent is not None
+    left = residual(safe)
+    tracked = left.requires_grad or forward_ad.unpack_dual(left).tangent is not None
     if not tracked:
         return solution
-    adjoint = _Adjoint(prepared, good, AdjointRecord(), throw)
-    value, marker = _Anchor.apply(safe, residual, adjoint)
-    if residual.requires_grad:
-        value = _ImplicitSolve.apply(value, marker, prepared.operator.residual(b, value), adjoint)
+    adjoint = _Adjoint(linearization, len(space), good, AdjointRecord(), throw)
+    value, marker = _Anchor.apply(safe, left, adjoint)
+    if left.requires_grad:
+        value = _ImplicitSolve.apply(value, marker, residual(value), adjoint)
     if safe is not solution.value:
         value = torch.where(mask, value, solution.value)
     return replace(solution, value=value, adjoint=adjoint.record)
@@ -52,16 +76,14 @@ def attach_gradient(prepared: Prepared, b: Tensor, solution: Solution, throw: bo
 class _Adjoint:
     """What the backward passes of one solve share."""
 
-    prepared: Prepared
+    linearization: Callable[[Tensor], Prepared]
+    axes: int
     converged: Tensor
     record: AdjointRecord
     throw: bool
 
-    def solve(self, right: Tensor) -> Tensor:
-        return _solve_rows(self.prepared, right, self.converged, self.record, self.throw)
-
-    def solve_transposed(self, right: Tensor) -> Tensor:
-        return _solve_rows(self.prepared.transpose(), right, self.converged, self.record, self.throw)
+    def solve(self, prepared: Prepared, right: Tensor) -> Tensor:
+        return _solve_rows(prepared, right, self.converged, self.record, self.throw)
 
 
 class _Anchor(torch.autograd.Function):
@@ -74,6 +96,8 @@ class _Anchor(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.adjoint = inputs[2]
+        ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -81,27 +105,29 @@ class _Anchor(torch.autograd.Function):
         gradient, cancelling = gradients
         if gradient is None:
             return None, None, None
+        (x,) = ctx.saved_tensors
+        prepared = ctx.adjoint.linearization(x)
         if cancelling is not None:
             # What is left of the two is rounding, and solving for it would cost as much as for a gradient.
-            prepared = ctx.adjoint.prepared
-            total, axes = gradient + cancelling, tuple(range(-len(prepared.space), 0))
+            total, axes = gradient + cancelling, tuple(range(-ctx.adjoint.axes, 0))
             norms = (torch.linalg.vector_norm(field.detach(), dim=axes, keepdim=True) for field in (total, cancelling))
             left, first_order = norms
-            negligible = left <= prepared.solver.relative_tolerance(prepared.dtype) * first_order
+            negligible = left <= prepared.solver.relative_tolerance(x.dtype) * first_order
             if bool(negligible.all()):
                 return None, None, None
             gradient = torch.where(negligible, 0.0, total)
-        return None, ctx.adjoint.solve_transposed(gradient), None
+        return None, ctx.adjoint.solve(prepared.transpose(), gradient), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor, Tensor]:
         if tangents[1] is None:
             raise RuntimeError("the residual of an implicit solve has no tangent")
-        return ctx.adjoint.solve(tangents[1]), torch.zeros_like(tangents[1])
+        (x,) = ctx.saved_tensors
+        return ctx.adjoint.solve(ctx.adjoint.linearization(x), tangents[1]), torch.zeros_like(tangents[1])
 
 
 class _ImplicitSolve(torch.autograd.Function):
-    """(x1, marker, b - A x1) -> x."""
+    """(x1, marker, r(x1)) -> x."""
 
     @staticmethod
     def forward(x: Tensor, marker: Tensor, residual: Tensor, adjoint: _Adjoint) -> Tensor:
@@ -110,11 +136,14 @@ class _ImplicitSolve(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.adjoint = inputs[3]
+        ctx.save_for_backward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        adjoint = ctx.adjoint.solve_transposed(gradients[0])
-        return None, ctx.adjoint.prepared.transpose().operator.apply(adjoint), adjoint, None
+        (x,) = ctx.saved_tensors
+        transposed = ctx.adjoint.linearization(x).transpose()
+        adjoint = ctx.adjoint.solve(transposed, gradients[0])
+        return None, transposed.operator.apply(adjoint), adjoint, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:

@@ -272,6 +272,10 @@ class Prepared(MatrixFreeOperator):
     def __getitem__(self, row: int) -> Prepared:
         return Prepared(self.solver, self.operator[row])
 
+    def with_gradients(self, operator: LinearOperator) -> Prepared:
+        """The same set-up for an operator of the same values, which may carry gradients."""
+        return Prepared(self.solver, operator, self._state)
+
     def solve(self, b: Tensor, x0: Tensor | None = None, *, throw: bool = True) -> Solution:
         """Solve A x = b, each row with its own stopping.
 
@@ -460,8 +464,7 @@ class Prepared(MatrixFreeOperator):
 
 
 def _power_of_two(peak: Tensor) -> Tensor | None:
-    """A power of two a row, float64, by which to divide a right side whose squares would leave its dtype's range; None
-    where all rows are within it."""
+    """Powers of two by which to divide rows whose squares would leave their dtype's range; None if all are within."""
     tiny, huge = torch.finfo(peak.dtype).tiny ** 0.25, torch.finfo(peak.dtype).max ** 0.25
     unsafe = (peak > 0) & ((peak < tiny) | (peak > huge))
     if not bool(unsafe.any()):
