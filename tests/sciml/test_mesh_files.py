@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.mesh import Mesh
-from sciml.mesh_files import WRITTEN, read_surface, write_mesh
+from sciml.mesh_files import WRITTEN, read_surface, write_fields
 
 # The unit square of two triangles with a point that nothing uses, as Gmsh writes it; group 7 has no name.
 GMSH_2 = """$MeshFormat
