@@ -91,7 +91,7 @@ def draw_history(
     if not histories:
         raise InputError("there is no history to draw: give at least one method with its norms")
     with matplotlib.rc_context(STYLE):
-        figure = _figure(5.6, 3.4)
+        figure = make_figure(5.6, 3.4)
         axes = figure.subplots()
         for index, (name, norms) in enumerate(histories.items()):
             _draw_norms(axes, norms, LINES[index % len(LINES)], name)
@@ -118,7 +118,8 @@ def write(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_whole(final, encode(figure, final.suffix[1:].lower()))
 
 
-def _figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
+    """An empty figure that leaves matplotlib's global state alone; width and height in inches."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.03))
     FigureCanvasAgg(figure)
     return figure
@@ -134,7 +135,7 @@ def _draw_lines(
     solution: Solution, grid: Grid, fields: Mapping[str, torch.Tensor], curve: torch.Tensor | None
 ) -> Figure:
     panels = len(fields) + (curve is not None)
-    figure = _figure(1.2 + 4.2 * panels, 3.4)
+    figure = make_figure(1.2 + 4.2 * panels, 3.4)
     all_axes = figure.subplots(1, panels, squeeze=False)[0]
     coordinate = grid.axis_coordinates[0].cpu()
     solid = _solid(grid)
@@ -170,7 +171,7 @@ def _draw_maps(
     table: list[list[_Panel]] = []
     for name, rows in fields.items():
         values = rows if solid is None else rows.masked_fill(solid, math.nan)
-        colours = _colours(values, name)
+        colours = colour_scale(values, name)
         for index, row in enumerate(values):
             title = _row_title(solution, index)
             if len(fields) > 1:
@@ -223,7 +224,7 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
     bars = sum(_ends_group(table[0], column) for column in range(len(across)))
     width = unit * sum(across) + 0.65 * len(across) + 0.8 * bars
     height = (unit * max(upwards) + 0.75) * len(table) + 0.35
-    figure = _figure(width, height)
+    figure = make_figure(width, height)
     maps: Figure | SubFigure = figure
     if curve is not None:
         figure.set_size_inches(width + 3.9, max(height, 3.0))
@@ -277,7 +278,7 @@ def _draw_map(axes: Axes, grid: Grid, panel: _Panel, true_aspect: bool) -> AxesI
     return image
 
 
-def _colours(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
+def colour_scale(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
     """The colour scale of one unknown, the same for every row and plane."""
     finite = values[torch.isfinite(values)]
     if not finite.numel():

@@ -1,0 +1,150 @@
+"""Pictures of meshes with their names, and of fields on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+from mpl_toolkits.mplot3d.axes3d import Axes3D
+from torch import Tensor
+
+from .errors import InputError
+from .pictures import LINES, SOLID, STYLE, colour_scale, make_figure
+
+if TYPE_CHECKING:
+    from .mesh import Mesh
+
+_MOST_EDGES = 20_000  # cells; more of them would only blacken the picture
+_ELEVATION, _AZIMUTH = 24.0, -55.0  # of the viewer, degrees
+_LIGHT = torch.tensor([0.35, -0.55, 0.76], dtype=torch.float64)  # from over the viewer's left shoulder
+
+
+def draw_mesh(mesh: Mesh) -> Figure:
+    """A figure of a mesh, its named boundaries in colours; all axes in the unit of length of the problem.
+
+    In the plane all cells are drawn, in space the surface, shaded. Where parts overlap, the last name wins.
+    """
+    names = [name for name in mesh.boundaries if name != "exterior"]
+    colours = {name: LINES[index % len(LINES)] for index, name in enumerate(names)}
+    with matplotlib.rc_context(STYLE):
+        figure = make_figure(5.6, 4.4)
+        if mesh.dimension == 3:
+            paint = torch.tensor(to_rgb(SOLID), dtype=torch.float64).repeat(len(mesh.facets), 1)
+            for name, colour in colours.items():
+                paint[mesh.boundary(name).cpu()] = torch.tensor(to_rgb(colour), dtype=torch.float64)
+            axes = _draw_surface(figure, mesh, _shaded(mesh, paint), len(mesh.facets) <= _MOST_EDGES)
+        else:
+            axes = figure.subplots()
+            x, y = mesh.points.detach().cpu().T.numpy()
+            width = 0.5 if len(mesh.cells) <= 3000 else 0.2
+            axes.triplot(x, y, mesh.cells.cpu().numpy(), color="#8c8c8c", linewidth=width)
+            axes.add_collection(_outline(mesh, "exterior", "#000000", 0.8))
+            for name, colour in colours.items():
+                axes.add_collection(_outline(mesh, name, colour, 2.4))
+            _tidy_plane(axes)
+        if names:
+            handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+            figure.legend(handles=handles, loc="outside right upper")
+        kind = "triangles" if mesh.dimension == 2 else "tetrahedra"
+        figure.suptitle(f"{len(mesh.points)} points, {len(mesh.cells)} {kind}", x=0.01, ha="left", fontsize=9.5)
+        return figure
+
+
+def draw_field(mesh: Mesh, values: Tensor, name: str = "u") -> Figure:
+    """A figure of a field on a mesh: linear between its values at the points, or constant in cells.
+
+    In the plane the field is drawn as it is; in space on the surface, one shaded colour a facet, its mean there. A
+    field that changes sign gets a diverging colour map centred on zero.
+
+    Args:
+        mesh: where the field lives.
+        values: `(n,)` at the points or `(m,)` in the cells.
+        name: of the field, for the colour bar.
+
+    Raises:
+        InputError: `values` has another shape, or no finite value.
+    """
+    data = values.detach().to("cpu", torch.float64)
+    if tuple(data.shape) not in ((len(mesh.points),), (len(mesh.cells),)):
+        raise InputError(
+            f"a field on this mesh has {len(mesh.points)} values at the points or {len(mesh.cells)} in the cells; "
+            f"{name!r} has shape {tuple(data.shape)}"
+        )
+    at_points = len(data) == len(mesh.points)
+    norm, colours = colour_scale(data, name)
+    with matplotlib.rc_context(STYLE):
+        figure = make_figure(5.6, 4.4)
+        shown = ScalarMappable(norm, colours)
+        if mesh.dimension == 3:
+            on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
+            paint = torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy())
+            axes: Any = _draw_surface(figure, mesh, _shaded(mesh, paint), False)
+        else:
+            axes = figure.subplots()
+            _draw_plane(axes, mesh, data, at_points, norm, colours)
+        bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8)
+        bar.set_label(name, rotation=0, labelpad=8)
+        bar.outline.set_linewidth(0.5)
+        return figure
+
+
+def _draw_plane(axes: Axes, mesh: Mesh, data: Tensor, at_points: bool, norm: Normalize, colours: str) -> None:
+    x, y = mesh.points.detach().cpu().T.numpy()
+    shading = "gouraud" if at_points else "flat"
+    words = {} if at_points else {"facecolors": data.numpy()}
+    positional = (data.numpy(),) if at_points else ()
+    axes.tripcolor(
+        x, y, *positional, triangles=mesh.cells.cpu().numpy(), norm=norm, cmap=colours, shading=shading, **words
+    )
+    axes.add_collection(_outline(mesh, "exterior", "#000000", 0.6))
+    _tidy_plane(axes)
+
+
+def _outline(mesh: Mesh, name: str, colour: str, width: float) -> LineCollection:
+    edges = mesh.points.detach().cpu()[mesh.facets[mesh.boundary(name)].cpu()]
+    return LineCollection(edges.numpy(), colors=colour, linewidths=width, capstyle="round")
+
+
+def _tidy_plane(axes: Axes) -> None:
+    axes.set_aspect("equal")
+    axes.autoscale_view()
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+
+
+def _shaded(mesh: Mesh, paint: Tensor) -> Tensor:
+    """Colours `(f, 3)` of facets, darker where they turn away from the light."""
+    facing = (mesh.facet_normals.detach().to("cpu", torch.float64) @ (_LIGHT / _LIGHT.norm())).clamp(min=0.0)
+    return paint * (0.6 + 0.4 * facing[:, None])
+
+
+def _draw_surface(figure: Figure, mesh: Mesh, paint: Tensor, edges: bool) -> Axes3D:
+    axes = figure.add_subplot(projection="3d", computed_zorder=True)
+    corners = mesh.points.detach().cpu()[mesh.facets.cpu()].numpy()
+    lines = {"edgecolors": (0.0, 0.0, 0.0, 0.35), "linewidths": 0.25} if edges else {"edgecolors": paint.numpy()}
+    axes.add_collection3d(Poly3DCollection(corners, facecolors=paint.numpy(), **lines))
+    lower, upper = mesh.points.detach().cpu().amin(0), mesh.points.detach().cpu().amax(0)
+    for set_limits, low, high in zip(
+        (axes.set_xlim, axes.set_ylim, axes.set_zlim), lower.tolist(), upper.tolist(), strict=True
+    ):
+        set_limits(low, high)
+    axes.set_box_aspect((upper - lower).tolist())
+    axes.view_init(_ELEVATION, _AZIMUTH)
+    axes.set_xlabel("x")
+    axes.set_ylabel("y")
+    axes.set_zlabel("z")
+    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
+    return axes
