@@ -1,5 +1,6 @@
 """Linear solvers and preconditioners."""
 
+from .algebraic_multigrid import AlgebraicMultigrid
 from .bicgstab import BiCGStab
 from .block_diagonal import BlockDiagonal
 from .chebyshev import Chebyshev
@@ -20,6 +21,7 @@ __all__ = [
     "MINRES",
     "SOR",
     "SSOR",
+    "AlgebraicMultigrid",
     "BiCGStab",
     "BlockDiagonal",
     "Chebyshev",
