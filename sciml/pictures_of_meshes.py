@@ -36,7 +36,7 @@ def draw_mesh(mesh: Mesh) -> Figure:
     names = [name for name in mesh.boundaries if name != "exterior"]
     colours = {name: LINES[index % len(LINES)] for index, name in enumerate(names)}
     with matplotlib.rc_context(STYLE):
-        figure = make_figure(5.6, 4.4)
+        figure = make_figure(*_size(mesh))
         if mesh.dimension == 3:
             paint = torch.tensor(to_rgb(SOLID), dtype=torch.float64).repeat(len(mesh.facets), 1)
             for name, colour in colours.items():
@@ -82,7 +82,7 @@ def draw_field(mesh: Mesh, values: Tensor, name: str = "u") -> Figure:
     at_points = len(data) == len(mesh.points)
     norm, colours = colour_scale(data, name)
     with matplotlib.rc_context(STYLE):
-        figure = make_figure(5.6, 4.4)
+        figure = make_figure(*_size(mesh))
         shown = ScalarMappable(norm, colours)
         if mesh.dimension == 3:
             on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
@@ -95,6 +95,15 @@ def draw_field(mesh: Mesh, values: Tensor, name: str = "u") -> Figure:
         bar.set_label(name, rotation=0, labelpad=8)
         bar.outline.set_linewidth(0.5)
         return figure
+
+
+def _size(mesh: Mesh) -> tuple[float, float]:
+    """Width and height of a figure for the shape of the mesh, with room for a legend or colour bar; inches."""
+    if mesh.dimension == 3:
+        return 5.6, 4.4
+    across, upwards = (mesh.points.detach().amax(0) - mesh.points.detach().amin(0)).tolist()
+    unit = min(4.6 / across, 4.2 / upwards)
+    return unit * across + 1.9, max(unit * upwards + 0.9, 2.4)
 
 
 def _draw_plane(axes: Axes, mesh: Mesh, data: Tensor, at_points: bool, norm: Normalize, colours: str) -> None:
