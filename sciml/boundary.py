@@ -39,7 +39,8 @@ class Dirichlet:
 
 @dataclass(frozen=True)
 class Neumann:
-    """Outward normal flux: a du/dn = flux where the equation has div(a*grad(u)), du/dn = flux for a plain Laplacian.
+    """Outward normal flux: a du/dn = flux where the equation has div(a*grad(u)), du/dn = flux for a plain Laplacian,
+    n.(A grad u) = flux for a tensor A.
 
     Args:
         flux: a number, a tensor that broadcasts to `(*batch, *face)`, or a function of the coordinates.

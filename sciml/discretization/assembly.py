@@ -18,6 +18,7 @@ from .differences import (
     flux_difference,
     varies,
 )
+from .mixed import add_mixed_flux
 from .null_space import coupled_groups, names_in, system_null_space
 from .problem import Piece, Problem
 from .properties import Properties, cell_peclet, diagonal_sign, properties
@@ -104,7 +105,7 @@ class Assembly:
         if piece.role == "reaction":
             builder.add(builder.centre, piece.outer)
         elif piece.role == "other":
-            self._add_on_periodic_axes(builder, piece)
+            self._add_other(builder, right, unknown, piece)
         elif problem.order == 4 and not upwind:
             self._add_expanded(builder, right, unknown, piece)
         elif piece.role == "diffusion":
@@ -114,16 +115,21 @@ class Assembly:
         else:
             add_advective_flux(problem, builder, right, unknown, piece, upwind, sign)
 
-    def _add_on_periodic_axes(self, builder: StencilBuilder, piece: Piece) -> None:
+    def _add_other(self, builder: StencilBuilder, right: Right, unknown: str, piece: Piece) -> None:
+        """A mixed derivative, or one above the second."""
         grid = self.problem.grid
         taken = [k for k, order in enumerate(piece.total) if order]
         walled = [grid.axes[k] for k in taken if not grid.periodic[k]]
+        if piece.mixed and grid.solid is None and self.problem.order == 2:
+            return add_mixed_flux(self.problem, builder, right, unknown, piece)
         if walled or grid.solid is not None:
             kind = "mixed derivatives" if len(taken) > 1 else f"derivatives of order {sum(piece.total)}"
             where = f"axis {' and '.join(walled)}, which is not periodic" if walled else "a grid with solid cells"
+            tensor = "write them as div([a*u_x + b*u_y, b*u_x + c*u_y]), at order 2 and without solid cells"
+            system = "write the equation as a system of second-order equations"
             raise InputError(
                 f"{kind} are taken along {where}; this version has no formula for them at walls: make the axes "
-                "periodic, or write the equation as a system of second-order equations"
+                f"periodic, or {tensor if sum(piece.total) == 2 else system}"
             )
         accuracy = self.problem.order
         for k in taken:

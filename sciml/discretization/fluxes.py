@@ -10,9 +10,12 @@ from ..grid import Grid
 from .assembly import Assembly
 from .differences import extrapolated, nearest_cells
 from .inputs import Number
+from .mixed import mixed_flux, mixed_slope
 from .problem import Piece
 from .second_order import advective_flux, diffusive_flux, face_value, wind_sign
 from .walls import Scattered, Wall
+
+_FLUXES = ("diffusion", "advection")
 
 
 def boundary_flux(assembly: Assembly, value: Tensor, name: str) -> Tensor:
@@ -30,7 +33,7 @@ def row_flux(assembly: Assembly, value: Tensor, name: str, row: int) -> Tensor:
     total: Number = 0.0
     for unknown, piece, ratio_to in _conservative(assembly, row):
         u = channels[unknown]
-        for wall in problem.walls(unknown, piece.axis):
+        for wall in problem.walls(unknown, piece.flux_axis if piece.mixed else piece.axis):
             if wall.name == name:
                 density = _flux_density(assembly, row, unknown, piece, wall, u)
                 if piece.outer is not ratio_to.outer:
@@ -56,6 +59,8 @@ def face_of(assembly: Assembly, unknown: str, u: Tensor, axis: int, side: int) -
     else:
         r, s = face_value(problem, unknown, wall)
         face = r + s * cell
+        if wall.kind == "neumann":
+            face = face - 0.5 * wall.spacing * mixed_slope(problem, unknown, wall, u)
     return _spread(face, cell).squeeze(axis - problem.grid.dimension)
 
 
@@ -70,7 +75,7 @@ def _conservative(assembly: Assembly, row: int) -> list[tuple[str, Piece, Piece]
     """Unknown, term, and the term that it counts relative to: the divergences of a row, else its second derivatives."""
     problem = assembly.problem
     own = problem.unknowns[row]
-    terms = [(u, p) for u in problem.unknowns for p in problem.pieces(row, u) if p.role in ("diffusion", "advection")]
+    terms = [(u, p) for u in problem.unknowns for p in problem.pieces(row, u) if p.role in _FLUXES or p.mixed]
     fluxes = [(unknown, piece) for unknown, piece in terms if piece.flux_axis is not None]
     if fluxes:
         leading = [piece for unknown, piece in fluxes if unknown == own and piece.role == "diffusion"]
@@ -84,6 +89,8 @@ def _conservative(assembly: Assembly, row: int) -> list[tuple[str, Piece, Piece]
 
 def _flux_density(assembly: Assembly, row: int, unknown: str, piece: Piece, wall: Wall, u: Tensor) -> Number:
     problem = assembly.problem
+    if piece.mixed:
+        return mixed_flux(problem, unknown, piece, wall, u)
     upwind = assembly.is_upwind(row, unknown, piece)
     if problem.order == 4 and not upwind:
         polynomial = assembly.polynomial(wall, unknown)

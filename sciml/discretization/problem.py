@@ -68,6 +68,11 @@ class Piece:
         return max(range(len(self.total)), key=lambda k: self.total[k])
 
     @cached_property
+    def mixed(self) -> bool:
+        """Whether it is an off-diagonal entry of a diffusion tensor, d/dx_k(inner du/dx_l) with k and l different."""
+        return self.flux_axis is not None and sum(self.total) == 2 and self.total[self.axis] == 1
+
+    @cached_property
     def role(self) -> Role:
         """Which kind of term it is."""
         order = sum(self.total)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .differences import varies
 from .inputs import Number
+from .mixed import mixed_inner
 from .null_space import linked_axes, null_space
 from .problem import Piece, Problem
 
@@ -47,7 +48,9 @@ def properties(problem: Problem, row: int, sign: float) -> Properties:
         if piece.role == "reaction":
             definite &= low >= 0.0
         else:
-            definite &= low > 0.0 and _is_pure(piece)
+            definite &= piece.mixed or (low > 0.0 and _is_pure(piece))
+    if any(piece.mixed for piece in pieces):
+        definite = definite and problem.order == 2 and _has_definite_tensor(problem, unknown)
     for wall in problem.walls(unknown):
         if wall.kind == "robin":
             a = problem.normal(unknown, wall.axis)
@@ -105,18 +108,32 @@ def _is_symmetric(piece: Piece, pieces: list[Piece], problem: Problem) -> bool:
         return False
     if piece.role == "diffusion" and problem.order == 2:
         return True
-    if not all(problem.grid.periodic[k] for k in taken):
+    if not all(problem.grid.periodic[k] for k in taken) and not piece.mixed:
         return False
-    if not any(varies(piece.inner, k, dimension) for k in taken):
+    if all(problem.grid.periodic[k] for k in taken) and not any(varies(piece.inner, k, dimension) for k in taken):
         return True
     # d/dx(b du/dy) is the transpose of d/dy(b du/dx), with both in the equation.
     return sum(piece.total) == 2 and any(
         other.total == piece.total
         and other.flux_axis not in (None, piece.flux_axis)
-        and other.inner is piece.inner
+        and _same(other.inner, piece.inner)
         and _same(other.outer, piece.outer)
         for other in pieces
     )
+
+
+def _has_definite_tensor(problem: Problem, unknown: str) -> bool:
+    """Whether the symmetric tensor inside the divergence is positive, or negative, definite in every cell."""
+    axes = range(problem.grid.dimension)
+    pieces = [piece for piece in problem.pieces(problem.unknowns.index(unknown), unknown) if piece.role != "reaction"]
+    if any(piece.flux_axis is None or not _same(piece.outer, pieces[0].outer) for piece in pieces):
+        return False
+    rows = [[problem.normal(unknown, k) if k == m else mixed_inner(problem, unknown, k, m) for m in axes] for k in axes]
+    entries = torch.broadcast_tensors(
+        *(torch.as_tensor(entry, dtype=torch.float64, device=problem.grid.device) for row in rows for entry in row)
+    )
+    tensor = torch.stack([entry.detach() for entry in entries], dim=-1).unflatten(-1, (len(axes), len(axes)))
+    return any(bool((torch.linalg.cholesky_ex(sign * tensor).info == 0).all()) for sign in (1.0, -1.0))
 
 
 def _same(first: Number, second: Number) -> bool:

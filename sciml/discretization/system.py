@@ -172,7 +172,7 @@ def discretize(
     Raises:
         InputError: for a nonlinear or evolving equation (a limit of this version), names missing or unknown, values
             of a wrong shape, dtype or device, or not finite, too few axes or cells, and terms that this version has no
-            formula for at walls (mixed derivatives, and derivatives above the second).
+            formula for at walls (mixed derivatives outside of div, and derivatives above the second).
     """
     if isinstance(domain, Mesh):
         return discretize_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)

@@ -69,7 +69,24 @@ class Scattered:
         return mask | self.mask
 
 
-Place = Slab | Scattered
+@dataclass(frozen=True, eq=False)
+class Everywhere:
+    """All cells."""
+
+    def take(self, field: Number) -> Number:
+        """The field itself."""
+        return field
+
+    def put(self, target: Tensor, amount: Number) -> Tensor:
+        """A new tensor: `target` with `amount` added."""
+        return target + amount
+
+    def mark(self, mask: Tensor) -> Tensor:
+        """A mask that is True in every cell."""
+        return torch.ones_like(mask)
+
+
+Place = Slab | Scattered | Everywhere
 Right = list[tuple[Place, Number]]
 """What boundary values contribute to the right side, and where."""
 Kind = Literal["dirichlet", "neumann", "robin"]
