@@ -13,9 +13,9 @@ import torch
 
 from .errors import InputError
 from .files import target, write_whole
+from .grid import Grid
 
 if TYPE_CHECKING:
-    from .grid import Grid
     from .solution import Solution
 
 _HIDDEN_CELL = 32  # vtkDataSetAttributes::HIDDENCELL: ParaView does not draw such cells
@@ -45,6 +45,8 @@ def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
     grid = solution.domain
     if grid is None:
         raise InputError("this solution belongs to a bare operator, without a grid: ParaView needs coordinates")
+    if not isinstance(grid, Grid):
+        raise InputError("this writes solutions on grids, as .vti; the solution is one on a mesh")
     final = target(path, (".vti",))
     fields = dict(solution.fields)
     if solution.system is not None:

@@ -22,9 +22,9 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from .errors import InputError
 from .files import target, write_whole
+from .grid import Grid
 
 if TYPE_CHECKING:
-    from .grid import Grid
     from .solution import Solution
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -71,6 +71,8 @@ def draw(solution: Solution, *, history: bool = False) -> Figure:
         raise InputError(
             "this solution belongs to a bare operator, without a grid: there are no coordinates to draw it over"
         )
+    if not isinstance(grid, Grid):
+        raise InputError("this draws solutions on grids, and the solution is one on a mesh")
     fields = {name: _rows(field, grid.dimension) for name, field in solution.fields.items()}
     curve = solution.history.get("residual_norm") if history else None
     method = _draw_lines if grid.dimension == 1 else _draw_maps

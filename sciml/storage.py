@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import container
 from .boundary import Dirichlet, Neumann, Periodic, Robin
-from .discretization import discretize
+from .discretization import System, discretize
 from .discretization.inputs import resolve_on_side, resolve_on_walls
 from .equations import Equation
 from .errors import InputError
@@ -34,7 +34,6 @@ from .grid import Grid
 from .scheme import FiniteDifference, FiniteVolume
 
 if TYPE_CHECKING:
-    from .discretization import System
     from .solution import Solution
 
 KIND = "solution"
@@ -56,6 +55,8 @@ def save(solution: Solution, path: str | os.PathLike[str]) -> None:
     system = solution.system
     if system is None:
         raise InputError("this solution belongs to a bare operator: without equation and domain it cannot be stored")
+    if not isinstance(system, System):
+        raise InputError("solutions on meshes are not stored by this version: keep the tensors of `solution.fields`")
     container.write(path, KIND, FORMAT, lambda file: _fill(file, solution, system))
 
 

@@ -160,9 +160,9 @@ def discretize(
         boundary: conditions in place of the grid's; axes (or unknowns) that a dict does not name keep the grid's, and
             periodic axes stay. A mesh has none of its own: one condition for all, or a dict by the names of
             `domain.boundaries`, "rest" being what is left, that holds every exterior facet once; where two parts meet,
-            Dirichlet prevails, and of two Dirichlet conditions the one named first. A Dirichlet value is a number, a
-            function, asked at the points, or a tensor `(*batch, n)`; others are numbers, functions, asked at the
-            centres of facets, or tensors `(*batch, n)`, or one value a facet of the part.
+            Dirichlet prevails, and of two Dirichlet conditions the one named first. A value is a number, a function,
+            asked at the points of the part, or a tensor `(*batch, n)`; but for Dirichlet values also a tensor with one
+            value a facet of the part.
         scheme: FiniteDifference(...) or FiniteVolume(...); None takes finite volumes if the equation has div(...) and
             second-order finite differences otherwise. On a mesh FiniteElement(...).
 

@@ -187,12 +187,11 @@ def _at_points(value: Any, facets: Tensor, mesh: Mesh, geometry: Geometry, name:
 
 
 def _at_vertices(value: Any, facets: Tensor, mesh: Mesh, geometry: Geometry, name: str) -> Number:
-    """A float or `(*batch, 1 or d, k)`; a function is asked at the centres of the facets."""
+    """A float or `(*batch, 1 or d, k)`; a function is asked at the points of the facets."""
     if callable(value) and not isinstance(value, Tensor):
-        centres = tuple(geometry.on_facets(c)[facets] for c in mesh.points.unbind(1))
-        number = sample(value, centres, mesh, name)
-    else:
-        number = _constant(value, mesh, name)
+        number = _at_points(value, facets, mesh, geometry, name)
+        return number[..., geometry.facets[:, facets]] if isinstance(number, Tensor) else number
+    number = _constant(value, mesh, name)
     if not isinstance(number, Tensor):
         return number
     if number.shape[-1] == len(facets) or number.shape[-1] == 1:

@@ -180,7 +180,7 @@ class WeakForm:
         square = sum((speed**2 for speed in velocity.values()), start=zero)
         tensor = {} if self.diffusion is None else self.diffusion.tensor
         parts = [v * velocity[k] * velocity[j] for (k, j), v in tensor.items() if k in velocity and j in velocity]
-        along = sum(parts, start=zero).abs()
+        along = (zero + sum(parts)).abs()
         moving = rate > 0
         diffusing = moving & (along > 0)
         peclet = square**2 / (torch.where(moving, rate, 1.0) * torch.where(diffusing, along, 1.0))
@@ -261,7 +261,7 @@ class WeakForm:
             value = self.values.at(source, "cells") if nodal is None else nodal
             total = total + load(self.pattern, self.geometry, value, by_point=nodal is not None)
             if self.upwind_time is not None:
-                total = total + self._upwinded(self.values.at(source, "cells"))
+                total = total + self._upwinded(self.upwind_time, self.values.at(source, "cells"))
         return total
 
     def outer_on(self, facets: Tensor) -> Number:
@@ -322,9 +322,9 @@ class WeakForm:
                     total = total + self.values.at(outer, "cells") * self.values.slope(inner, axis)
         return total
 
-    def _upwinded(self, source: Number) -> Tensor:
+    def _upwinded(self, time: Tensor, source: Number) -> Tensor:
         form = MatrixSum(self.pattern, self.geometry)
-        weight = self.sign * self.upwind_time * self.geometry.volumes * source
+        weight = self.sign * time * self.geometry.volumes * source
         vertices = range(len(self.geometry.cells))
         parts = torch.stack([weight * form.along(self.velocity, a) for a in vertices], -2)
         return self.pattern.point_sum(parts.flatten(-2))

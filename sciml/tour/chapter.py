@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
+from ..discretization import System
 from . import figures
 
 if TYPE_CHECKING:
-    from ..discretization import System
     from ..equations import Equation
     from ..solution import Solution
 
@@ -174,8 +174,8 @@ def system_of(solution: Solution) -> System:
     """What a solution of `solve` stands on.
 
     Raises:
-        RuntimeError: for that of a bare matrix.
+        RuntimeError: for that of a bare matrix, or on a mesh.
     """
-    if solution.system is None:
-        raise RuntimeError("this solution belongs to a bare matrix")
+    if not isinstance(solution.system, System):
+        raise RuntimeError("this solution does not belong to an equation on a grid")
     return solution.system
