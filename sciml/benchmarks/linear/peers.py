@@ -13,7 +13,7 @@ from sciml.solvers.linear.base import LinearSolver
 from ...status import Status
 from ..bench import version_of
 from ..timing import Contender, Outcome
-from .problems import Problem
+from .problems import LinearProblem
 
 MULTIGRID_CG = "CG + Multigrid"
 SCIPY_CG = "cg"
@@ -27,7 +27,7 @@ _AMG = {RUGE_STUBEN: "ruge_stuben_solver", SMOOTHED_AGGREGATION: "smoothed_aggre
 _MANY = 20_000
 
 
-def own(problem: Problem, method: str, solver: LinearSolver) -> Contender:
+def own(problem: LinearProblem, method: str, solver: LinearSolver) -> Contender:
     """A solver of this package."""
 
     def finish(solution: Any) -> Outcome:
@@ -46,7 +46,7 @@ def own(problem: Problem, method: str, solver: LinearSolver) -> Contender:
     )
 
 
-def scipy_cg(problem: Problem, tolerance: float, max_iterations: int = _MANY) -> Contender:
+def scipy_cg(problem: LinearProblem, tolerance: float, max_iterations: int = _MANY) -> Contender:
     """scipy's conjugate gradients with a CSR matrix."""
     from scipy.sparse.linalg import cg
 
@@ -65,7 +65,7 @@ def scipy_cg(problem: Problem, tolerance: float, max_iterations: int = _MANY) ->
     return Contender(SCIPY_CG, "scipy", version_of("scipy"), solve, lambda outcome: outcome)
 
 
-def scipy_direct(problem: Problem) -> Contender:
+def scipy_direct(problem: LinearProblem) -> Contender:
     """scipy's sparse direct solver, SuperLU, which tells no factorization from the solve."""
     from scipy.sparse.linalg import spsolve
 
@@ -73,7 +73,7 @@ def scipy_direct(problem: Problem) -> Contender:
     return Contender(SCIPY_DIRECT, "scipy", version_of("scipy"), lambda _: spsolve(matrix, b), lambda x: Outcome(x))
 
 
-def pyamg_cg(problem: Problem, method: str, tolerance: float) -> Contender:
+def pyamg_cg(problem: LinearProblem, method: str, tolerance: float) -> Contender:
     """Conjugate gradients preconditioned by pyamg; `method` is RUGE_STUBEN or SMOOTHED_AGGREGATION."""
 
     def prepare() -> Any:
@@ -90,7 +90,7 @@ def pyamg_cg(problem: Problem, method: str, tolerance: float) -> Contender:
     return Contender(method, "pyamg", version_of("pyamg"), solve, lambda outcome: outcome, prepare=prepare)
 
 
-def torch_sla(problem: Problem, method: str, tolerance: float) -> Contender:
+def torch_sla(problem: LinearProblem, method: str, tolerance: float) -> Contender:
     """torch-sla's conjugate gradients on the problem's device, which tell no set-up from the solve and count nothing.
 
     Its relative tolerance is fixed at 1e-10, below those used here, so that the absolute one decides.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import pi, prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import scipy.fft
@@ -18,11 +18,32 @@ from ...boundary import Dirichlet, Neumann
 from ...discretization import discretize
 from ...equations import Equation
 from ...grid import Grid
+from ...linear_operator import LinearOperator
 from ...stencil import StencilOperator, shifted_slices
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
 DARCY_VALUES = (12.0, 3.0)
+
+
+class LinearProblem(Protocol):
+    """A x = b as the contenders take it."""
+
+    @property
+    def operator(self) -> LinearOperator:
+        """A, for this package."""
+
+    @property
+    def b(self) -> Tensor:
+        """Right side for `operator`."""
+
+    @property
+    def matrix(self) -> scipy.sparse.csr_matrix:
+        """A, for scipy and pyamg."""
+
+    @property
+    def right_side(self) -> Array:
+        """Right side for `matrix`."""
 
 
 @dataclass(frozen=True)
