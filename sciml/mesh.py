@@ -196,7 +196,7 @@ class Mesh:
     @property
     def facet_areas(self) -> Tensor:
         """`(f,)` length of each exterior edge, or area of each exterior triangle."""
-        return facet_vectors(self.points, self.facets).square().sum(1).sqrt()
+        return facet_vectors(self.points, self.facets).norm(dim=1)
 
     @property
     def facet_normals(self) -> Tensor:

@@ -9,7 +9,7 @@ from math import degrees
 import torch
 from torch import Tensor
 
-from .mesh_simplices import CELL_NAMES, facet_vectors, facets_of, signed_volumes
+from .mesh_simplices import CELL_NAMES, dot, facet_vectors, facets_of, signed_volumes
 
 _CHUNK = 2**15  # cells at a time, whose intermediate values fit a cache
 
@@ -84,7 +84,8 @@ def edge_lengths(points: Tensor, cells: Tensor) -> Tensor:
     """`(m, 3)` or `(m, 6)` lengths, of the edges 01, 02, 12 or 01, 02, 03, 12, 13, 23."""
     first, second = torch.tensor(list(combinations(range(cells.shape[1]), 2)), device=cells.device).T
     corners = points[cells]
-    return (corners[:, second] - corners[:, first]).square().sum(2).sqrt()
+    edges = corners[:, second] - corners[:, first]
+    return dot(edges, edges).sqrt()
 
 
 def angles(points: Tensor, cells: Tensor) -> Tensor:
@@ -95,9 +96,10 @@ def angles(points: Tensor, cells: Tensor) -> Tensor:
     """
     width = cells.shape[1]
     normals = facet_vectors(points, facets_of(cells)).reshape(-1, width, points.shape[1])
-    normals = normals / normals.square().sum(2, keepdim=True).sqrt()
+    lengths = dot(normals, normals).sqrt()
     first, second = torch.tensor(list(combinations(range(width), 2)), device=cells.device).T
-    return torch.acos((-(normals[:, first] * normals[:, second]).sum(2)).clamp(-1, 1))
+    cosines = -dot(normals[:, first], normals[:, second]) / (lengths[:, first] * lengths[:, second])
+    return torch.acos(cosines.clamp(-1, 1))
 
 
 def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
@@ -109,12 +111,11 @@ def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
     """
     d = points.shape[1]
     volumes = signed_volumes(points, cells).abs()
-    surfaces = facet_vectors(points, facets_of(cells)).reshape(-1, d + 1, d).square().sum(2).sqrt().sum(1)
+    vectors = facet_vectors(points, facets_of(cells)).reshape(-1, d + 1, d)
+    surfaces = dot(vectors, vectors).sqrt().sum(1)
     if d == 2:
         return 16 * volumes.square() / (surfaces * edge_lengths(points, cells).prod(1))
     corners = points[cells]
     a, b, c = (corners[:, 1:] - corners[:, :1]).unbind(1)
-    centre = sum(
-        p.square().sum(1, keepdim=True) * torch.linalg.cross(q, r) for p, q, r in ((a, b, c), (b, c, a), (c, a, b))
-    )
-    return 108 * volumes.square() / (surfaces * centre.square().sum(1).sqrt())
+    centre = sum(dot(p, p)[:, None] * torch.linalg.cross(q, r) for p, q, r in ((a, b, c), (b, c, a), (c, a, b)))
+    return 108 * volumes.square() / (surfaces * dot(centre, centre).sqrt())

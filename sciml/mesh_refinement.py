@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .mesh_simplices import edges_of, find_rows
+from .mesh_simplices import dot, edges_of, find_rows
 
 # Numbers 0 to d are the vertices of the parent, the next ones the middles of its edges, in the order of `edges_of`:
 # 01 02 12 -> 3 4 5, and 01 02 03 12 13 23 -> 4 5 6 7 8 9. Volumes keep their sign.
@@ -31,7 +31,7 @@ def refine(points: Tensor, cells: Tensor, boundaries: dict[str, Tensor]) -> tupl
     """
     n, d = points.shape
     edges, cell_edges = edges_of(cells, n)
-    middles = points[edges].mean(1)
+    middles = (points[edges[:, 0]] + points[edges[:, 1]]) / 2
     local = torch.cat((cells, n + cell_edges), 1)
     if d == 2:
         children = local[:, torch.tensor(_TRIANGLES, device=cells.device)]
@@ -45,10 +45,10 @@ def _inner(points: Tensor, cells: Tensor, local: Tensor) -> Tensor:
     """`(m, 4, 4)` the tetrahedra around the best diagonal of the inner octahedron."""
     corners = points.detach()[cells]
     a, b, c, e = corners.unbind(1)
-    squares = [(p - q).square().sum(1) for p, q in ((a, b), (a, c), (a, e), (b, c), (b, e), (c, e))]
+    squares = [dot(p - q, p - q) for p, q in ((a, b), (a, c), (a, e), (b, c), (b, e), (c, e))]
     ends = ((a + b, c + e), (a + c, b + e), (a + e, b + c))  # twice the middles of opposite edges
     costs = [
-        (p - q).square().sum(1) - torch.minimum(squares[i], squares[j])
+        dot(p - q, p - q) - torch.minimum(squares[i], squares[j])
         for (p, q), (i, j) in zip(ends, _OPPOSITE, strict=True)
     ]
     choice = torch.stack(costs, 1).argmin(1)

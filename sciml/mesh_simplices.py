@@ -15,6 +15,14 @@ FACET_NAMES = {2: "edges", 3: "triangles"}
 CELL_NAMES = {2: "triangles", 3: "tetrahedra"}
 
 
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products along the last axis, of two or three components; torch sums so short an axis slowly."""
+    total = a[..., 0] * b[..., 0]
+    for axis in range(1, a.shape[-1]):
+        total = total + a[..., axis] * b[..., axis]
+    return total
+
+
 def signed_volumes(points: Tensor, cells: Tensor) -> Tensor:
     """Area of each triangle or volume of each tetrahedron, `(m,)`; negative where its vertices run the wrong way."""
     corners = points[cells.T]
@@ -22,7 +30,7 @@ def signed_volumes(points: Tensor, cells: Tensor) -> Tensor:
     if points.shape[1] == 2:
         (a, b), (c, d) = edges[0].unbind(1), edges[1].unbind(1)
         return (a * d - b * c) / 2
-    return (edges[0] * torch.linalg.cross(edges[1], edges[2])).sum(1) / 6
+    return dot(edges[0], torch.linalg.cross(edges[1], edges[2])) / 6
 
 
 def facet_vectors(points: Tensor, facets: Tensor) -> Tensor:
@@ -176,7 +184,8 @@ def oriented(points: Tensor, cells: Tensor) -> Tensor:
     """
     d = points.shape[1]
     corners = points[cells.T]
-    longest = (corners[1:] - corners[0]).square().sum(2).amax(0).sqrt()
+    edges = corners[1:] - corners[0]
+    longest = dot(edges, edges).amax(0).sqrt()
     reach = torch.maximum(points.abs().amax(1)[cells.T].amax(0), longest)
     volumes = signed_volumes(points, cells)
     rounding = 8 * torch.finfo(points.dtype).eps * reach * longest ** (d - 1)
