@@ -177,10 +177,12 @@ class AlgebraicCycle(ApproximateInverse):
         return AlgebraicCycle(self.operator.transpose(), levels, self.coarsest.mT, self.cycle)
 
     def _compilable(self, x: Tensor, out: Tensor) -> bool:
+        matrices = (m for level in self.levels for m in (level.matrix, level.prolongation, level.restriction))
         return (
-            x.dtype in layout.NAMES
+            x.device.type == "cpu"
+            and x.dtype in layout.NAMES
             and writable(out, x, x.shape)
-            and all(sparse.compilable(level.matrix, level.prolongation, level.restriction) for level in self.levels)
+            and sparse.compilable(*matrices)
         )
 
     def _lay_out(self) -> sparse.CompiledSparseCycle:

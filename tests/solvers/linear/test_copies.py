@@ -15,6 +15,7 @@ from sciml.solvers.linear import (
     ILU0,
     SOR,
     SSOR,
+    AlgebraicMultigrid,
     BiCGStab,
     Chebyshev,
     ConjugateGradient,
@@ -29,6 +30,7 @@ COPIES = [copy.deepcopy, lambda prepared: pickle.loads(pickle.dumps(prepared))]
 SOLVERS = [
     ConjugateGradient(Multigrid()),
     ConjugateGradient(IncompleteCholesky()),
+    ConjugateGradient(AlgebraicMultigrid(coarsest=30)),
     ConjugateGradient(SSOR()),
     FlexibleConjugateGradient(GMRES(max_iterations=5)),
     GMRES(preconditioner=ILU0()),

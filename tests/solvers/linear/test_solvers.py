@@ -17,6 +17,7 @@ from sciml.solvers.linear import (
     MINRES,
     SOR,
     SSOR,
+    AlgebraicMultigrid,
     BiCGStab,
     Chebyshev,
     ConjugateGradient,
@@ -33,6 +34,7 @@ from sciml.stencil import StencilOperator
 STENCILS = ["poisson 1D", "poisson 2D", "poisson 3D", "darcy 2D"]
 DEFINITE = [*STENCILS, "poisson CSR", "random symmetric"]
 SYMMETRIC = ["indefinite 2D"]
+UNBATCHED = ["poisson 1D", "poisson CSR", "poisson 3D", "random symmetric"]  # for what serves one matrix at a time
 GENERAL = ["upwind 2D", "fourth order 2D", "coupled", "random general"]
 
 # solver, the operators that it is for
@@ -44,6 +46,8 @@ ROWS = [
     (ConjugateGradient(Chebyshev()), DEFINITE),
     (ConjugateGradient(IncompleteCholesky()), DEFINITE),
     (ConjugateGradient(Multigrid()), STENCILS),
+    (ConjugateGradient(AlgebraicMultigrid(coarsest=20)), UNBATCHED),
+    (ConjugateGradient(AlgebraicMultigrid("smoothed aggregation", cycle=2, coarsest=20)), UNBATCHED),
     (FlexibleConjugateGradient(), DEFINITE),
     (FlexibleConjugateGradient(ConjugateGradient(Jacobi(), rtol=1e-2)), DEFINITE),
     (FlexibleConjugateGradient(Multigrid()), STENCILS),
@@ -60,6 +64,7 @@ ROWS = [
     (GMRES(preconditioner=Chebyshev(3, 0.3)), DEFINITE + GENERAL),
     (GMRES(preconditioner=GMRES(restart=8, max_iterations=8)), DEFINITE + SYMMETRIC + GENERAL),
     (GMRES(preconditioner=Multigrid()), [*STENCILS, "upwind 2D"]),
+    (GMRES(preconditioner=AlgebraicMultigrid(coarsest=20)), ["poisson CSR", "fourth order 2D", "coupled"]),
     (BiCGStab(), DEFINITE + SYMMETRIC + GENERAL),
     (BiCGStab(Jacobi()), DEFINITE + GENERAL),
     (BiCGStab(ILU0()), DEFINITE + SYMMETRIC + GENERAL),
@@ -72,6 +77,7 @@ ROWS = [
     (SSOR(1.0, "multicolour", max_iterations=5000), [*DEFINITE, "random general"]),
     (Chebyshev(8, 0.02), DEFINITE),
     (Multigrid(), STENCILS),
+    (AlgebraicMultigrid(coarsest=20), ["poisson CSR", "poisson 3D", "fourth order 2D"]),
     (Direct(), DEFINITE + SYMMETRIC + GENERAL),
 ]
 CASES = [(solver, name) for solver, names in ROWS for name in names]
