@@ -26,12 +26,14 @@ from .choice import choose_linear, direct_is_possible
 from .linear import Direct
 from .linear.base import LinearSolver, failure_message
 from .mesh_methods import choose_on_mesh
-from .nonlinear import Continuation, Newton
+from .nonlinear import Continuation, Newton, Picard
 from .nonlinear.base import NonlinearSolver
 from .nonlinear.start import resolve_start
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
+
+_NEARER, _NEARER_STEPS = 1e-2, 10  # tolerance and steps of the iteration that makes a better start
 
 Method = LinearSolver | NonlinearSolver | Continuation
 
@@ -121,14 +123,29 @@ def _solve_nonlinear(
     atol: float | None,
     throw: bool,
 ) -> Solution:
-    if method is None:
-        method = Newton()
-    elif isinstance(method, LinearSolver):
-        method = Newton(linear=method)
-    inner = method.method if isinstance(method, Continuation) else method
+    chosen = method if method is not None else Newton()
+    if isinstance(chosen, LinearSolver):
+        chosen = Newton(linear=chosen)
+    inner = chosen.method if isinstance(chosen, Continuation) else chosen
     inner = replace(inner, **{k: v for k, v in (("rtol", rtol), ("atol", atol)) if v is not None})
-    method = replace(method, method=inner) if isinstance(method, Continuation) else inner
-    return method.solve(system, resolve_start(initial, system), throw=throw)
+    chosen = replace(chosen, method=inner) if isinstance(chosen, Continuation) else inner
+    if method is not None or initial is not None:
+        return chosen.solve(system, resolve_start(initial, system), throw=throw)
+    try:
+        solution = chosen.solve(system, throw=throw)
+        failure = None
+    except SolveError as error:
+        solution, failure = error.solution, error
+    if bool((solution.codes == Status.STAGNATED).any()):
+        # From zero a jump at the boundary can be too steep for Newton's method, which lagged coefficients smooth out.
+        nearer = Picard(rtol=_NEARER, max_iterations=_NEARER_STEPS).solve(system, throw=False).value.detach()
+        if bool(torch.isfinite(nearer).all()):
+            second = chosen.solve(system, nearer, throw=False)
+            if int(second.converged.sum()) > int(solution.converged.sum()):
+                solution, failure = replace(second, method=f"{second.method}, from a start by Picard's iteration"), None
+    if throw and bool((solution.codes != Status.CONVERGED).any()):
+        raise failure or SolveError(failure_message(solution), solution)
+    return solution
 
 
 def _on_grid(scheme: Scheme | FiniteElement | None) -> Scheme | None:

@@ -53,7 +53,7 @@ def residual_forms(system: ComponentSystem, conservative: bool) -> tuple[Residua
         InputError: for time derivatives, and where abs(...) would be differentiated twice.
     """
     if system.evolving:
-        raise InputError("an equation with time derivatives has no residual form: it is not steady")
+        raise InputError("the equation has time derivatives; a residual is that of a steady equation")
     return tuple(_residual_form(system, row, conservative) for row in (*system.rows, *system.constraints))
 
 

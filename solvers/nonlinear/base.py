@@ -30,6 +30,7 @@ from .forcing import EisenstatWalker
 from .line_search import Backtracking, Step
 
 RUNNING = -1
+_KEEP = 0.1  # the reduction of |F| in a step below which the next one keeps the preconditioner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +102,10 @@ class NonlinearSolver(ABC):
             run = _Run(self, system, u)
             run.iterate()
             solution = run.solution(start)
-        method = f"{self.name}, steps by {run.linear.describe()} ({run.why})"
+        method = f"{self.name}, steps by {run.linear.describe()} ({run.why})" if run.why else self.name
         solution = replace(solution, system=system, method=method, notes=system.notes)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            gradient = _Linearization(system, replace(run.linear, rtol=None, atol=0.0))
+            gradient = _Linearization(system, run.linear if run.why else None)
             solution = attach_implicit_gradient(
                 lambda x: -system.residual(x), gradient.at, system.space, solution, throw
             )
@@ -163,7 +164,10 @@ class _Run:
         self.steps, self.inner = torch.zeros_like(self.codes), torch.zeros_like(self.codes)
         self.evaluations = torch.ones_like(self.codes)
         self.seconds_setup = 0.0
-        self.linear, self.why = _choose(method, system, u)
+        self.linear: LinearSolver = method.linear or Direct()
+        self.why = "as requested" if method.linear is not None else ""
+        self.preconditioner: LinearOperator | None = None
+        self.reduction = 1.0
         self._record()
 
     def iterate(self) -> None:
@@ -178,6 +182,7 @@ class _Run:
             previous = self.norms
             self._advance(direction, active)
             self.steps += active
+            self.reduction = float((self.norms / previous)[active].max()) if bool(active.any()) else 1.0
             self.history.append(self.norms)
             self._record()
             eta = tolerances.following(eta, self.norms, previous, self.tolerance)
@@ -227,6 +232,8 @@ class _Run:
             operator = self.method.operator(self.system, torch.where(bad, self._finite_points(active), self.u))
             right = torch.where(bad, 0.0, right)
         operator, sign = positive_diagonal(operator)
+        if not self.why:
+            self.linear, self.why = _choose(operator, self.system.domain.dimension)
         solved = self._solve(operator, sign * right, eta)
         while solved is None or bool((active & ~_useful(solved)).any()):
             if not self._fall_back(operator):
@@ -249,9 +256,20 @@ class _Run:
         return torch.where(good.reshape(*self.rows.batch, *[1] * len(self.rows.space)), self.u, stand_in)
 
     def _solve(self, operator: LinearOperator, right: Tensor, eta: float) -> Solution | None:
-        """None of a matrix that cannot be factorized."""
+        """None of a matrix that cannot be factorized.
+
+        While |F| falls quickly the operator hardly changes, and its preconditioner is kept.
+        """
+        linear = replace(self.linear, rtol=eta, atol=0.0)
+        own = getattr(linear, "preconditioner", None)
         try:
-            prepared = replace(self.linear, rtol=eta, atol=0.0).prepare(operator)
+            if own is not None:
+                start = time.perf_counter()
+                if self.preconditioner is None or self.reduction > _KEEP:
+                    self.preconditioner = own.prepare(operator)
+                self.seconds_setup += time.perf_counter() - start
+                linear = replace(linear, preconditioner=_Kept(self.preconditioner))  # type: ignore[call-arg]
+            prepared = linear.prepare(operator)
         except InputError:
             return None
         self.seconds_setup += prepared.seconds_setup
@@ -259,8 +277,12 @@ class _Run:
 
     def _fall_back(self, operator: LinearOperator) -> bool:
         """Take a method that asks for less, if none was asked for; False if there is none left."""
+        if self.preconditioner is not None and self.reduction <= _KEEP:
+            self.preconditioner, self.reduction = None, 1.0
+            return True
         if self.method.linear is not None:
             return False
+        self.preconditioner = None
         dimension = self.system.domain.dimension
         if isinstance(self.linear, Direct):
             return False
@@ -312,21 +334,27 @@ def _useful(solution: Solution) -> Tensor:
     return solution.converged | (torch.isfinite(left) & (left < 0.5))
 
 
-def _choose(method: NonlinearSolver, system: NonlinearSystem, u: Tensor) -> tuple[LinearSolver, str]:
-    """The method's own linear solver, or one that suits the operator at the start, and the reason in a few words."""
-    if method.linear is not None:
-        return method.linear, "as requested"
-    operator = method.operator(system, u)
-    dimension = system.domain.dimension
+def _choose(operator: LinearOperator, dimension: int) -> tuple[LinearSolver, str]:
+    """A linear solver that suits the operator at the start, and the reason in a few words."""
     if isinstance(operator, StencilOperator) and operator.symmetric and dimension > 1:
         return ConjugateGradient(preconditioner=Multigrid()), "the Jacobian is symmetric"
     return choose_linear(operator, dimension, definite=False)
 
 
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """A preconditioner that was prepared before."""
+
+    inverse: LinearOperator
+
+    def prepare(self, operator: LinearOperator, /) -> LinearOperator:
+        return self.inverse
+
+
 class _Linearization:
     """The derivative of a system at its solution, prepared once however often it is asked for."""
 
-    def __init__(self, system: NonlinearSystem, solver: LinearSolver) -> None:
+    def __init__(self, system: NonlinearSystem, solver: LinearSolver | None) -> None:
         self.system = system
         self.solver = solver
         self._plain: Prepared | None = None
@@ -336,7 +364,8 @@ class _Linearization:
         if self._plain is None:
             with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
                 jacobian = self.system.jacobian(x.detach())
-                self._plain = self.solver.prepare(jacobian)
+                solver = self.solver or _choose(jacobian, self.system.domain.dimension)[0]
+                self._plain = replace(solver, rtol=None, atol=0.0).prepare(jacobian)
         if not torch.is_grad_enabled():
             return self._plain
         return self._plain.with_gradients(self.system.jacobian(x))
