@@ -23,7 +23,7 @@ from .mesh import Mesh
 from .status import Status
 
 if TYPE_CHECKING:
-    from .discretization import System
+    from .discretization import NonlinearSystem, System
     from .elements import MeshSystem
     from .equations import Equation
 
@@ -75,7 +75,7 @@ class Solution:
     method: str = ""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: dict(_versions()))
-    system: System | MeshSystem | None = None
+    system: System | MeshSystem | NonlinearSystem | None = None
     adjoint: AdjointRecord | None = None
 
     @property

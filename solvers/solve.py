@@ -127,7 +127,10 @@ def _solve_nonlinear(
     if isinstance(chosen, LinearSolver):
         chosen = Newton(linear=chosen)
     inner = chosen.method if isinstance(chosen, Continuation) else chosen
-    inner = replace(inner, **{k: v for k, v in (("rtol", rtol), ("atol", atol)) if v is not None})
+    if rtol is not None:
+        inner = replace(inner, rtol=rtol)
+    if atol is not None:
+        inner = replace(inner, atol=atol)
     chosen = replace(chosen, method=inner) if isinstance(chosen, Continuation) else inner
     if method is not None or initial is not None:
         return chosen.solve(system, resolve_start(initial, system), throw=throw)

@@ -418,13 +418,20 @@ def exported_objects(loaded: dict[str, Any]) -> dict[str, Any]:
     return {name: item for name, item in names.items() if inspect.isclass(item) or inspect.isroutine(item)}
 
 
+def is_overload(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    """Whether a definition is a signature for type checkers alone."""
+    return any(isinstance(decorator, ast.Name) and decorator.id == "overload" for decorator in node.decorator_list)
+
+
 def test_public_objects_have_docstrings(loaded: dict[str, Any], modules: dict[str, Module]) -> None:
     """Read off the source, since dataclass writes a docstring of its own where there is none."""
     missing = []
     for name, item in exported_objects(loaded).items():
         nodes = ast.walk(modules[item.__module__].tree)
         kinds = ast.ClassDef | ast.FunctionDef
-        node = next((node for node in nodes if isinstance(node, kinds) and node.name == item.__name__), None)
+        # Of overloads the last, which is the function itself.
+        found = [node for node in nodes if isinstance(node, kinds) and node.name == item.__name__]
+        node = next((node for node in found if not is_overload(node)), None)
         if node is not None and not ast.get_docstring(node):
             missing.append(name)
     report(sorted(missing), "every public function and class has a docstring")

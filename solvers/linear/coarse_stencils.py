@@ -316,7 +316,8 @@ def _compiled_products(
     space = coarsening.coarse
     batch = next(iter(result.values())).shape[: -len(space)]
     up, down, out = (field_table(fields, space, prod(batch)) for fields in (prolongation, restriction, result))
-    table = layout.TermTable(*zip(*terms, strict=True), coarsening.fine, batch)
+    offsets, coefficients = [offset for offset, _ in terms], [coefficient for _, coefficient in terms]
+    table = layout.TermTable(offsets, coefficients, coarsening.fine, batch)
     getattr(build.library(), f"galerkin_{layout.NAMES[table.held[0].dtype]}")(
         ctypes.c_int64(prod(batch)),
         ctypes.byref(axes_table(coarsening)),
