@@ -9,7 +9,7 @@ from math import degrees
 import torch
 from torch import Tensor
 
-from .mesh_simplices import CELL_NAMES, dot, facet_vectors, facets_of, signed_volumes
+from .mesh_simplices import CELL_NAMES, LOCAL_FACETS, dot, normal_of, signed_volumes
 
 _CHUNK = 2**15  # cells at a time, whose intermediate values fit a cache
 
@@ -82,10 +82,8 @@ def measure(points: Tensor, cells: Tensor) -> MeshQuality:
 
 def edge_lengths(points: Tensor, cells: Tensor) -> Tensor:
     """`(m, 3)` or `(m, 6)` lengths, of the edges 01, 02, 12 or 01, 02, 03, 12, 13, 23."""
-    first, second = torch.tensor(list(combinations(range(cells.shape[1]), 2)), device=cells.device).T
-    corners = points[cells]
-    edges = corners[:, second] - corners[:, first]
-    return dot(edges, edges).sqrt()
+    edges = [a - b for a, b in combinations(points[cells.T], 2)]
+    return torch.stack([dot(edge, edge) for edge in edges], 1).sqrt()
 
 
 def angles(points: Tensor, cells: Tensor) -> Tensor:
@@ -94,12 +92,9 @@ def angles(points: Tensor, cells: Tensor) -> Tensor:
     In a triangle they are the angles at the vertices, in a tetrahedron the dihedral ones at the edges: with outward
     normals n, cos(angle) = -n_i . n_j.
     """
-    width = cells.shape[1]
-    normals = facet_vectors(points, facets_of(cells)).reshape(-1, width, points.shape[1])
-    lengths = dot(normals, normals).sqrt()
-    first, second = torch.tensor(list(combinations(range(width), 2)), device=cells.device).T
-    cosines = -dot(normals[:, first], normals[:, second]) / (lengths[:, first] * lengths[:, second])
-    return torch.acos(cosines.clamp(-1, 1))
+    normals = [(n, dot(n, n).sqrt()) for n in _facet_normals(points, cells)]
+    cosines = [-dot(n, k) / (n_length * k_length) for (n, n_length), (k, k_length) in combinations(normals, 2)]
+    return torch.acos(torch.stack(cosines, 1).clamp(-1, 1))
 
 
 def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
@@ -109,13 +104,17 @@ def radius_ratios(points: Tensor, cells: Tensor) -> Tensor:
     R = |a^2 (b x c) + b^2 (c x a) + c^2 (a x b)| / (12 V). (Liu and Joe, "Relationship between tetrahedron shape
     measures", BIT 1994.)
     """
-    d = points.shape[1]
-    volumes = signed_volumes(points, cells).abs()
-    vectors = facet_vectors(points, facets_of(cells)).reshape(-1, d + 1, d)
-    surfaces = dot(vectors, vectors).sqrt().sum(1)
-    if d == 2:
-        return 16 * volumes.square() / (surfaces * edge_lengths(points, cells).prod(1))
-    corners = points[cells]
-    a, b, c = (corners[:, 1:] - corners[:, :1]).unbind(1)
+    squares = signed_volumes(points, cells).square()
+    surfaces = torch.stack([dot(n, n).sqrt() for n in _facet_normals(points, cells)]).sum(0)
+    if points.shape[1] == 2:
+        return 16 * squares / (surfaces * edge_lengths(points, cells).prod(1))
+    corners = points[cells.T]
+    a, b, c = (corner - corners[0] for corner in corners[1:])
     centre = sum(dot(p, p)[:, None] * torch.linalg.cross(q, r) for p, q, r in ((a, b, c), (b, c, a), (c, a, b)))
-    return 108 * volumes.square() / (surfaces * dot(centre, centre).sqrt())
+    return 108 * squares / (surfaces * dot(centre, centre).sqrt())
+
+
+def _facet_normals(points: Tensor, cells: Tensor) -> list[Tensor]:
+    """One tensor `(m, d)` a facet of the cells: outward, and as long as the facet is large."""
+    corners = points[cells.T]
+    return [normal_of(*(corners[i] for i in facet)) for facet in LOCAL_FACETS[points.shape[1]]]

@@ -10,7 +10,7 @@ from torch import Tensor
 from .errors import InputError
 
 # Facet i of a cell lies opposite its vertex i; in this order its normal points outward if the cell is positive.
-_LOCAL_FACETS = {2: ((1, 2), (2, 0), (0, 1)), 3: ((1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1))}
+LOCAL_FACETS = {2: ((1, 2), (2, 0), (0, 1)), 3: ((1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1))}
 FACET_NAMES = {2: "edges", 3: "triangles"}
 CELL_NAMES = {2: "triangles", 3: "tetrahedra"}
 
@@ -33,14 +33,17 @@ def signed_volumes(points: Tensor, cells: Tensor) -> Tensor:
     return dot(edges[0], torch.linalg.cross(edges[1], edges[2])) / 6
 
 
-def facet_vectors(points: Tensor, facets: Tensor) -> Tensor:
-    """`(f, d)` normals to edges or triangles as long as these are large; outward for facets in the order of a mesh."""
-    corners = points[facets]
-    edges = corners[:, 1:] - corners[:, :1]
-    if points.shape[1] == 2:
-        along, up = edges[:, 0].unbind(1)
+def normal_of(*corners: Tensor) -> Tensor:
+    """`(k, d)` normals to edges or triangles as long as these are large; `corners` are d tensors `(k, d)`."""
+    if len(corners) == 2:
+        along, up = (corners[1] - corners[0]).unbind(1)
         return torch.stack((up, -along), 1)
-    return torch.linalg.cross(edges[:, 0], edges[:, 1]) / 2
+    return torch.linalg.cross(corners[1] - corners[0], corners[2] - corners[0]) / 2
+
+
+def facet_vectors(points: Tensor, facets: Tensor) -> Tensor:
+    """`normal_of` facets `(f, d)`; outward for facets in the order of a mesh."""
+    return normal_of(*points[facets.T])
 
 
 def row_keys(rows: Tensor, count: int) -> Tensor:
@@ -62,7 +65,7 @@ def row_keys(rows: Tensor, count: int) -> Tensor:
 def facets_of(cells: Tensor) -> Tensor:
     """`(m (d + 1), d)` facets of all cells, cell by cell; facet i of a cell is the one opposite its vertex i."""
     d = cells.shape[1] - 1
-    return cells[:, torch.tensor(_LOCAL_FACETS[d], device=cells.device)].reshape(-1, d)
+    return cells[:, torch.tensor(LOCAL_FACETS[d], device=cells.device)].reshape(-1, d)
 
 
 def pair_facets(facets: Tensor, count: int) -> tuple[Tensor, Tensor]:
