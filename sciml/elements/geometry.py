@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
+from math import factorial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -44,8 +45,8 @@ class Geometry:
     def edge_products(self) -> Tensor:
         """`(pairs, m)`, volume times the product of the gradients of the two vertices of each pair: the element
         matrices of -laplacian(u) off the diagonal."""
-        pairs = combinations(range(len(self.cells)), 2)
-        return torch.stack([(self.gradients[a] * self.gradients[b]).sum(0) for a, b in pairs]) * self.volumes
+        pairs = combinations(self.gradients.unbind(0), 2)
+        return torch.stack([sum(x * y for x, y in zip(a, b, strict=True)) * self.volumes for a, b in pairs])
 
     @cached_property
     def local_facet_vertices(self) -> Tensor:
@@ -90,19 +91,24 @@ _GEOMETRIES: WeakKeyDictionary[Mesh, Geometry] = WeakKeyDictionary()
 def make_geometry(mesh: Mesh) -> Geometry:
     """The geometry of a mesh, differentiable with respect to its points."""
     cells = mesh.cells.mT.contiguous()
-    axes = mesh.points.mT.contiguous()
-    origin = axes.index_select(1, cells[0])
-    edges = [axes.index_select(1, corner) - origin for corner in cells[1:]]
+    axes = [axis.contiguous() for axis in mesh.points.unbind(1)]
+    corners = [[axis.index_select(0, corner) for axis in axes] for corner in cells]
+    edges = [[end - start for end, start in zip(corner, corners[0], strict=True)] for corner in corners[1:]]
     if mesh.dimension == 2:
         (a, b), (c, e) = edges
-        twice = a * e - b * c
-        others = [torch.stack([e, -c]) / twice, torch.stack([-b, a]) / twice]
-        volumes = twice / 2
+        factor = a * e - b * c
+        normals = [[e, -c], [-b, a]]
     else:
-        normals = [torch.linalg.cross(edges[k - 2], edges[k - 1], dim=0) for k in range(3)]
-        six = (edges[0] * normals[0]).sum(0)
-        others = [normal / six for normal in normals]
-        volumes = six / 6
-    gradients = torch.stack([-sum(others[1:], start=others[0]), *others])
+        normals = [_cross(edges[k - 2], edges[k - 1]) for k in range(3)]
+        factor = sum(a * b for a, b in zip(edges[0], normals[0], strict=True))
+    inverse = factor.reciprocal()
+    others = [[component * inverse for component in normal] for normal in normals]
+    first = [-sum(components[1:], start=components[0]) for components in zip(*others, strict=True)]
+    gradients = torch.stack([*first, *chain.from_iterable(others)]).unflatten(0, (len(cells), len(axes)))
+    volumes = factor / factorial(mesh.dimension)
     facets = mesh.facets.mT.contiguous()
     return Geometry(cells, gradients, volumes, facets, mesh.facet_cells, mesh.facet_areas, mesh.facet_normals.mT)
+
+
+def _cross(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:
+    return [a[k - 2] * b[k - 1] - a[k - 1] * b[k - 2] for k in range(3)]
