@@ -213,16 +213,14 @@ class _Faces:
         """A coefficient where faces across both axes meet."""
         problem, axes = self.problem, (self.axis, across)
         first, second = (problem.normal(self.unknown, axis) for axis in axes)
-        if min(low * high for low, high in (problem.bounds(first), problem.bounds(second))) <= 0.0:
-            return _mean_of_four(problem.grid, b, axes)
-        product = first * second
-        if problem.bounds(product)[0] <= 0.0:
+        lows, highs = zip(problem.bounds(first), problem.bounds(second), strict=True)
+        if min(lows) <= 0.0 <= max(highs):
             return _mean_of_four(problem.grid, b, axes)
         means = [
             _harmonic(*_beside(problem.grid, _face_means(problem, value, axis), other))
             for value, axis, other in ((first, *axes), (second, *axes[::-1]))
         ]
-        return _mean_of_four(problem.grid, b / product**0.5, axes) * (means[0] * means[1]) ** 0.5
+        return _mean_of_four(problem.grid, b / (first * second) ** 0.5, axes) * (means[0] * means[1]) ** 0.5
 
     def _vector(self, axis: int, values: list[float]) -> Tensor:
         grid = self.problem.grid

@@ -162,12 +162,13 @@ class General:
         return float((coefficients.abs().sum(0) / self.stencil.centre.abs().clamp_min(tiny)).max())
 
     def contrast(self) -> float:
-        """The largest over the smallest diagonal entry, of points that are coupled to others."""
+        """The largest over the smallest diagonal entry of points that are coupled to others, the worst of a batch."""
         diagonal = self.stencil.centre
         coupled = self.stencil.coupled & (diagonal > 0)
-        low = torch.where(coupled, diagonal, torch.inf).amin()
-        high = torch.where(coupled, diagonal, 0.0).amax()
-        return float(high / low)
+        axes = tuple(range(-self.stencil.dimension, 0))
+        low = torch.where(coupled, diagonal, torch.inf).amin(axes)
+        high = torch.where(coupled, diagonal, 0.0).amax(axes)
+        return float((high / low).max())
 
     def operator(self, periodic: Sequence[bool], symmetric: bool, dtype: torch.dtype) -> StencilOperator:
         """The stencil as an operator."""

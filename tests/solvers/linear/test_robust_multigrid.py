@@ -66,6 +66,8 @@ def test_constant_coefficients_have_no_contrast():
     for grid in (sciml.Grid((40, 40)), sciml.Grid((40, 40), solid=solid)):
         operator = sciml.discretize(DARCY, grid, {"a": 1e6, "f": 0.0}).operator
         assert Multigrid().setup(operator).precision is torch.float32
+    scales = torch.tensor([1.0, 1e6], dtype=torch.float64).reshape(2, 1, 1).expand(2, 40, 40)
+    assert Multigrid().setup(problem(DARCY, (40, 40), a=scales).operator).precision is torch.float32
 
 
 @pytest.mark.parametrize("ratio", [2, 8, 32])
