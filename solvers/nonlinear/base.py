@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from sciml.discretization.linearization import NonlinearSystem
 from sciml.errors import InputError, SolveError
-from sciml.linear_operator import LinearOperator
+from sciml.linear_operator import BlockOperator, LinearOperator
 from sciml.solution import Solution
 from sciml.status import Status
 from sciml.stencil import StencilOperator
@@ -221,16 +221,15 @@ class _Run:
         """-A(u)^-1 F(u) for the active rows, zero for the others; rows without one are marked."""
         spread = active.reshape(*self.rows.batch, *[1] * len(self.rows.space))
         right = torch.where(spread, -self.residual, 0.0)
-        operator = self.method.operator(self.system, self._finite_points(active))
-        finite = torch.isfinite(self.rows.norm(operator.apply(torch.ones_like(self.u))))
-        self._end(active & ~finite, Status.NON_FINITE)
-        active = active & finite
+        operator = self.method.operator(self.system, self.u)
+        finite = torch.isfinite(self.rows.norm(operator.apply(torch.ones_like(self.u)).expand_as(self.u).contiguous()))
         if not bool(finite.all()):
-            bad = ~finite.reshape(*self.rows.batch, *[1] * len(self.rows.space))
+            self._end(active & ~finite, Status.NON_FINITE)
+            active = active & finite
             if not bool(active.any()):
                 return torch.zeros_like(right)
-            operator = self.method.operator(self.system, torch.where(bad, self._finite_points(active), self.u))
-            right = torch.where(bad, 0.0, right)
+            operator = _without_rows(operator, ~finite, len(self.system.domain.shape))
+            right = torch.where(finite.reshape(spread.shape), right, 0.0)
         operator, sign = positive_diagonal(operator)
         if not self.why:
             self.linear, self.why = _choose(operator, self.system.domain.dimension)
@@ -246,14 +245,6 @@ class _Run:
         useful = _useful(solved)
         self._end(active & ~useful, Status.SINGULAR)
         return torch.where(useful.reshape(spread.shape), solved.value, 0.0)
-
-    def _finite_points(self, good: Tensor) -> Tensor:
-        """u, with that of a row still under way in the place of those which are not."""
-        if bool(good.all()) or not bool(good.any()):
-            return self.u
-        flat = self.u.reshape(-1, *self.rows.space)
-        stand_in = flat[int(good.reshape(-1).to(torch.int8).argmax())]
-        return torch.where(good.reshape(*self.rows.batch, *[1] * len(self.rows.space)), self.u, stand_in)
 
     def _solve(self, operator: LinearOperator, right: Tensor, eta: float) -> Solution | None:
         """None of a matrix that cannot be factorized.
@@ -273,7 +264,9 @@ class _Run:
         except InputError:
             return None
         self.seconds_setup += prepared.seconds_setup
-        return prepared.solve(right, throw=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a step may be as inaccurate as its residual says
+            return prepared.solve(right, throw=False)
 
     def _fall_back(self, operator: LinearOperator) -> bool:
         """Take a method that asks for less, if none was asked for; False if there is none left."""
@@ -339,6 +332,29 @@ def _choose(operator: LinearOperator, dimension: int) -> tuple[LinearSolver, str
     if isinstance(operator, StencilOperator) and operator.symmetric and dimension > 1:
         return ConjugateGradient(preconditioner=Multigrid()), "the Jacobian is symmetric"
     return choose_linear(operator, dimension, definite=False)
+
+
+def _without_rows(operator: LinearOperator, bad: Tensor, dimension: int) -> LinearOperator:
+    """The operator with the identity in rows of the batch that hold NaN, which would spread in set-ups."""
+    if isinstance(operator, BlockOperator):
+        blocks: list[list[LinearOperator | None]] = []
+        for i, row in enumerate(operator.blocks):
+            blocks.append([b and _masked(b, bad, dimension, float(i == j)) for j, b in enumerate(row)])
+        return BlockOperator(blocks, null_space=operator.null_space)
+    return _masked(operator, bad, dimension, 1.0)
+
+
+def _masked(operator: LinearOperator, bad: Tensor, dimension: int, diagonal: float) -> LinearOperator:
+    if not isinstance(operator, StencilOperator):
+        return operator
+    mask = bad.reshape(*bad.shape, *[1] * dimension)
+    coefficients = [
+        torch.where(mask, 0.0 if any(offset) else diagonal, coefficient)
+        for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True)
+    ]
+    return StencilOperator(
+        operator.space, operator.offsets, coefficients, operator.periodic, symmetric=operator.symmetric
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,11 @@ def wave(x: Tensor, y: Tensor) -> Tensor:
     return torch.sin(2 * x + 0.3) * torch.cos(1.5 * y) + 0.4 * x
 
 
+def gentle(x: Tensor, y: Tensor) -> Tensor:
+    """For equations of mean curvature and Hamilton-Jacobi, which have no solution for large sources."""
+    return 0.2 * wave(x, y)
+
+
 def other(x: Tensor, y: Tensor) -> Tensor:
     return 0.5 + 0.3 * torch.cos(2 * x) * torch.sin(1 + y)
 
@@ -52,7 +57,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_second_order(case: str, problem: Any) -> None:
     text, fields, parameters, scheme = CASES[case]
-    manufactured = problem(text, {"u": wave}, dirichlet, fields, parameters, scheme=scheme)
+    exact = gentle if case in ("minimal surface", "Hamilton-Jacobi") else wave
+    manufactured = problem(text, {"u": exact}, dirichlet, fields, parameters, scheme=scheme)
     assert manufactured.order(20, rtol=1e-10) == pytest.approx(2.0, abs=0.15)
 
 
@@ -90,7 +96,7 @@ def test_periodic_axis(problem: Any) -> None:
         {"u": periodic},
         lambda exact: {"x": Periodic(), "y": Dirichlet(exact)},
     )
-    assert manufactured.order(20, rtol=1e-10) == pytest.approx(2.0, abs=0.15)
+    assert manufactured.order(40, rtol=1e-10) == pytest.approx(2.0, abs=0.15)
 
 
 @pytest.mark.parametrize(
