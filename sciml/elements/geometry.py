@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
@@ -46,7 +47,7 @@ class Geometry:
         """`(pairs, m)`, volume times the product of the gradients of the two vertices of each pair: the element
         matrices of -laplacian(u) off the diagonal."""
         pairs = combinations(self.gradients.unbind(0), 2)
-        return torch.stack([sum(x * y for x, y in zip(a, b, strict=True)) * self.volumes for a, b in pairs])
+        return torch.stack([_dot(a.unbind(0), b.unbind(0)) * self.volumes for a, b in pairs])
 
     @cached_property
     def local_facet_vertices(self) -> Tensor:
@@ -100,7 +101,7 @@ def make_geometry(mesh: Mesh) -> Geometry:
         normals = [[e, -c], [-b, a]]
     else:
         normals = [_cross(edges[k - 2], edges[k - 1]) for k in range(3)]
-        factor = sum(a * b for a, b in zip(edges[0], normals[0], strict=True))
+        factor = _dot(edges[0], normals[0])
     inverse = factor.reciprocal()
     others = [[component * inverse for component in normal] for normal in normals]
     first = [-sum(components[1:], start=components[0]) for components in zip(*others, strict=True)]
@@ -108,6 +109,11 @@ def make_geometry(mesh: Mesh) -> Geometry:
     volumes = factor / factorial(mesh.dimension)
     facets = mesh.facets.mT.contiguous()
     return Geometry(cells, gradients, volumes, facets, mesh.facet_cells, mesh.facet_areas, mesh.facet_normals.mT)
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    products = [x * y for x, y in zip(a, b, strict=True)]
+    return sum(products[1:], start=products[0])
 
 
 def _cross(a: list[Tensor], b: list[Tensor]) -> list[Tensor]:

@@ -63,6 +63,10 @@ class SparseBatch(LinearOperator):
         self.pattern = pattern
         self.values = values
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the matrix of all blocks: torch does not copy CSR tensors."""
+        return {name: value for name, value in self.__dict__.items() if name != "_blocks"}
+
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         tracked = torch.is_grad_enabled() and (x.requires_grad or self.values.requires_grad)
         batch = torch.broadcast_shapes(self.batch, x.shape[:-1])

@@ -46,6 +46,10 @@ class SegmentSum:
         result[self.order.long()] = torch.repeat_interleave(segments, self.starts.diff())
         return result
 
+    def __getstate__(self) -> dict[str, object]:
+        """Without the matrices: torch does not copy CSR tensors."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_double", "_single")}
+
     @cached_property
     def _double(self) -> Tensor:
         return self._ones(torch.float64)

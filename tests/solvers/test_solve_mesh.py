@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -338,6 +340,22 @@ def test_points_outside_are_refused() -> None:
         solution.at([[0.5, 0.5], [1.5, 0.5], [0.5, -0.1]])
     with pytest.raises(InputError, match="no region 'core'"):
         solution.integral("core")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda solution: pickle.loads(pickle.dumps(solution))])
+def test_solutions_can_be_copied(copied: Callable[[sciml.Solution], sciml.Solution]) -> None:
+    scales = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    solution = solve(Equation("-div(a*grad(u)) = 1"), unstructured(4), fields={"a": scales}, boundary=ZERO)
+    twin = copied(solution)
+    assert torch.equal(twin.flux("exterior"), solution.flux("exterior"))
+    assert twin.system.operator is not solution.system.operator
+    torch.testing.assert_close(twin.system.operator.apply(twin.value), twin.system.right_side, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("text", ["-laplacian(u) + u**2 = 1", "u_t = laplacian(u)"])
+def test_other_equations_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="on meshes this version solves steady linear equations"):
+        solve(Equation(text), unstructured(3), boundary=ZERO)
 
 
 def test_method_is_chosen_and_explained() -> None:
