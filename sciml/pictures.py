@@ -73,7 +73,7 @@ def draw(solution: Solution, *, history: bool = False) -> Figure:
         )
     if not isinstance(grid, Grid):
         raise InputError("this draws solutions on grids, and the solution is one on a mesh")
-    fields = {name: _rows(field, grid.dimension) for name, field in solution.fields.items()}
+    fields = {name: first_rows(field, grid.dimension) for name, field in solution.fields.items()}
     curve = solution.history.get("residual_norm") if history else None
     method = _draw_lines if grid.dimension == 1 else _draw_maps
     with matplotlib.rc_context(STYLE):
@@ -127,7 +127,7 @@ def make_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _rows(field: torch.Tensor, dimension: int) -> torch.Tensor:
+def first_rows(field: torch.Tensor, dimension: int) -> torch.Tensor:
     """The first rows of a batch, shape (rows, *space), on the CPU in float64."""
     space = field.shape[field.dim() - dimension :]
     return field.detach().reshape(-1, *space)[:MOST_ROWS].to("cpu", torch.float64)
@@ -160,7 +160,7 @@ def _draw_lines(
         if len(rows) > 1:
             axes.legend(loc="best")
     if curve is not None:
-        _draw_curve(all_axes[-1], curve)
+        draw_curve(all_axes[-1], curve)
     _head(figure, solution, grid)
     return figure
 
@@ -231,7 +231,7 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
     if curve is not None:
         figure.set_size_inches(width + 3.9, max(height, 3.0))
         maps, side = figure.subfigures(1, 2, width_ratios=(width, 3.9))
-        _draw_curve(side.subplots(), curve)
+        draw_curve(side.subplots(), curve)
     all_axes = maps.subplots(len(table), len(across), squeeze=False, width_ratios=across)
     for axes_row, panel_row in zip(all_axes, table, strict=True):
         for column, (axes, panel) in enumerate(zip(axes_row, panel_row, strict=True)):
@@ -295,7 +295,7 @@ def colour_scale(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
     return Normalize(low, high), "viridis"
 
 
-def _draw_curve(axes: Axes, norms: torch.Tensor) -> None:
+def draw_curve(axes: Axes, norms: torch.Tensor) -> None:
     _draw_norms(axes, norms / norms[0].where(norms[0] > 0, torch.ones_like(norms[0])), LINES[0], "")
     axes.set_ylabel("residual |b - A x|, relative to the first")
     axes.set_title("convergence", loc="left")

@@ -18,10 +18,12 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from torch import Tensor
 
 from .errors import InputError
-from .pictures import LINES, SOLID, STYLE, colour_scale, make_figure
+from .grid import Grid
+from .pictures import LINES, SOLID, STYLE, colour_scale, draw_curve, first_rows, make_figure
 
 if TYPE_CHECKING:
     from .mesh import Mesh
+    from .solution import Solution
 
 _MOST_EDGES = 20_000  # cells; more of them would only blacken the picture
 _ELEVATION, _AZIMUTH = 24.0, -55.0  # of the viewer, degrees
@@ -41,7 +43,7 @@ def draw_mesh(mesh: Mesh) -> Figure:
             paint = torch.tensor(to_rgb(SOLID), dtype=torch.float64).repeat(len(mesh.facets), 1)
             for name, colour in colours.items():
                 paint[mesh.boundary(name).cpu()] = torch.tensor(to_rgb(colour), dtype=torch.float64)
-            axes = _draw_surface(figure, mesh, _shaded(mesh, paint), len(mesh.facets) <= _MOST_EDGES)
+            axes = _draw_surface(figure, (1, 1, 1), mesh, _shaded(mesh, paint), len(mesh.facets) <= _MOST_EDGES)
         else:
             axes = figure.subplots()
             x, y = mesh.points.detach().cpu().T.numpy()
@@ -79,22 +81,55 @@ def draw_field(mesh: Mesh, values: Tensor, name: str = "u") -> Figure:
             f"a field on this mesh has {len(mesh.points)} values at the points or {len(mesh.cells)} in the cells; "
             f"{name!r} has shape {tuple(data.shape)}"
         )
-    at_points = len(data) == len(mesh.points)
-    norm, colours = colour_scale(data, name)
     with matplotlib.rc_context(STYLE):
         figure = make_figure(*_size(mesh))
-        shown = ScalarMappable(norm, colours)
-        if mesh.dimension == 3:
-            on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
-            paint = torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy())
-            axes: Any = _draw_surface(figure, mesh, _shaded(mesh, paint), False)
-        else:
-            axes = figure.subplots()
-            _draw_plane(axes, mesh, data, at_points, norm, colours)
-        bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8)
-        bar.set_label(name, rotation=0, labelpad=8)
-        bar.outline.set_linewidth(0.5)
+        _draw_panel(figure, (1, 1, 1), mesh, data, name)
         return figure
+
+
+def draw_solution(solution: Solution, *, history: bool = False) -> Figure:
+    """A figure of every unknown of a solution on a mesh, of a batch the first three rows; see `draw_field`.
+
+    Args:
+        solution: what to draw.
+        history: add a panel with the residual against the iteration, where the solution has one.
+
+    Raises:
+        InputError: the solution is not one on a mesh, or holds no finite value to draw.
+    """
+    mesh = solution.domain
+    if mesh is None or isinstance(mesh, Grid):
+        raise InputError("this draws solutions on meshes, and the solution is not one")
+    fields = {name: first_rows(field, 1) for name, field in solution.fields.items()}
+    curve = solution.history.get("residual_norm") if history else None
+    down = max(len(rows) for rows in fields.values())
+    across = len(fields) + (curve is not None)
+    width, height = _size(mesh)
+    with matplotlib.rc_context(STYLE):
+        figure = make_figure(across * width, down * height)
+        for column, (name, rows) in enumerate(fields.items(), 1):
+            for row, data in enumerate(rows):
+                _draw_panel(figure, (down, across, row * across + column), mesh, data, name)
+        if curve is not None:
+            draw_curve(figure.add_subplot(down, across, across), curve)
+        return figure
+
+
+def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: Tensor, name: str) -> None:
+    """One field with its colour bar, in the place (rows, columns, number) of a figure."""
+    at_points = len(data) == len(mesh.points)
+    norm, colours = colour_scale(data, name)
+    shown = ScalarMappable(norm, colours)
+    if mesh.dimension == 3:
+        on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
+        paint = torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy())
+        axes: Any = _draw_surface(figure, place, mesh, _shaded(mesh, paint), False)
+    else:
+        axes = figure.add_subplot(*place)
+        _draw_plane(axes, mesh, data, at_points, norm, colours)
+    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8)
+    bar.set_label(name, rotation=0, labelpad=8)
+    bar.outline.set_linewidth(0.5)
 
 
 def _size(mesh: Mesh) -> tuple[float, float]:
@@ -138,8 +173,8 @@ def _shaded(mesh: Mesh, paint: Tensor) -> Tensor:
     return paint * (0.6 + 0.4 * facing[:, None])
 
 
-def _draw_surface(figure: Figure, mesh: Mesh, paint: Tensor, edges: bool) -> Axes3D:
-    axes = figure.add_subplot(projection="3d", computed_zorder=True)
+def _draw_surface(figure: Figure, place: tuple[int, int, int], mesh: Mesh, paint: Tensor, edges: bool) -> Axes3D:
+    axes = figure.add_subplot(*place, projection="3d", computed_zorder=True)
     corners = mesh.points.detach().cpu()[mesh.facets.cpu()].numpy()
     lines = {"edgecolors": (0.0, 0.0, 0.0, 0.35), "linewidths": 0.25} if edges else {"edgecolors": paint.numpy()}
     axes.add_collection3d(Poly3DCollection(corners, facecolors=paint.numpy(), **lines))

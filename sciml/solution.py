@@ -278,9 +278,10 @@ class Solution:
             InputError: the solution has no domain, or the path cannot become a picture.
             OSError: the disk is full or not writable; what stood at `path` is unharmed.
         """
-        from . import pictures
+        from . import pictures, pictures_of_meshes
 
-        pictures.write(pictures.draw(self, history=history), path)
+        draw = pictures_of_meshes.draw_solution if isinstance(self.domain, Mesh) else pictures.draw
+        pictures.write(draw(self, history=history), path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
         return Solution(**deep_copy(vars(self), memo, "the solution"))

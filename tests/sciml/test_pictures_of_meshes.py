@@ -12,8 +12,9 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
+import sciml
 from sciml import InputError, Mesh, pictures
-from sciml.pictures_of_meshes import draw_field, draw_mesh
+from sciml.pictures_of_meshes import draw_field, draw_mesh, draw_solution
 
 
 def only(figure: Figure, kind: type) -> Any:
@@ -105,3 +106,16 @@ def test_fields_that_do_not_fit_are_refused() -> None:
         draw_field(mesh, torch.zeros(7))
     with pytest.raises(InputError, match="'u' has no finite value"):
         draw_field(mesh, torch.full((9,), torch.nan))
+
+
+def test_a_solution_is_drawn_with_a_panel_for_each_unknown_and_row(tmp_path):
+    mesh = sciml.Mesh.box((4, 3))
+    equation = sciml.Equation(["-laplacian(u) + v = f", "-laplacian(v) + u = 1"], unknowns=("u", "v"))
+    sides = {name: sciml.Dirichlet(0.0) for name in ("u", "v")}
+    f = torch.tensor([[1.0], [2.0]], dtype=torch.float64).expand(2, len(mesh.points))
+    solution = sciml.solve(equation, mesh, fields={"f": f}, boundary=sides)
+    figure = draw_solution(solution, history=True)
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels.count("u") == labels.count("v") == 2
+    solution.plot(tmp_path / "solution.png")
+    assert (tmp_path / "solution.png").read_bytes().startswith(b"\x89PNG")
