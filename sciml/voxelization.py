@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from math import pi
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from .errors import InputError
+from .kernels.voxels import strip_turns
 from .surfaces import SurfaceCheck, edges_of, examine, merge_points, read_surface_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def _winding(axes: Sequence[Tensor], spacing: Sequence[float], points: Tensor, t
     5). Strips C that go up from the rim of S to infinity close it, so that S - C has a whole winding number, the number
     of signed crossings below the point; the solid angle of C, which depends on the rim alone, is what is missing. (As
     in Martens and Bessmeltsev 2025, "One-shot method for computing generalized winding numbers", with one direction for
-    all points.) The cost is that of the crossings, and of the unknowns times the edges that are not closed.
+    all points.) That of the spherical triangles (a, b, up) over the edges from a to b is by Van Oosterom and Strackee
+    1983, equation 8. The cost is that of the crossings, and of the unknowns times the edges that are not closed.
     """
     # Over the rim itself, and right above its corners, the sum of both is not defined: stand a little aside.
     x, y, z = axes[0] + 0.7e-6 * spacing[0], axes[1] + 1e-6 * spacing[1], axes[2]
@@ -84,37 +85,23 @@ def _winding(axes: Sequence[Tensor], spacing: Sequence[float], points: Tensor, t
     rim = edges.net != 0
     if not bool(rim.any()):
         return number != 0
-    ends, inverse = torch.unique(torch.stack([edges.first[rim], edges.second[rim]]), return_inverse=True)
-    weight = edges.net[rim].to(z.dtype) / (2 * pi)
+    often = edges.net[rim].abs()
+    low, high, sign = (
+        part[rim].repeat_interleave(often, 0) for part in (points[edges.first], points[edges.second], edges.net.sign())
+    )
     inside = torch.empty(number.shape, dtype=torch.bool, device=z.device).flatten(0, 1)
     number = number.flatten(0, 1)
     columns = torch.cartesian_prod(x, y)
-    step = max(1, _BLOCK.get(z.device.type, _BLOCK["cpu"]) // (len(weight) * len(z)))
+    step = max(1, _BLOCK.get(z.device.type, _BLOCK["cpu"]) // len(sign))
     for part in (slice(start, start + step) for start in range(0, len(columns), step)):
-        angles = _strip_angles(columns[part], z, points[ends], *inverse)
-        missing = torch.tensordot(weight, angles, 1)
+        line = columns[part, None]
+        # The same differences and products as in _crossings, so that both always agree on the side.
+        across = _sides(low, high, line) * -sign
+        a, b = low[:, :2] - line, high[:, :2] - line
+        squares = torch.stack([a, b]).square().sum(-1)
+        missing = strip_turns(across, torch.linalg.vecdot(a, b), squares, torch.stack([low[:, 2], high[:, 2]]), z)
         inside[part] = (number[part] + missing).abs_() > 0.5
     return inside.unflatten(0, (len(x), len(y)))
-
-
-def _strip_angles(columns: Tensor, z: Tensor, points: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Half the solid angles of strips from edges up to infinity, seen from columns `(c, 2)` at heights `z`.
-
-    Those of the spherical triangles (a, b, up) for an edge from a to b: tan(angle) = det(a, b, up) over
-    |a||b| + a.b + a_z|b| + b_z|a| (Van Oosterom and Strackee 1983, equation 8), where the denominator is
-    (|a| + a_z)(|b| + b_z) + a_x b_x + a_y b_y.
-
-    Returns:
-        `(edges, c, z)`.
-    """
-    flat = points[:, None, :2] - columns
-    height = points[:, 2, None, None] - z
-    lift = torch.hypot(torch.linalg.vector_norm(flat, dim=-1)[..., None], height).add_(height)
-    a, b = flat[first], flat[second]
-    along = torch.linalg.vecdot(a, b)[..., None]
-    # The same differences and products as in _crossings, so that both always agree on the side.
-    across = -_sides(points[first, None, :2], points[second, None, :2], columns)[..., None]
-    return torch.atan2(across, (lift[first] * lift[second]).add_(along))
 
 
 def _crossings(axes: Sequence[Tensor], points: Tensor, triangles: Tensor) -> Tensor:

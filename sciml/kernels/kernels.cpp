@@ -8,6 +8,7 @@
 #include "stencil.hpp"
 #include "transfer.hpp"
 #include "vectors.hpp"
+#include "voxels.hpp"
 
 #define EXPORT(T, suffix)                                                                                              \
     extern "C" void stencil_##suffix(const Stencil<T> *a, int mode, const T *x, Index x_batch, const T *b,             \
@@ -57,6 +58,13 @@
 
 extern "C" void invert_float64(double *matrices, Index count, Index n, int *ok, int threads) {
     invert_all(matrices, count, n, ok, Team{threads});
+}
+
+extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, const double *across,
+                                    const double *along, const double *square_a, const double *square_b,
+                                    const double *height_a, const double *height_b, const double *z, double *turns,
+                                    int threads) {
+    strip_turns(columns, edges, heights, across, along, square_a, square_b, height_a, height_b, z, turns, Team{threads});
 }
 
 EXPORT(float, float32)

@@ -15,6 +15,7 @@ from sciml import surface_check, surface_volume
 from sciml.boundary import Dirichlet, Periodic
 from sciml.errors import InputError
 from sciml.grid import Grid
+from sciml.kernels import build, voxels
 
 Surface = tuple[Tensor, Tensor]
 
@@ -217,8 +218,11 @@ def test_a_surface_with_a_triangle_missing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_winding_number_of_whatever_there_is(seed: int) -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_winding_number_of_whatever_there_is(compiled: bool, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sphere without a fifth of its triangles, some turned, some doubled, and loose ones through unknowns besides."""
+    if not compiled:
+        monkeypatch.setattr(build, "library", lambda: None)
     generator = torch.Generator().manual_seed(seed)
     grid = Grid((13, 9, 11), lower=-1.1, upper=1.1)
     points, triangles = sphere(1.0, 2)
@@ -237,6 +241,25 @@ def test_the_winding_number_of_whatever_there_is(seed: int) -> None:
     for axis, coordinate in enumerate(grid.coordinates):  # outside the surface's box there is no inside
         expected &= (coordinate >= surface[0][:, axis].min()) & (coordinate < surface[0][:, axis].max())
     assert torch.equal(mask[clear], expected[clear])
+
+
+def test_compiled_angles_are_those_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many edges about every column, all turning the same way, so that the sum goes round many times."""
+    if build.library() is None:
+        pytest.skip("no compiler")
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn((7, 301, 2), generator=generator, dtype=torch.float64) * 1e4
+    turn = 3.1 * torch.rand((7, 301), generator=generator, dtype=torch.float64)
+    b = torch.view_as_real(torch.view_as_complex(a) * torch.polar(torch.ones_like(turn), turn))
+    across, along = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0], (a * b).sum(-1)
+    heights = torch.randn((2, 301), generator=generator, dtype=torch.float64) * 1e4
+    z = torch.linspace(-2e4, 2e4, 45, dtype=torch.float64)
+    arguments = across, along, torch.stack([a, b]).square().sum(-1), heights, z
+    compiled = voxels.strip_turns(*arguments)
+    monkeypatch.setattr(build, "library", lambda: None)
+    expected = voxels.strip_turns(*arguments)
+    assert expected.min() > 3 and expected.max() > 50
+    torch.testing.assert_close(compiled, expected, rtol=1e-13, atol=0)
 
 
 def test_a_turned_triangle() -> None:
