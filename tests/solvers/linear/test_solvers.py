@@ -37,6 +37,9 @@ SYMMETRIC = ["indefinite 2D"]
 UNBATCHED = ["poisson 1D", "poisson CSR", "poisson 3D", "random symmetric"]  # for what serves one matrix at a time
 GENERAL = ["upwind 2D", "fourth order 2D", "coupled", "random general"]
 
+# Left to itself it chooses one precision for all rows of a batch, by the one with the highest contrast.
+MULTIGRID = Multigrid(precision=torch.float32)
+
 # solver, the operators that it is for
 ROWS = [
     (ConjugateGradient(), DEFINITE),
@@ -45,12 +48,12 @@ ROWS = [
     (ConjugateGradient(SSOR(1.3, "multicolour")), DEFINITE),
     (ConjugateGradient(Chebyshev()), DEFINITE),
     (ConjugateGradient(IncompleteCholesky()), DEFINITE),
-    (ConjugateGradient(Multigrid()), STENCILS),
+    (ConjugateGradient(MULTIGRID), STENCILS),
     (ConjugateGradient(AlgebraicMultigrid(coarsest=20)), UNBATCHED),
     (ConjugateGradient(AlgebraicMultigrid("smoothed aggregation", cycle=2, coarsest=20)), UNBATCHED),
     (FlexibleConjugateGradient(), DEFINITE),
     (FlexibleConjugateGradient(ConjugateGradient(Jacobi(), rtol=1e-2)), DEFINITE),
-    (FlexibleConjugateGradient(Multigrid()), STENCILS),
+    (FlexibleConjugateGradient(MULTIGRID), STENCILS),
     (MINRES(), DEFINITE + SYMMETRIC),
     (MINRES(Jacobi()), DEFINITE),
     (MINRES(IncompleteCholesky()), DEFINITE),
@@ -63,7 +66,7 @@ ROWS = [
     (GMRES(preconditioner=ILU0()), DEFINITE + SYMMETRIC + GENERAL),
     (GMRES(preconditioner=Chebyshev(3, 0.3)), DEFINITE + GENERAL),
     (GMRES(preconditioner=GMRES(restart=8, max_iterations=8)), DEFINITE + SYMMETRIC + GENERAL),
-    (GMRES(preconditioner=Multigrid()), [*STENCILS, "upwind 2D"]),
+    (GMRES(preconditioner=MULTIGRID), [*STENCILS, "upwind 2D"]),
     (GMRES(preconditioner=AlgebraicMultigrid(coarsest=20)), ["poisson CSR", "fourth order 2D", "coupled"]),
     (BiCGStab(), DEFINITE + SYMMETRIC + GENERAL),
     (BiCGStab(Jacobi()), DEFINITE + GENERAL),
@@ -76,7 +79,7 @@ ROWS = [
     (SSOR(1.4, max_iterations=5000), [*DEFINITE, "upwind 2D"]),
     (SSOR(1.0, "multicolour", max_iterations=5000), [*DEFINITE, "random general"]),
     (Chebyshev(8, 0.02), DEFINITE),
-    (Multigrid(), STENCILS),
+    (MULTIGRID, STENCILS),
     (AlgebraicMultigrid(coarsest=20), ["poisson CSR", "poisson 3D", "fourth order 2D"]),
     (Direct(), DEFINITE + SYMMETRIC + GENERAL),
 ]
