@@ -71,12 +71,13 @@ def _parity(axes: Sequence[Tensor], spacing: Sequence[float], points: Tensor, tr
 def _winding(axes: Sequence[Tensor], spacing: Sequence[float], points: Tensor, triangles: Tensor) -> Tensor:
     """Whether the generalized winding number, of either sign, is more than one half.
 
-    The winding number of a surface S is its solid angle over 4 pi (Jacobson, Kavan and Sorkine-Hornung 2013, equation
-    5). Strips C that go up from the rim of S to infinity close it, so that S - C has a whole winding number, the number
-    of signed crossings below the point; the solid angle of C, which depends on the rim alone, is what is missing. (As
-    in Martens and Bessmeltsev 2025, "One-shot method for computing generalized winding numbers", with one direction for
-    all points.) That of the spherical triangles (a, b, up) over the edges from a to b is by Van Oosterom and Strackee
-    1983, equation 8. The cost is that of the crossings, and of the unknowns times the edges that are not closed.
+    The winding number of a surface S is its solid angle over 4 pi (Jacobson, Kavan and Sorkine-Hornung 2013, "Robust
+    inside-outside segmentation using generalized winding numbers"). Strips C that go up from the rim of S to infinity
+    close it, so that S - C has a whole winding number, the number of signed crossings below the point; the solid angle
+    of C, which depends on the rim alone, is what is missing. (As in Martens and Bessmeltsev 2025, "One-shot method for
+    computing generalized winding numbers", with one direction for all points.) That of the spherical triangles
+    (a, b, up) over the edges from a to b is by Van Oosterom and Strackee 1983, equation 8. The cost is that of the
+    crossings, and of the unknowns times the edges that are not closed.
     """
     # Over the rim itself, and right above its corners, the sum of both is not defined: stand a little aside.
     x, y, z = axes[0] + 0.7e-6 * spacing[0], axes[1] + 1e-6 * spacing[1], axes[2]
@@ -111,7 +112,8 @@ def _crossings(axes: Sequence[Tensor], points: Tensor, triangles: Tensor) -> Ten
     x-y plane, with half-open ends. An edge says the same to all its triangles, so that a closed surface is left as
     often as it is entered, to the last line, however the numbers were rounded. Ties break as if every point stood a
     little further along each axis: a box with faces through unknowns contains those on its lower faces, not those on
-    its upper ones, and of solids that share a face one alone contains a point on it.
+    its upper ones. Where coordinates and spacings are binary fractions of few digits, so that nothing is rounded, one
+    alone of several solids contains a point on their common face; else a point that close may fall to either.
 
     Args:
         axes: ascending coordinates along x, y and z, each `(n,)`.
