@@ -189,7 +189,7 @@ def test_nonlinear_heat(runs: Runs) -> None:
     text = runs.output("nonlinear_heat.py")
     found = [numbers(rf"beta +{beta}: hottest ([\d.]+), (\d+) Newton steps", text) for beta in ("0.0", "1.0", "10.0")]
     temperatures, steps = zip(*found, strict=True)
-    assert temperatures[0] > temperatures[1] > temperatures[2] > 2.0  # what conducts better is cooler
+    assert temperatures[0] > temperatures[1] > temperatures[2] > 1.99  # what conducts better is cooler
     assert max(steps) <= 10
     (balance,) = numbers(r"heat in minus heat out, at most ([\d.e+-]+)", text)
     assert balance < 1e-5

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "lightning_fabric": "lightning-fabric",
     "mpl_toolkits": "matplotlib",
     "sklearn": "scikit-learn",
+    "skfem": "scikit-fem",
     "torch_sla": "torch-sla",
 }
 

@@ -162,5 +162,5 @@ def test_few_cells_for_the_fourth_order() -> None:
 
 
 def test_the_domain_must_be_a_grid() -> None:
-    with pytest.raises(InputError, match="domain: expected a Grid, got tuple"):
+    with pytest.raises(InputError, match="domain: expected a Grid or a Mesh, got tuple"):
         discretize(Equation("-u_xx = 1"), (3, 4))  # type: ignore[arg-type]
