@@ -138,8 +138,9 @@ def test_batch_equals_loop(solver, operators):
     for row in range(3):
         alone = solver.solve(batch[row], b[row])
         count = int(counts[row])
-        # The compiled sums are the same in a batch; others round differently, which Lanczos recurrences magnify.
-        assert abs(count - int(alone.statistics["iterations"])) <= (0 if build.library() else 2 + count // 20)
+        # The compiled sums are the same in a batch; others, and GMRES's products with its basis, round differently.
+        same = build.library() is not None and not isinstance(solver, GMRES)
+        assert abs(count - int(alone.statistics["iterations"])) <= (0 if same else 2 + count // 20)
         torch.testing.assert_close(together.value[row], alone.value, rtol=1e-6, atol=1e-9)
         norms, noise = together.history["residual_norm"], 1e-5 * float(b[row].norm())
         torch.testing.assert_close(norms[:9, row], alone.history["residual_norm"][:9], rtol=1e-4, atol=noise)
