@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,12 +25,20 @@ At = Literal["points", "cells", "facets"]
 REST = "rest"
 
 
+@dataclass(frozen=True, eq=False)
+class ByCell:
+    """A field given by cell, `(*batch, m)`, on a mesh that may have as many points as cells."""
+
+    values: Tensor
+
+
 class Values:
     """The values of expressions at the points, the cell centres and the facet centres of a mesh.
 
     Attributes:
         fields: each coefficient field as it was given: a float, a tensor `(*batch, n)`, `(*batch, m)` or `(*batch, 1)`,
             or a function of the coordinates.
+        by_cell: names of the fields whose tensors are by cell.
         parameters: floats, or tensors `(*batch, 1)`.
     """
 
@@ -45,6 +54,13 @@ class Values:
         self.geometry = geometry
         self.coordinates = coordinates[: mesh.dimension]
         self.fields = {name: read_field(value, mesh, f"field {name!r}") for name, value in fields.items()}
+        self.by_cell = frozenset(
+            name
+            for name, value in self.fields.items()
+            if isinstance(value, Tensor)
+            and value.shape[-1] == len(mesh.cells)
+            and (len(mesh.cells) != len(mesh.points) or isinstance(fields[name], Mapping | ByCell))
+        )
         self.parameters = dict(parameters)
         self._named: dict[tuple[str, At], Number | None] = {}
         self._found: dict[tuple[sympy.Expr, At], Number | None] = {}
@@ -115,7 +131,7 @@ class Values:
             return sample(value, self._coordinates(place), mesh, f"field {name!r}")
         if not isinstance(value, Tensor) or value.shape[-1] == 1:
             return float(value) if not isinstance(value, Tensor) else value
-        if value.shape[-1] == len(mesh.points):
+        if name not in self.by_cell:
             return self._from_points(value, place)
         if place == "points":
             return None
@@ -179,6 +195,8 @@ def read_field(value: Any, mesh: Mesh, name: str) -> Any:
     """
     if isinstance(value, Mapping):
         return _by_region(value, mesh, name)
+    if isinstance(value, ByCell):
+        value = value.values
     if callable(value) and not isinstance(value, Tensor):
         return value
     wanted = "a number, a tensor by point or by cell, a dict by region, or a function of the coordinates"

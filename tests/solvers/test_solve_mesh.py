@@ -196,6 +196,14 @@ def test_regions_with_a_jump_are_solved_exactly() -> None:
     assert float(solution.integral("left")) == pytest.approx(0.5 * 0.25 * flux, rel=1e-12)
 
 
+def test_regions_are_cells_where_there_are_as_many_points() -> None:
+    mesh = Mesh.box((2, 3)).with_regions({"left": lambda x, y: x < 0.5})
+    assert len(mesh.points) == len(mesh.cells)
+    held = {"x_lower": Dirichlet(0.0), "x_upper": Dirichlet(1.0), "rest": Neumann(0.0)}
+    solution = solve(Equation("-div(a*grad(u)) = 0"), mesh, fields={"a": {"left": 1.0, "rest": 10.0}}, boundary=held)
+    assert float(solution.flux("x_upper")) == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 10.0), rel=1e-12)
+
+
 def test_prevailing_advection_does_not_oscillate() -> None:
     mesh = unstructured(24)
     equation = Equation("-1e-4*laplacian(u) + u_x + 0.5*u_y = 1")
