@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..csr import csr_from_starts
+from ..kernels.buckets import buckets
 from ..mesh import Mesh
 
 
@@ -115,7 +115,7 @@ class Pattern:
     @cached_property
     def point_sum(self) -> SegmentSum:
         """From `((d + 1) * m,)` to points."""
-        return SegmentSum(*_buckets(self.cells.reshape(-1), None, self.size))
+        return SegmentSum(*buckets(self.cells.to(self.starts.dtype).reshape(-1), self.size))
 
     @cached_property
     def entries(self) -> tuple[Tensor, Tensor]:
@@ -175,69 +175,22 @@ def make_pattern(cells: Tensor, size: int) -> Pattern:
     pairs = list(combinations(range(cells.shape[1]), 2))
     first, second = (torch.cat([columns[pair[k]] for pair in pairs]) for k in (0, 1))
     low, high = torch.minimum(first, second), torch.maximum(first, second)
-    _, slots = _buckets(low, high, size)
+    _, slots = buckets(high, size)
+    slots = slots.index_select(0, buckets(low.index_select(0, slots), size)[1])
+    # By the smaller and then by the larger point, so that the pairs of one edge follow each other.
     low, high = low.index_select(0, slots), high.index_select(0, slots)
-    # Sorted so, the pairs of one edge follow each other.
     opens = torch.ones(len(slots), dtype=torch.bool, device=cells.device)
     torch.logical_or(low[1:] != low[:-1], high[1:] != high[:-1], out=opens[1:])
-    begins = torch.nonzero(opens).squeeze(-1)
+    begins = torch.nonzero(opens).squeeze(-1).to(short)
+    edge_sum = SegmentSum(torch.cat([begins, begins.new_tensor([len(slots)])]), slots)
     low, high = low.index_select(0, begins), high.index_select(0, begins)
-    edge_sum = SegmentSum(torch.cat([begins, begins.new_tensor([len(slots)])]).to(short), slots)
-    end_sum, matrix = _places(low, high, size)
-    return Pattern(size, columns.long(), edge_sum, end_sum, *matrix)
-
-
-def _places(low: Tensor, high: Tensor, size: int) -> tuple[SegmentSum, tuple[Tensor, Tensor, Tensor]]:
-    """`end_sum` of a pattern, and its `starts`, `columns` and `places`, from its edges in order."""
-    edges = len(low)
-    count, points = (torch.arange(k, dtype=low.dtype, device=low.device) for k in (2 * edges, size))
-    if low.device.type != "cpu":
-        ends = torch.cat([low, high])
-        end_sum = SegmentSum(*_buckets(ends, torch.cat([high, low]), size))
-        rows, columns = torch.cat([ends, points]), torch.cat([high, low, points])
-        starts, places = _buckets(rows, columns, size)
-        return end_sum, (starts, columns[places], places)
-    from scipy import sparse
-
-    # One is added, for sums of sparse matrices leave out entries that are 0.
-    above = _csr(_starts(low, size), high, count[:edges] + 1, size)
-    below = above.T.tocsr()
-    below.data += edges
-    around = above + below
-    whole = around + sparse.dia_array(((points + (2 * edges + 1)).numpy()[None], [0]), shape=(size, size)).tocsr()
-    parts = (around.indptr, around.data - 1, whole.indptr, whole.indices, whole.data - 1)
-    begin, order, *matrix = (torch.from_numpy(part) for part in parts)
-    return SegmentSum(begin, order), (matrix[0], matrix[1], matrix[2])
-
-
-def _csr(starts: Tensor, columns: Tensor, values: Tensor, size: int) -> Any:
-    from scipy import sparse
-
-    matrix = sparse.csr_array((values.numpy(), columns.numpy(), starts.numpy()), shape=(size, size))
-    matrix.has_canonical_format = True
-    return matrix
-
-
-def _starts(rows: Tensor, count: int) -> Tensor:
-    starts = torch.zeros(count + 1, dtype=rows.dtype, device=rows.device)
-    starts[1:] = torch.bincount(rows, minlength=count).cumsum(0)
-    return starts
-
-
-def _buckets(first: Tensor, second: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-    """The order that sorts by `first`, then by `second`, then as they stand, and where in it each `first` starts.
-
-    On the CPU by the counting passes of scipy's conversions, several times as fast as sorting keys.
-    """
-    if first.device.type != "cpu":
-        key = first if second is None else first.long() * count + second
-        return _starts(first, count), torch.argsort(key, stable=True).to(first.dtype)
-    import numpy
-    from scipy import sparse
-
-    slots = torch.arange(len(first), dtype=first.dtype).numpy()
-    place = (numpy.zeros_like(slots) if second is None else second.numpy(), first.numpy())
-    entries = sparse.coo_array((slots, place), shape=(1 if second is None else count, count))
-    entries.has_canonical_format = True  # or scipy would add up the slots of one place
-    by_first = entries.tocsc() if second is None else entries.tocsr().tocsc()
-    return torch.from_numpy(by_first.indptr), torch.from_numpy(by_first.data)
+    # Edges with the same larger point are in the order of the smaller one, and the other way round.
+    edges, points = len(low), torch.arange(size, dtype=short, device=cells.device)
+    starts, order = buckets(torch.cat([high, low]), size)
+    end_sum = SegmentSum(starts, torch.where(order < edges, order + edges, order - edges))
+    starts, order = buckets(torch.cat([high, points, low]), size)
+    parts = torch.arange(2 * edges + size, dtype=short, device=cells.device)
+    above, below, diagonal = parts.split([edges, edges, size])
+    places = torch.cat([below, diagonal, above]).index_select(0, order)
+    columns_of = torch.cat([low, points, high]).index_select(0, order)
+    return Pattern(size, columns.long(), edge_sum, end_sum, starts, columns_of, places)

@@ -1,5 +1,6 @@
 // The compiled kernels as the library exports them, once for each floating type.
 
+#include "buckets.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "galerkin.hpp"
@@ -58,6 +59,11 @@
 
 extern "C" void invert_float64(double *matrices, Index count, Index n, int *ok, int threads) {
     invert_all(matrices, count, n, ok, Team{threads});
+}
+
+extern "C" void buckets_int32(Index size, const std::int32_t *keys, Index count, std::int32_t *starts,
+                              std::int32_t *order, int threads) {
+    buckets(size, keys, count, starts, order, Team{threads});
 }
 
 extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, const double *across,

@@ -149,7 +149,7 @@ def _figures() -> Iterator[Figure]:
     what = f"volume of the cells inside, {scans.voxels_case(256)}, relative error"
     yield Figure(what, 0.01, "number", partial(_error, scans.voxels_case(256), scans.VOXELIZE))
     case = meshes.assembly_case(224)
-    reached = partial(_ratio, case, meshes.ASSEMBLY, [meshes.SKFEM])
+    reached = partial(_solve_share, case, meshes.ASSEMBLY, meshes.SKFEM)
     yield Figure(f"{case}, over scikit-fem's Basis and assemble", 1 / 6, "share", reached)
     reached = partial(_solve_share, case, meshes.KEPT, meshes.SKFEM_KEPT)
     yield Figure(f"{case}, pattern kept, over scikit-fem's assemble", 1 / 5, "share", reached)
