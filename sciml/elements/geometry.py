@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from ..kernels import simplices
 from ..mesh import Mesh
 
 
@@ -78,7 +80,7 @@ class Geometry:
 
 def geometry_of(mesh: Mesh) -> Geometry:
     """The geometry of a mesh: kept as long as the mesh, or made afresh where its points carry gradients."""
-    if mesh.points.requires_grad:
+    if mesh.points.requires_grad or forward_ad.unpack_dual(mesh.points).tangent is not None:
         return make_geometry(mesh)
     if mesh not in _GEOMETRIES:
         with torch.no_grad():
@@ -91,11 +93,18 @@ _GEOMETRIES: WeakKeyDictionary[Mesh, Geometry] = WeakKeyDictionary()
 
 def make_geometry(mesh: Mesh) -> Geometry:
     """The geometry of a mesh, differentiable with respect to its points."""
-    cells = mesh.cells.mT.contiguous()
-    axes = [axis.contiguous() for axis in mesh.points.unbind(1)]
+    inside = simplices.gradients(mesh.points, mesh.cells) or _gradients(mesh.points, mesh.cells)
+    facets = mesh.facets.mT.contiguous()
+    return Geometry(*inside, facets, mesh.facet_cells, mesh.facet_areas, mesh.facet_normals.mT)
+
+
+def _gradients(points: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cells `(d + 1, m)`, gradients and volumes from points `(n, d)` and cells `(m, d + 1)`."""
+    cells = cells.mT.contiguous()
+    axes = [axis.contiguous() for axis in points.unbind(1)]
     corners = [[axis.index_select(0, corner) for axis in axes] for corner in cells]
     edges = [[end - start for end, start in zip(corner, corners[0], strict=True)] for corner in corners[1:]]
-    if mesh.dimension == 2:
+    if len(axes) == 2:
         (a, b), (c, e) = edges
         factor = a * e - b * c
         normals = [[e, -c], [-b, a]]
@@ -106,9 +115,7 @@ def make_geometry(mesh: Mesh) -> Geometry:
     others = [[component * inverse for component in normal] for normal in normals]
     first = [-sum(components[1:], start=components[0]) for components in zip(*others, strict=True)]
     gradients = torch.stack([*first, *chain.from_iterable(others)]).unflatten(0, (len(cells), len(axes)))
-    volumes = factor / factorial(mesh.dimension)
-    facets = mesh.facets.mT.contiguous()
-    return Geometry(cells, gradients, volumes, facets, mesh.facet_cells, mesh.facet_areas, mesh.facet_normals.mT)
+    return cells, gradients, factor / factorial(len(axes))
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

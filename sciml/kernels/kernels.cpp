@@ -4,6 +4,7 @@
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "galerkin.hpp"
+#include "simplices.hpp"
 #include "sparse.hpp"
 #include "sparse_cycle.hpp"
 #include "stencil.hpp"
@@ -42,6 +43,14 @@
     }                                                                                                                  \
     extern "C" void redirect_##suffix(T *p, const T *z, const double *beta, Index batch, Index size, int threads) {    \
         redirect(p, z, beta, batch, size, Team{threads});                                                                    \
+    }                                                                                                                  \
+    extern "C" void gradients_of_simplices_##suffix(int dimension, Index m, const T *points, const Index *cells,       \
+                                                    Index *corners, T *gradients, T *volumes, int threads) {           \
+        gradients_of_simplices(dimension, m, points, cells, corners, gradients, volumes, Team{threads});               \
+    }                                                                                                                  \
+    extern "C" void products_of_gradients_##suffix(int dimension, Index m, const T *gradients, const T *volumes,       \
+                                                   T *products, int threads) {                                         \
+        products_of_gradients(dimension, m, gradients, volumes, products, Team{threads});                              \
     }                                                                                                                  \
     extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
                                             int threads) {                                                             \
