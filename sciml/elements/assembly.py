@@ -17,6 +17,7 @@ from torch import Tensor
 from ..given import Number
 from .geometry import Geometry
 from .pattern import Pattern
+from .quadrature import PointRule
 
 Vector = Mapping[int, Number]
 """Axis -> component at the cells, absent ones being 0."""
@@ -34,9 +35,10 @@ class MatrixSum:
         self.geometry = geometry
         self._closed: Tensor | None = None  # (*batch, pairs, m): symmetric, with rows that sum to 0
         self._even: Tensor | None = None  # (*batch, m): a multiple of the ones, and twice that on the diagonal
+        self._shared: Tensor | None = None  # (*batch, pairs, m): symmetric, off the diagonal
         self._general: Tensor | None = None  # (*batch, d + 1, d + 1, m)
         self._points: list[Tensor] = []  # (*batch, (d + 1) * m): on the diagonal
-        self._facets: list[tuple[Tensor, Tensor]] = []  # facets, and (*batch, k) as _even
+        self._facets: list[tuple[Tensor, Tensor, Tensor]] = []  # facets; (*batch, pairs, k); (*batch, d, k)
 
     def add_isotropic(self, coefficient: Number) -> None:
         """int coefficient grad v . grad u."""
@@ -83,11 +85,32 @@ class MatrixSum:
         else:
             self._even = _plus(self._even, coefficient * self.geometry.volumes / (vertices * (vertices + 1)))
 
+    def add_reaction_at_points(self, coefficient: Tensor, rule: PointRule) -> None:
+        """int coefficient v u by a rule with values `(*batch, d + 1 or 1, m)` at its points."""
+        between, own = rule.mass(coefficient * self.geometry.volumes)
+        self._shared = _plus(self._shared, between)
+        self._points.append(own.flatten(-2))
+
+    def add_advection_at_points(self, velocity: Mapping[int, Tensor], rule: PointRule) -> None:
+        """int v velocity . grad u by a rule with components `(*batch, d + 1 or 1, m)` at its points."""
+        tested = {axis: rule.tested(speed * self.geometry.volumes) for axis, speed in velocity.items()}
+        vertices = range(len(self.geometry.cells))
+        rows = ({axis: speed[..., a, :] for axis, speed in tested.items()} for a in vertices)
+        self._add_general([[self.along(row, b) for b in vertices] for row in rows])
+
     def add_on_facets(self, facets: Tensor, coefficient: Number) -> None:
         """The integral of coefficient v u over exterior facets, `coefficient` being a float or `(*batch, k)`."""
         d = self.geometry.dimension
         if len(facets):
-            self._facets.append((facets, coefficient * self.geometry.areas[facets] / (d * (d + 1))))
+            amount = (coefficient * self.geometry.areas[facets] / (d * (d + 1))).unsqueeze(-2)
+            batch = amount.shape[:-2]
+            between = amount.expand(*batch, d * (d - 1) // 2, -1)
+            self._facets.append((facets, between, 2.0 * amount.expand(*batch, d, -1)))
+
+    def add_at_points_of_facets(self, coefficient: Tensor, rule: PointRule) -> None:
+        """The integral of coefficient v u over all exterior facets, with values `(*batch, d, f)` at a rule's points."""
+        between, own = rule.mass(coefficient * self.geometry.areas)
+        self._facets.append((torch.arange(own.shape[-1], device=own.device), between, own))
 
     def along(self, velocity: Vector, vertex: int) -> Tensor:
         """`(*batch, m)`, velocity . gradient of the basis function of a local vertex."""
@@ -107,6 +130,9 @@ class MatrixSum:
             above, below = above + shared, below + shared
             vertices = len(pattern.cells)
             parts.append(pattern.point_sum(2.0 * even.expand(*even.shape[:-2], vertices, -1).flatten(-2)))
+        if self._shared is not None:
+            shared = self._summed_on_edges(self._shared)
+            above, below = above + shared, below + shared
         if self._general is not None:
             general, swapped = self._general, pattern.swapped
             ahead = torch.stack([general[..., a, b, :] for a, b in pattern.pairs], -2)
@@ -116,14 +142,14 @@ class MatrixSum:
             parts.append(pattern.point_sum(general.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)))
         parts += [pattern.point_sum(points) for points in self._points]
         diagonal = sum(parts[1:], start=parts[0])
-        for facets, amount in self._facets:
-            shared = amount.new_zeros(*amount.shape[:-1], pattern.edges)
-            for edge in self._facet_edges(facets):
+        for facets, between, corners in self._facets:
+            shared = between.new_zeros(*between.shape[:-2], pattern.edges)
+            for edge, amount in zip(self._facet_edges(facets), between.unbind(-2), strict=True):
                 shared = shared.index_add(-1, edge, amount)
             above, below = above + shared, below + shared
-            own = amount.new_zeros(*amount.shape[:-1], pattern.size)
-            for points in self.geometry.facets[:, facets]:
-                own = own.index_add(-1, points, 2.0 * amount)
+            own = corners.new_zeros(*corners.shape[:-2], pattern.size)
+            for points, amount in zip(self.geometry.facets[:, facets], corners.unbind(-2), strict=True):
+                own = own.index_add(-1, points, amount)
             diagonal = diagonal + own
         return pattern.gather(above, below, diagonal)
 

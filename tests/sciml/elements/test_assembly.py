@@ -15,6 +15,7 @@ from sciml import Mesh
 from sciml.elements.assembly import MatrixSum, load, load_on_facets
 from sciml.elements.geometry import geometry_of
 from sciml.elements.pattern import pattern_of
+from sciml.elements.quadrature import PointRule
 
 Array = numpy.ndarray
 
@@ -139,6 +140,49 @@ def test_loads_and_masses_integrate_polynomials_exactly(mesh: Mesh, form: Matrix
     lumped = MatrixSum(pattern, geometry)
     lumped.add_reaction(1.0, lumped=True)
     numpy.testing.assert_allclose(dense(mesh, lumped.entries(symmetric=True)), numpy.diag(matrix.sum(1)), atol=1e-14)
+
+
+@pytest.mark.parametrize("lumped", [False, True])
+def test_rules_at_points_integrate_as_the_closed_formulas(mesh: Mesh, lumped: bool) -> None:
+    pattern, geometry = pattern_of(mesh), geometry_of(mesh)
+    vertices = mesh.dimension + 1
+    rule = PointRule(vertices, lumped=lumped)
+    x = mesh.points[:, 0]
+    values = rule.at_points(x[geometry.cells], geometry.on_cells(x))
+    square = ((values**2).mean(0) * geometry.volumes).sum()
+    tested = pattern.point_sum((rule.tested(values) * geometry.volumes).flatten())
+    masses = MatrixSum(pattern, geometry)
+    masses.add_reaction(1.0, lumped=lumped)
+    matrix = dense(mesh, masses.entries(symmetric=True))
+    numpy.testing.assert_allclose(tested.numpy(), matrix @ x.numpy(), atol=1e-14)
+    if not lumped:
+        assert float(square) == pytest.approx(1 / 3, rel=1e-12)
+    by_rule = MatrixSum(pattern, geometry)
+    by_rule.add_reaction_at_points(torch.ones(1, len(mesh.cells), dtype=torch.float64), rule)
+    numpy.testing.assert_allclose(dense(mesh, by_rule.entries(symmetric=True)), matrix, atol=1e-15)
+    # The mean of r at the points, weighted by a basis function, is the derivative of u -> int r u.
+    weight = torch.rand(vertices, len(mesh.cells), generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weighted = MatrixSum(pattern, geometry)
+    weighted.add_reaction_at_points(weight, rule)
+    expected = pattern.point_sum((rule.tested(weight * values) * geometry.volumes).flatten())
+    numpy.testing.assert_allclose(dense(mesh, weighted.entries(symmetric=True)) @ x.numpy(), expected, atol=1e-15)
+    carried, plain = MatrixSum(pattern, geometry), MatrixSum(pattern, geometry)
+    carried.add_advection_at_points({0: torch.full((1, len(mesh.cells)), 2.0, dtype=torch.float64)}, rule)
+    plain.add_advection({0: 2.0})
+    numpy.testing.assert_allclose(
+        dense(mesh, carried.entries(symmetric=False)), dense(mesh, plain.entries(symmetric=False)), atol=1e-15
+    )
+
+
+def test_rule_on_facets_integrates_as_the_closed_formula(mesh: Mesh) -> None:
+    pattern, geometry = pattern_of(mesh), geometry_of(mesh)
+    facets = torch.arange(len(mesh.facets))
+    by_rule, plain = MatrixSum(pattern, geometry), MatrixSum(pattern, geometry)
+    by_rule.add_at_points_of_facets(torch.ones(1, len(facets), dtype=torch.float64), PointRule(mesh.dimension))
+    plain.add_on_facets(facets, 1.0)
+    numpy.testing.assert_allclose(
+        dense(mesh, by_rule.entries(symmetric=True)), dense(mesh, plain.entries(symmetric=True)), atol=1e-15
+    )
 
 
 def test_tracked_and_plain_sums_agree_and_the_gradient_is_the_transpose(mesh: Mesh) -> None:
