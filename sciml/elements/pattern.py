@@ -74,9 +74,9 @@ class Pattern:
         size: number of points n.
         cells: `(d + 1, m)`.
         edge_sum: from `(pairs * m,)` to the e edges.
-        end_sum: from `(2 * e,)`, first the smaller and then the larger end of each edge, to points.
+        end_sum: from `(2 * e,)`, first the larger and then the smaller end of each edge, to points.
         starts, columns: the CSR pattern of the matrix.
-        places: `(2 * e + n,)`, from where in (above, below, diagonal) each entry of the matrix comes.
+        places: `(2 * e + n,)`, from where in (below, diagonal, above) each entry of the matrix comes.
     """
 
     size: int
@@ -109,7 +109,7 @@ class Pattern:
 
     @cached_property
     def ends(self) -> Tensor:
-        """`(2, e)`, the points of each edge, the smaller first."""
+        """`(2, e)`, the points of each edge, the larger first."""
         return self.end_sum.targets.reshape(2, -1)
 
     @cached_property
@@ -125,7 +125,7 @@ class Pattern:
 
     @cached_property
     def place_of(self) -> Tensor:
-        """`(2 * e + n,)`, where in the entries each of (above, below, diagonal) stands."""
+        """`(2 * e + n,)`, where in the entries each of (below, diagonal, above) stands."""
         result = torch.empty_like(self.places, dtype=torch.int64)
         result[self.places.long()] = torch.arange(len(self.places), device=self.places.device)
         return result
@@ -133,20 +133,20 @@ class Pattern:
     @cached_property
     def transposed(self) -> Tensor:
         """`(2 * e + n,)`, for each entry the place of the one across the diagonal."""
-        above, below, diagonal = self.place_of.split([self.edges, self.edges, self.size])
-        return torch.cat([below, above, diagonal])[self.places.long()]
+        below, diagonal, above = self.place_of.split([self.edges, self.size, self.edges])
+        return torch.cat([above, diagonal, below])[self.places.long()]
 
     @property
     def diagonal(self) -> Tensor:
         """`(n,)`, where in the entries the diagonal stands."""
-        return self.place_of[2 * self.edges :]
+        return self.place_of[self.edges : -self.edges]
 
     @cached_property
     def components(self) -> tuple[int, Tensor]:
         """The number of connected parts of the mesh, and `(n,)` which part each point belongs to."""
         from scipy import sparse
 
-        low, high = self.ends.cpu().numpy()
+        high, low = self.ends.cpu().numpy()
         graph = sparse.coo_array((low * 0 + 1, (low, high)), shape=(self.size, self.size))
         count, labels = sparse.csgraph.connected_components(graph, directed=False)
         return int(count), torch.from_numpy(labels).to(self.places.device)
@@ -154,7 +154,7 @@ class Pattern:
     def gather(self, above: Tensor, below: Tensor, diagonal: Tensor) -> Tensor:
         """The entries of the matrix, `(*batch, entries)`, from those above, below and on the diagonal."""
         batch = torch.broadcast_shapes(above.shape[:-1], below.shape[:-1], diagonal.shape[:-1])
-        parts = [part.expand(*batch, part.shape[-1]) for part in (above, below, diagonal)]
+        parts = [part.expand(*batch, part.shape[-1]) for part in (below, diagonal, above)]
         return torch.cat(parts, -1).index_select(-1, self.places)
 
 
@@ -171,10 +171,9 @@ _PATTERNS: WeakKeyDictionary[Mesh, Pattern] = WeakKeyDictionary()
 def make_pattern(cells: Tensor, size: int) -> Pattern:
     """The pattern of cells `(m, d + 1)` on points numbered below `size`, in a number of operations linear in m."""
     short = torch.int32 if max(size, 8 * cells.numel()) < 2**31 else torch.int64
-    columns = cells.to(short).mT.contiguous()
-    pairs = list(combinations(range(cells.shape[1]), 2))
-    first, second = (torch.cat([columns[pair[k]] for pair in pairs]) for k in (0, 1))
-    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    corners = cells.to(short).mT.contiguous()
+    pairs = list(combinations(corners, 2))
+    low, high = (torch.cat([choose(*pair) for pair in pairs]) for choose in (torch.minimum, torch.maximum))
     _, slots = buckets(high, size)
     slots = slots.index_select(0, buckets(low.index_select(0, slots), size)[1])
     # By the smaller and then by the larger point, so that the pairs of one edge follow each other.
@@ -185,12 +184,8 @@ def make_pattern(cells: Tensor, size: int) -> Pattern:
     edge_sum = SegmentSum(torch.cat([begins, begins.new_tensor([len(slots)])]), slots)
     low, high = low.index_select(0, begins), high.index_select(0, begins)
     # Edges with the same larger point are in the order of the smaller one, and the other way round.
-    edges, points = len(low), torch.arange(size, dtype=short, device=cells.device)
-    starts, order = buckets(torch.cat([high, low]), size)
-    end_sum = SegmentSum(starts, torch.where(order < edges, order + edges, order - edges))
-    starts, order = buckets(torch.cat([high, points, low]), size)
-    parts = torch.arange(2 * edges + size, dtype=short, device=cells.device)
-    above, below, diagonal = parts.split([edges, edges, size])
-    places = torch.cat([below, diagonal, above]).index_select(0, order)
-    columns_of = torch.cat([low, points, high]).index_select(0, order)
-    return Pattern(size, columns.long(), edge_sum, end_sum, starts, columns_of, places)
+    points = torch.arange(size, dtype=short, device=cells.device)
+    end_sum = SegmentSum(*buckets(torch.cat([high, low]), size))
+    starts, places = buckets(torch.cat([high, points, low]), size)
+    columns = torch.cat([low, points, high]).index_select(0, places)
+    return Pattern(size, corners.long(), edge_sum, end_sum, starts, columns, places)
