@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,15 @@ from sciml import (
     FiniteVolume,
     Grid,
     InputError,
+    Mesh,
     Neumann,
+    NonlinearSystem,
     Periodic,
     Robin,
     Solution,
     container,
     discretize,
+    discretize_nonlinear,
     storage,
 )
 from sciml.files import write_whole
@@ -180,6 +185,45 @@ def test_a_solution_with_gradients_is_saved_without_them(tmp_path: Path) -> None
     assert not Solution.load(tmp_path / "a.h5").value.requires_grad
 
 
+@pytest.mark.parametrize("scheme", [None, FiniteVolume("arithmetic"), FiniteDifference(advection="central")])
+def test_nonlinear_solutions_come_back(scheme: Any, tmp_path: Path) -> None:
+    boundary = {"x": (Dirichlet(lambda x, y: y), Robin(2.0, 1.0)), "y": Periodic()}
+    solid = torch.zeros(6, 5, dtype=torch.bool)
+    solid[2:4, 2] = True
+    grid = Grid((6, 5), (0.0, -1.0), (2.0, 1.0), boundary, solid, Dirichlet(1.0))
+    beta = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    fields = {"f": lambda x, y: x + y, "q": 2.0}
+    solution = make_nonlinear(grid, fields=fields, parameters={"beta": beta}, scheme=scheme)
+    solution.save(tmp_path / "a.h5")
+    again = Solution.load(tmp_path / "a.h5")
+    assert isinstance(again.system, NonlinearSystem)
+    assert isinstance(solution.system, NonlinearSystem)
+    for name in ("value", "codes", "method", "notes"):
+        same_bits(getattr(solution, name), getattr(again, name))
+    same_bits(solution.system.residual(solution.value), again.system.residual(again.value))
+    same_bits(solution.gradient(), again.gradient())
+    points = [[0.05, 0.9], [1.9, -0.8]]
+    same_bits(solution.at(points), again.at(points))
+    for name in grid.boundaries:
+        same_bits(solution.flux(name), again.flux(name))
+
+
+def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
+    solution = make(Grid((4, 3)), (2,))
+    solution.save(tmp_path / "a.h5")
+
+    def copy(file: h5py.File) -> None:
+        with h5py.File(tmp_path / "a.h5", "r") as own:
+            for name in own:
+                own.copy(name, file)
+        description = json.loads(file["sciml/description"].asstr()[()])
+        del description["linear"], file["sciml/description"]
+        file["sciml/description"] = json.dumps(description)
+
+    container.write(tmp_path / "first.h5", storage.KIND, 1, copy)
+    same(solution, Solution.load(tmp_path / "first.h5"))
+
+
 # The layout
 
 
@@ -244,10 +288,31 @@ def test_nothing_in_the_file_is_pickled(tmp_path: Path) -> None:
 # Damage
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def make_nonlinear(grid: Grid, **words: Any) -> Solution:
+    equation = Equation("-div((1 + beta*u**2)*grad(u)) + q*u**3 = f", parameters={"beta": 0.5})
+    system = discretize_nonlinear(equation, grid, **{"fields": {"f": 1.0, "q": 2.0}, **words})
+    value = torch.rand(*system.batch, *grid.shape, dtype=grid.dtype, generator=torch.Generator().manual_seed(0))
+    return Solution(value, torch.zeros(system.batch, dtype=torch.int64), {}, {}, system=system)
+
+
+def make_on_mesh() -> Solution:
+    mesh = Mesh.box((3, 2)).with_regions({"core": lambda x, y: x < 0.5})
+    boundary = {"x_lower": Dirichlet(lambda x, y: y), "rest": Neumann(0.0)}
+    fields = {"a": {"core": 2.0, "rest": 1.0}, "f": lambda x, y: x * y}
+    system = discretize(DARCY, mesh, fields=fields, boundary=boundary)
+    value = torch.rand(2, len(mesh.points), dtype=mesh.dtype, generator=torch.Generator().manual_seed(0))
+    return Solution(value, torch.zeros(2, dtype=torch.int64), {}, {}, system=system)
+
+
+@pytest.fixture(scope="module", params=["grid", "nonlinear", "mesh"])
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("image") / "a.h5"
-    make(Grid((4, 3)), (2,)).save(path)
+    makers: dict[str, Callable[[], Solution]] = {
+        "grid": lambda: make(Grid((4, 3)), (2,)),
+        "nonlinear": lambda: make_nonlinear(Grid((4, 3))),
+        "mesh": make_on_mesh,
+    }
+    makers[request.param]().save(path)
     return path.read_bytes()
 
 
@@ -281,7 +346,7 @@ def test_every_flipped_bit_is_found(place: float, bit: int, early: bool, image: 
         (b"", "is empty"),
         (b"hello, this is no HDF5 file", "is not an HDF5 file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "is an HDF5 file, but not one that sciml wrote"),
-        (container._header("solution", 99, 512, "0" * 64), "newer version of sciml .format 99; this one reads up to 1"),
+        (container._header("solution", 99, 512, "0" * 64), "newer version of sciml .format 99; this one reads up to 2"),
         (container._header("checkpoint", 1, 512, "0" * 64), "holds a checkpoint; a solution is needed"),
         (container._header("solution", 1, 512, "0" * 64), "is damaged: its content is no longer what was written"),
         (container._header("solution", 1, 512, "0" * 64).replace(b"solution", b"\xff\xfe!!"), "is damaged: its first"),
@@ -307,7 +372,7 @@ def test_a_sound_file_with_another_content_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.h5: its content does not have the layout of a solution"):
         Solution.load(path)
     container.write(path, storage.KIND, storage.FORMAT, lambda file: file.__setitem__("sciml/description", "{}"))
-    with pytest.raises(InputError, match=r"a\.h5: its content does not have the layout of a solution: .*'grid'"):
+    with pytest.raises(InputError, match=r"a\.h5: its content does not have the layout of a solution: .*'batch'"):
         Solution.load(path)
 
 
