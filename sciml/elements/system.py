@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from .boundary import Conditions, read_conditions, resolve, split_by_unknown
 from .fluxes import boundary_flux
 from .geometry import geometry_of
 from .operator import matrix_operator, negated
-from .pattern import pattern_of
-from .terms import read_rows
+from .pattern import Pattern, pattern_of
+from .terms import Row, read_rows
 from .values import Values, extremes
 from .weak_form import WeakForm
 
@@ -120,27 +120,11 @@ def discretize_on_mesh(
     scheme: Any,
 ) -> MeshSystem:
     """P1 finite elements for a steady linear equation; see `sciml.discretize`."""
-    if scheme is not None and not isinstance(scheme, FiniteElement):
-        raise InputError(f"scheme: on a mesh it is FiniteElement(...) or None, got {scheme!r}")
-    scheme = FiniteElement() if scheme is None else scheme
-    rows = read_rows(equation, mesh)
-    unknowns = (*equation.unknowns, *equation.constrained)
-    require_names(fields, equation.coefficients)
-    resolved = resolve_parameters_on(mesh, 1, parameters, equation.parameters)
-    geometry, pattern = geometry_of(mesh), pattern_of(mesh)
-    values = Values(mesh, geometry, tuple(equation.coordinates), fields, resolved)
-    given = {
-        name: read_conditions(part, mesh, f"boundary[{name!r}]" if len(unknowns) > 1 else "boundary")
-        for name, part in split_by_unknown(boundary, mesh, unknowns).items()
-    }
-    conditions = {name: resolve(part, mesh, geometry) for name, part in given.items()}
-    forms = tuple(
-        WeakForm(row, own, conditions[own], values, pattern, scheme) for own, row in zip(unknowns, rows, strict=True)
-    )
+    scheme = checked_scheme(scheme)
+    given = prepare(read_rows(equation, mesh), equation, mesh, fields, parameters, boundary, scheme)
+    unknowns, forms, conditions, pattern = given.unknowns, given.forms, given.conditions, given.pattern
     assembled = [_assemble_row(form, unknowns, conditions) for form in forms]
-    batch = batch_shape(
-        [*values.tensors(), *((f"boundary of {n}", v) for n, c in conditions.items() for v in c.tensors())], 1
-    )
+    batch = given.batch()
     several = len(forms) > 1
     notes = ["P1 finite elements" + (", lumped masses" if scheme.lumped else "")]
     for form in forms:
@@ -148,7 +132,7 @@ def discretize_on_mesh(
     definite, sign, null_space = False, 1, None
     if not several:
         sign = forms[0].sign
-        definite, null_space = _definiteness(forms[0], pattern_of(mesh).size)
+        definite, null_space = _definiteness(forms[0], pattern.size)
         if null_space is not None:
             notes.append(f"{unknowns[0]}: determined up to a constant on each part of the mesh that nothing holds")
     blocks = [
@@ -167,9 +151,9 @@ def discretize_on_mesh(
         equation=equation,
         domain=mesh,
         unknowns=unknowns,
-        fields=values.fields,
-        parameters=resolved,
-        boundary={name: {place: pair[0] for place, pair in part.items()} for name, part in given.items()},
+        fields=given.values.fields,
+        parameters=given.values.parameters,
+        boundary=given.boundary,
         scheme=scheme,
         notes=tuple(notes),
         definite=definite,
@@ -182,6 +166,74 @@ def discretize_on_mesh(
     )
 
 
+def checked_scheme(scheme: Any) -> FiniteElement:
+    """The scheme with its default filled in.
+
+    Raises:
+        InputError: for a scheme of grids.
+    """
+    if scheme is not None and not isinstance(scheme, FiniteElement):
+        raise InputError(f"scheme: on a mesh it is FiniteElement(...) or None, got {scheme!r}")
+    return FiniteElement() if scheme is None else scheme
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was given for an equation on a mesh, checked and put where it is needed.
+
+    Attributes:
+        unknowns: in the order of the rows.
+        forms: the weak form of the linear terms of each row.
+        conditions: on each unknown, evaluated.
+        boundary: the same as they were given, by unknown and boundary name.
+        values: of fields and parameters.
+        pattern: of the mesh.
+    """
+
+    unknowns: tuple[str, ...]
+    forms: tuple[WeakForm, ...]
+    conditions: dict[str, Conditions]
+    boundary: dict[str, dict[str, SideCondition]]
+    values: Values
+    pattern: Pattern
+
+    def batch(self) -> tuple[int, ...]:
+        """What all that was used broadcasts to; to be called after assembly."""
+        tensors = [(f"boundary of {n}", v) for n, c in self.conditions.items() for v in c.tensors()]
+        return batch_shape([*self.values.tensors(), *tensors], 1)
+
+
+def prepare(
+    rows: Sequence[Row],
+    equation: Equation,
+    mesh: Mesh,
+    fields: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    boundary: Any,
+    scheme: FiniteElement,
+) -> Given:
+    """Check everything that was given.
+
+    Raises:
+        InputError: see `sciml.discretize`.
+    """
+    unknowns = (*equation.unknowns, *equation.constrained)
+    require_names(fields, equation.coefficients)
+    resolved = resolve_parameters_on(mesh, 1, parameters, equation.parameters)
+    geometry, pattern = geometry_of(mesh), pattern_of(mesh)
+    values = Values(mesh, geometry, tuple(equation.coordinates), fields, resolved)
+    given = {
+        name: read_conditions(part, mesh, f"boundary[{name!r}]" if len(unknowns) > 1 else "boundary")
+        for name, part in split_by_unknown(boundary, mesh, unknowns).items()
+    }
+    conditions = {name: resolve(part, mesh, geometry) for name, part in given.items()}
+    forms = tuple(
+        WeakForm(row, own, conditions[own], values, pattern, scheme) for own, row in zip(unknowns, rows, strict=True)
+    )
+    plain = {name: {place: pair[0] for place, pair in part.items()} for name, part in given.items()}
+    return Given(unknowns, forms, conditions, plain, values, pattern)
+
+
 @dataclass(frozen=True)
 class _AssembledRow:
     """Entries with the conditions applied, by unknown; the right side; entries and load without any condition."""
@@ -192,40 +244,81 @@ class _AssembledRow:
     load: Tensor
 
 
-def _assemble_row(form: WeakForm, unknowns: tuple[str, ...], conditions: dict[str, Conditions]) -> _AssembledRow:
+@dataclass(frozen=True)
+class LinearRow:
+    """The linear terms of a row with their conditions on the flux, those on the value left out.
+
+    Attributes:
+        volume: unknown's place -> entries without any condition.
+        full: the same with Robin conditions.
+        load: `(*batch, n)`, the integrated sources.
+        right_side: the same with Neumann and Robin values.
+    """
+
+    volume: dict[int, Tensor]
+    full: dict[int, Tensor]
+    load: Tensor
+    right_side: Tensor
+
+
+def linear_row(form: WeakForm, unknowns: tuple[str, ...]) -> LinearRow:
+    """The matrices and right sides of a row."""
     pattern = form.pattern
-    own, with_robin = form.own_entries()
     load = form.load()
     right = load
     for part in form.conditions.parts:
-        if part.kind != "dirichlet" and (isinstance(part.value, Tensor) or part.value) and form.terms.diffusion:
+        if part.kind != "dirichlet" and (isinstance(part.value, Tensor) or part.value) and form.has_flux:
             factor = form.outer_on(part.facets)
             factor = factor.unsqueeze(-2) if isinstance(factor, Tensor) else factor
             right = right - load_on_facets(form.geometry, part.facets, factor * part.value, pattern.size)
-    rows, columns = pattern.entries
-    held = form.conditions.held
-    volume, entries = {}, list[Tensor | None]()
-    scale = _held_diagonal(with_robin[..., pattern.diagonal].detach(), held, form.sign)
+    volume, full = {}, {}
     for place, name in enumerate(unknowns):
-        if name not in form.row.terms:
-            entries.append(None)
-            continue
-        is_own = name == form.own
-        volume[place] = own if is_own else form.coupling_entries(name)
-        full = with_robin if is_own else volume[place]
-        other = conditions[name]
+        if name == form.own:
+            volume[place], full[place] = form.own_entries()
+        elif name in form.row.terms:
+            volume[place] = full[place] = form.coupling_entries(name)
+    return LinearRow(volume, full, load, right)
+
+
+def _assemble_row(form: WeakForm, unknowns: tuple[str, ...], conditions: dict[str, Conditions]) -> _AssembledRow:
+    pattern = form.pattern
+    row = linear_row(form, unknowns)
+    right, held = row.right_side, form.conditions.held
+    own = row.full[unknowns.index(form.own)]
+    scale = held_diagonal(own[..., pattern.diagonal].detach(), held, form.sign)
+    entries: list[Tensor | None] = [None] * len(unknowns)
+    for place, full in row.full.items():
+        other = conditions[unknowns[place]]
         if bool(other.held.any()):
-            lifted = matrix_operator(pattern, full, symmetric=False).apply(other.lift.expand(*other.lift.shape))
-            right = right - lifted
-        kept = torch.where(held[rows] | other.held[columns], 0.0, full)
-        if is_own and bool(held.any()):
-            diagonal = torch.where(held, scale, kept[..., pattern.diagonal])
-            kept = kept.index_copy(-1, pattern.diagonal, diagonal.expand(*kept.shape[:-1], pattern.size))
-        entries.append(kept)
-    return _AssembledRow(entries, torch.where(held, scale * form.conditions.lift, right), volume, load)
+            right = right - matrix_operator(pattern, full, symmetric=False).apply(other.lift)
+        entries[place] = eliminated(pattern, full, held, other.held, scale if unknowns[place] == form.own else None)
+    return _AssembledRow(entries, torch.where(held, scale * form.conditions.lift, right), row.volume, row.load)
 
 
-def _held_diagonal(diagonal: Tensor, held: Tensor, sign: int) -> Tensor:
+def eliminated(pattern: Pattern, entries: Tensor, held: Tensor, columns: Tensor, diagonal: Tensor | None) -> Tensor:
+    """Entries without the rows and columns of held points.
+
+    Args:
+        pattern: of the mesh.
+        entries: `(*batch, entries)`.
+        held, columns: bool `(n,)`, the points held in the rows and in the columns.
+        diagonal: what stands on the diagonal of held rows, None for nothing.
+    """
+    kept = entries
+    for points, mirrored in ((held, False), (columns, True)):
+        if bool(points.any()):
+            places = pattern.entries_of(points)
+            kept = kept.index_fill(-1, pattern.transposed[places] if mirrored else places, 0.0)
+    if diagonal is None or not bool(held.any()):
+        return kept
+    points = held.nonzero().squeeze(-1)
+    own = diagonal[..., points]
+    batch = torch.broadcast_shapes(kept.shape[:-1], own.shape[:-1])
+    kept = kept.expand(*batch, kept.shape[-1])
+    return kept.index_copy(-1, pattern.diagonal[points], own.expand(*batch, len(points)))
+
+
+def held_diagonal(diagonal: Tensor, held: Tensor, sign: int) -> Tensor:
     """What stands on the diagonal at held points: the size of the entry that was there, or of the mean where it is
     smaller than a thousandth of that, so that the condition number does not suffer."""
     size = diagonal.abs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     import sympy
 
     from ..equations import Equation
-    from ..equations.forms import Form
+    from ..equations.forms import Term
 
 
 @dataclass
@@ -46,10 +47,12 @@ class Row:
     Attributes:
         terms: unknown -> its terms.
         sources: the expressions on the right side, to be added up.
+        outers: the factors before divergences of nonlinear fluxes, which conditions on the flux speak of too.
     """
 
     terms: dict[str, Terms]
     sources: tuple[sympy.Expr, ...]
+    outers: tuple[sympy.Expr, ...] = ()
 
 
 def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
@@ -59,36 +62,55 @@ def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
         InputError: for a nonlinear or evolving equation, more axes than the mesh has, derivatives of the third order or
             above, second derivatives of another unknown than the row's own, or a row without its own unknown.
     """
-    limit = "the equation {}; on meshes this version solves steady linear equations"
-    if equation.evolving:
-        raise InputError(limit.format("has time derivatives"))
+    refuse_what_does_not_fit(equation, mesh)
     if not equation.linear:
-        raise InputError(limit.format("is not linear in its unknowns"))
+        raise InputError(
+            "the equation is not linear in its unknowns, and has no operator and right side: take "
+            "discretize_nonlinear, or sciml.solve"
+        )
+    unknowns = (*equation.unknowns, *equation.constrained)
+    rows = []
+    for own, form in zip(unknowns, equation.forms(mesh.dimension), strict=True):
+        terms, sources = sort_terms(form.terms)
+        rows.append(Row(dict(terms), sources))
+        check_row(rows[-1], own, unknowns)
+    return tuple(rows)
+
+
+def refuse_what_does_not_fit(equation: Equation, mesh: Mesh) -> None:
+    """Raise InputError for an evolving equation, or one with more axes than the mesh."""
+    if equation.evolving:
+        raise InputError("the equation has time derivatives; on meshes this version solves steady equations")
     if equation.dimension > mesh.dimension:
         raise InputError(
             f"the equation needs {equation.dimension} axes, the mesh has {mesh.dimension} ({', '.join(mesh.axes)})"
         )
-    unknowns = (*equation.unknowns, *equation.constrained)
-    rows = tuple(_read(form) for form in equation.forms(mesh.dimension))
-    for own, row in zip(unknowns, rows, strict=True):
-        if own not in row.terms:
+
+
+def check_row(row: Row, own: str, unknowns: tuple[str, ...]) -> None:
+    """Raise InputError unless the row holds its own unknown, and second derivatives of no other."""
+    if own not in row.terms:
+        raise InputError(
+            f"the equation paired with {own} does not hold it (equations and unknowns go together in order: "
+            f"{', '.join(unknowns)}); reorder the equations"
+        )
+    for other, terms in row.terms.items():
+        if other != own and terms.diffusion:
             raise InputError(
-                f"the equation paired with {own} does not hold it (equations and unknowns go together in order: "
-                f"{', '.join(unknowns)}); reorder the equations"
+                f"the equation of {own} holds second derivatives of {other}: on meshes this version has no "
+                "boundary conditions for that; reorder the equations, or write it as a system without them"
             )
-        for other, terms in row.terms.items():
-            if other != own and terms.diffusion:
-                raise InputError(
-                    f"the equation of {own} holds second derivatives of {other}: on meshes this version has no "
-                    "boundary conditions for that; reorder the equations, or write it as a system without them"
-                )
-    return rows
 
 
-def _read(form: Form) -> Row:
-    found: dict[str, Terms] = defaultdict(Terms)
+def sort_terms(given: Iterable[Term]) -> tuple[defaultdict[str, Terms], tuple[sympy.Expr, ...]]:
+    """Linear terms by unknown, and the sources on the right side.
+
+    Raises:
+        InputError: for derivatives of the third order or above.
+    """
+    found: defaultdict[str, Terms] = defaultdict(Terms)
     sources = []
-    for term in form.terms:
+    for term in given:
         if term.unknown is None:
             sources.append(-term.coefficient)
             continue
@@ -113,7 +135,7 @@ def _read(form: Form) -> Row:
             _add(terms.advection, axes[0], outer)
         else:
             terms.reaction = outer if terms.reaction is None else terms.reaction + outer
-    return Row(dict(found), tuple(sources))
+    return found, tuple(sources)
 
 
 def _add(sums: dict[Any, sympy.Expr], key: Any, value: sympy.Expr) -> None:

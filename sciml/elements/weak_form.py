@@ -130,7 +130,7 @@ class WeakForm:
         Raises:
             InputError: if the second derivatives have different factors.
         """
-        factors = list(self.terms.diffusion)
+        factors = list(dict.fromkeys((*self.terms.diffusion, *self.row.outers)))
         if len(factors) > 1:
             listed = ", ".join(map(str, factors))
             raise InputError(
@@ -138,6 +138,11 @@ class WeakForm:
                 "boundary has no one meaning: write them as -div([...]), with the factors inside"
             )
         return factors[0] if factors else None
+
+    @property
+    def has_flux(self) -> bool:
+        """Whether conditions on a flux have a meaning."""
+        return bool(self.terms.diffusion or self.row.outers)
 
     def is_constant(self, expression: sympy.Expr) -> bool:
         """Whether an expression does not vary in space: made of numbers and parameters."""
@@ -239,7 +244,7 @@ class WeakForm:
             form.add_upwinding(self.velocity, self.sign * self.upwind_time, self.reaction + self._divergence())
         volume = form.entries(symmetric=self.symmetric)
         robin = [part for part in self.conditions.parts if part.kind == "robin"]
-        if not robin or not self.terms.diffusion:
+        if not robin or not self.has_flux:
             return volume, volume
         surface = MatrixSum(self.pattern, self.geometry)
         for part in robin:

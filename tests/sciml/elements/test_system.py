@@ -141,7 +141,7 @@ def test_field_refusals(box: Mesh, value: Any, message: str) -> None:
 
 EQUATION_REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     ("u_t = laplacian(u)", {}, "has time derivatives; on meshes"),
-    ("-laplacian(u) + u**2 = 1", {}, "is not linear in its unknowns; on meshes"),
+    ("-laplacian(u) + u**2 = 1", {}, "is not linear in its unknowns.*take discretize_nonlinear"),
     ("-u_xx - u_yy - u_zz = 1", {}, "needs 3 axes, the mesh has 2"),
     ("u_xxx = 1", {}, "derivatives of order 3"),
     ("-a*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}}, "has no values at the points of the mesh"),
