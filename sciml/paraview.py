@@ -1,4 +1,5 @@
-"""Solutions on grids as files for ParaView: VTK XML ImageData (.vti), written without VTK."""
+"""Solutions as files for ParaView: those on grids as VTK XML ImageData (.vti), written without VTK; those on meshes as
+.vtu, .vtk or .xdmf, by way of meshio."""
 
 from __future__ import annotations
 
@@ -9,57 +10,95 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
+import sympy
 import torch
 
+from .elements import MeshSystem
 from .errors import InputError
 from .files import target, write_whole
 from .grid import Grid
+from .mesh_files import write_fields
 
 if TYPE_CHECKING:
     from .solution import Solution
+
+OF_MESHES = (".vtu", ".vtk", ".xdmf")
 
 _HIDDEN_CELL = 32  # vtkDataSetAttributes::HIDDENCELL: ParaView does not draw such cells
 _VTK_TYPES = {torch.float64: "Float64", torch.float32: "Float32", torch.uint8: "UInt8"}
 
 
 def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
-    """Write the unknowns, and the coefficients that vary, to a .vti file; all lengths are dimensionless.
+    """Write the unknowns, and the coefficients that vary; all lengths are in the unit of the problem.
 
-    An unknown stands in the middle of its cell, so it is written as cell data: ParaView then shows each value over
-    exactly the volume that it stands for, and integrates by the rule of `Solution.integral`. Along a periodic axis the
-    unknown i stands at lower + i h, its cell reaches half a spacing to both sides, and the drawn box is therefore
-    shifted by -h/2 along that axis. Where every axis is periodic and no cell is solid, nothing is lost by point data,
-    which ParaView interpolates smoothly: the values are then written at the points themselves, the first layer repeated
-    at the upper end, so that the box is closed. Solid cells are marked as hidden.
+    On a mesh, values at points and in cells are those of the discretization, and the names of boundaries and regions
+    are kept as `sciml.mesh_files.write_fields` says; a coefficient that is a function is written at the points.
+
+    On a grid, an unknown stands in the middle of its cell, so it is written as cell data: ParaView then shows each
+    value over exactly the volume that it stands for, and integrates by the rule of `Solution.integral`. Along a
+    periodic axis the unknown i stands at lower + i h, its cell reaches half a spacing to both sides, and the drawn
+    box is therefore shifted by -h/2 along that axis. Where every axis is periodic and no cell is solid, nothing is
+    lost by point data, which ParaView interpolates smoothly: the values are then written at the points themselves,
+    the first layer repeated at the upper end, so that the box is closed. Solid cells are marked as hidden.
 
     Args:
-        path: ends in .vti. A batch becomes one file a row: "name_0.vti", "name_1.vti", ... in the order of the batch.
+        path: ends in .vti for a grid, in .vtu, .vtk or .xdmf for a mesh. A batch becomes one file a row: "name_0.vti",
+            "name_1.vti", ... in the order of the batch.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: the solution has no grid, or the path cannot become a file.
+        InputError: the solution has no domain, the path cannot become a file, or the mesh has a name that cannot be
+            kept in one.
         OSError: the disk is full or not writable; nothing is left half written.
     """
-    grid = solution.domain
-    if grid is None:
-        raise InputError("this solution belongs to a bare operator, without a grid: ParaView needs coordinates")
-    if not isinstance(grid, Grid):
-        raise InputError("this writes solutions on grids, as .vti; the solution is one on a mesh")
-    final = target(path, (".vti",))
-    fields = dict(solution.fields)
-    if solution.system is not None:
-        fields |= {name: field for name, field in solution.system.fields.items() if isinstance(field, torch.Tensor)}
+    domain = solution.domain
+    if domain is None:
+        raise InputError("this solution belongs to a bare operator, without a domain: ParaView needs coordinates")
+    final = target(path, (".vti",) if isinstance(domain, Grid) else OF_MESHES)
+    fields = {**solution.fields, **_coefficients(solution)}
     batch = tuple(solution.codes.shape)
-    rows = {name: field.detach().expand(*batch, *grid.shape).reshape(-1, *grid.shape) for name, field in fields.items()}
-    if not batch:
-        write_whole(final, _document(grid, {name: row[0] for name, row in rows.items()}))
-        return [final]
-    paths = [final.with_name(f"{final.stem}_{index}{final.suffix}") for index in range(solution.codes.numel())]
+    rows = {}
+    for name, field in fields.items():
+        space = domain.shape if isinstance(domain, Grid) else field.shape[-1:]
+        rows[name] = field.detach().expand(*batch, *space).reshape(-1, *space)
+    count = solution.codes.numel()
+    paths = [final.with_name(f"{final.stem}_{row}{final.suffix}") for row in range(count)] if batch else [final]
     for index, single in enumerate(paths):
-        write_whole(single, _document(grid, {name: row[index] for name, row in rows.items()}))
+        own = {name: row[index] for name, row in rows.items()}
+        if isinstance(domain, Grid):
+            write_whole(single, _document(domain, own))
+        else:
+            write_fields(single, domain, own)
     return paths
+
+
+def _coefficients(solution: Solution) -> dict[str, torch.Tensor]:
+    """Those that vary in space; on a mesh `(*batch, n)` or `(*batch, m)`."""
+    system = solution.system
+    if system is None:
+        return {}
+    if not isinstance(system, MeshSystem):
+        return {name: field for name, field in system.fields.items() if isinstance(field, torch.Tensor)}
+    values, points = system.forms[0].values, len(system.domain.points)
+    found = {}
+    for name, field in system.fields.items():
+        if isinstance(field, torch.Tensor):
+            found[name] = field
+        elif callable(field):
+            try:
+                sampled = values.find(sympy.Symbol(name), "points")
+            except InputError:  # infinite at a point, and not needed there
+                continue
+            if isinstance(sampled, torch.Tensor):
+                found[name] = sampled
+    # A file tells values in cells from those at points by their number.
+    return {
+        name: field
+        for name, field in found.items()
+        if field.shape[-1] > 1 and not (name in values.by_cell and field.shape[-1] == points)
+    }
 
 
 def _document(grid: Grid, fields: dict[str, torch.Tensor]) -> bytes:

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import meshio
 import numpy as np
 import pytest
 import torch
 
-from sciml import Dirichlet, Equation, Grid, InputError, Periodic, Solution, discretize, paraview
+from sciml import Dirichlet, Equation, Grid, InputError, Mesh, Periodic, Solution, discretize, paraview
 
 DARCY = Equation("-div(a*grad(u)) = f")
 TYPES = {"Float64": np.float64, "Float32": np.float32, "UInt8": np.uint8}
@@ -93,8 +94,57 @@ def test_a_batch_becomes_a_file_a_row(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(path)[2]["u"][:, 0, 0], row)
 
 
+def make_on_mesh(mesh: Mesh, batch: tuple[int, ...] = (), **fields: Any) -> Solution:
+    system = discretize(DARCY, mesh, {"a": 2.0, "f": 1.0, **fields}, boundary=Dirichlet(0.0))
+    value = torch.rand(*batch, len(mesh.points), dtype=mesh.dtype, generator=torch.Generator().manual_seed(0))
+    return Solution(value, torch.zeros(batch, dtype=torch.int64), {}, {}, system=system)
+
+
+@pytest.mark.parametrize("suffix", [".vtu", ".vtk", ".xdmf"])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 1, 2)])
+def test_a_mesh_is_read_by_meshio(shape: tuple[int, ...], suffix: str, tmp_path: Path) -> None:
+    mesh = Mesh.box(shape).with_regions({"left": lambda x, *_: x < 0.5})
+    solution = make_on_mesh(mesh, a={"left": 3.0, "rest": 1.0}, f=lambda x, y, *_: x * y)
+    path = tmp_path / f"a{suffix}"
+    assert paraview.write(solution, path) == [path]
+    content = meshio.read(path)
+    np.testing.assert_array_equal(content.points[:, : mesh.dimension], mesh.points)
+    (block,) = content.cells
+    assert block.type == ("triangle" if mesh.dimension == 2 else "tetra")
+    np.testing.assert_array_equal(block.data, mesh.cells)
+    np.testing.assert_array_equal(content.point_data["u"], solution.value)
+    np.testing.assert_allclose(content.point_data["f"], mesh.points[:, 0] * mesh.points[:, 1], atol=0)
+    np.testing.assert_array_equal(content.cell_data["a"][0], torch.where(mesh.cell_centres[:, 0] < 0.5, 3.0, 1.0))
+    again = Mesh.read(path)
+    for name, part in mesh.boundaries.items():
+        assert torch.equal(again.boundary(name), part)
+    assert torch.equal(again.region("left"), mesh.region("left"))
+
+
+def test_a_batch_on_a_mesh_becomes_a_file_a_row(tmp_path: Path) -> None:
+    solution = make_on_mesh(Mesh.box((3, 2)), (2, 2), a=torch.tensor([[1.0], [2.0]], dtype=torch.float64))
+    paths = paraview.write(solution, tmp_path / "a.vtu")
+    assert [path.name for path in paths] == ["a_0.vtu", "a_1.vtu", "a_2.vtu", "a_3.vtu"]
+    for path, row in zip(paths, solution.value.reshape(4, -1), strict=True):
+        content = meshio.read(path)
+        np.testing.assert_array_equal(content.point_data["u"], row)
+        assert list(content.point_data) == ["u"]
+
+
+def test_a_coefficient_in_cells_is_not_taken_for_one_at_points(tmp_path: Path) -> None:
+    mesh = Mesh.box((2, 3)).with_regions({"left": lambda x, y: x < 0.5})
+    assert len(mesh.points) == len(mesh.cells)
+    paraview.write(make_on_mesh(mesh, a={"left": 3.0, "rest": 1.0}), tmp_path / "a.vtu")
+    assert list(meshio.read(tmp_path / "a.vtu").point_data) == ["u"]
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ending in \.vti"):
         paraview.write(make(Grid((5,))), tmp_path / "a.vtk")
+    with pytest.raises(InputError, match=r"ending in \.vtu or \.vtk or \.xdmf"):
+        paraview.write(make_on_mesh(Mesh.box((2, 2))), tmp_path / "a.vti")
+    with pytest.raises(InputError, match="the name 'a<b' cannot be kept"):
+        paraview.write(make_on_mesh(Mesh.box((2, 2)).with_regions({"a<b": [0]})), tmp_path / "a.vtu")
+    assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="bare operator"):
         paraview.write(Solution(torch.ones(3), torch.tensor(0), {}, {}), tmp_path / "a.vti")
