@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import combinations
 from weakref import WeakKeyDictionary
 
+import numpy
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -141,14 +142,23 @@ class Pattern:
         """`(n,)`, where in the entries the diagonal stands."""
         return self.place_of[self.edges : -self.edges]
 
+    def entries_of(self, points: Tensor) -> Tensor:
+        """Where in the entries the rows of the points stand for which a bool `(n,)` is true."""
+        first, count = self.starts[:-1][points].long(), self.starts.diff()[points].long()
+        before = count.cumsum(0) - count
+        return torch.repeat_interleave(first - before, count) + torch.arange(int(count.sum()), device=points.device)
+
     @cached_property
     def components(self) -> tuple[int, Tensor]:
         """The number of connected parts of the mesh, and `(n,)` which part each point belongs to."""
         from scipy import sparse
 
-        high, low = self.ends.cpu().numpy()
-        graph = sparse.coo_array((low * 0 + 1, (low, high)), shape=(self.size, self.size))
-        count, labels = sparse.csgraph.connected_components(graph, directed=False)
+        indices, starts = self.columns.cpu().numpy(), self.starts.cpu().numpy()
+        graph = sparse.csr_array(
+            (numpy.ones(len(indices), dtype=numpy.int8), indices, starts), shape=(self.size, self.size)
+        )
+        # Every edge goes both ways, so that the strong parts are the parts, and no transpose is needed to find them.
+        count, labels = sparse.csgraph.connected_components(graph, connection="strong")
         return int(count), torch.from_numpy(labels).to(self.places.device)
 
     def gather(self, above: Tensor, below: Tensor, diagonal: Tensor) -> Tensor:
