@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy
@@ -32,6 +32,7 @@ from ..timing import Contender, Outcome
 
 ASSEMBLY = "pattern and matrix"
 KEPT = "matrix, pattern kept"
+WHOLE = "discretize, with the load and u held on the boundary"
 SKFEM = "Basis and assemble"
 SKFEM_KEPT = "assemble"
 OWN = "CG + AlgebraicMultigrid"
@@ -76,9 +77,17 @@ def measure_assembly(n: int, bench: Bench) -> list[Row]:
     )
     pattern = make_pattern(mesh.cells, len(mesh.points))
     _assembled(pattern, make_geometry(mesh))
+    whole = partial(discretize, POISSON, fields={"f": 1.0}, boundary=Dirichlet(0.0))
     contenders = [
         fresh,
         replace(fresh, method=KEPT, solve=lambda _: _assembled(pattern, make_geometry(mesh))),
+        replace(
+            fresh,
+            method=WHOLE,
+            prepare=lambda: Mesh(mesh.points, mesh.cells, mesh.boundaries),
+            solve=lambda other: whole(domain=other).operator.to_sparse(),
+            finish=lambda _: Outcome(),
+        ),
         Contender(
             SKFEM,
             "scikit-fem",
