@@ -8,3 +8,4 @@ from .equation import Equation as Equation
 from .evaluation import evaluate as evaluate
 from .forms import Form as Form
 from .forms import Term as Term
+from .predicate import parse_predicate as parse_predicate
