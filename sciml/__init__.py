@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .discretization import discretize as discretize
     from .discretization import discretize_nonlinear as discretize_nonlinear
     from .elements import MeshSystem as MeshSystem
+    from .elements import NonlinearMeshSystem as NonlinearMeshSystem
     from .equations import Equation as Equation
     from .errors import InputError as InputError
     from .errors import SolveError as SolveError
@@ -50,6 +51,7 @@ else:
         "Mesh": "mesh",
         "MeshSystem": "elements",
         "Neumann": "boundary",
+        "NonlinearMeshSystem": "elements",
         "NonlinearSystem": "discretization",
         "Periodic": "boundary",
         "Robin": "boundary",

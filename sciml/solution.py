@@ -24,7 +24,7 @@ from .status import Status
 
 if TYPE_CHECKING:
     from .discretization import NonlinearSystem, System
-    from .elements import MeshSystem
+    from .elements import MeshSystem, NonlinearMeshSystem
     from .equations import Equation
 
 _SHOWN = {"iterations": "{} iterations", "relative_residual": "relative residual {:.1e}"}
@@ -75,7 +75,7 @@ class Solution:
     method: str = ""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: dict(_versions()))
-    system: System | MeshSystem | NonlinearSystem | None = None
+    system: System | MeshSystem | NonlinearSystem | NonlinearMeshSystem | None = None
     adjoint: AdjointRecord | None = None
 
     @property

@@ -93,6 +93,11 @@ class NonlinearSystem:
         channels = () if len(self.unknowns) == 1 else (len(self.unknowns),)
         return (*channels, *self.domain.shape)
 
+    @property
+    def axes(self) -> int:
+        """Trailing axes of one unknown's field: those of the grid."""
+        return self.domain.dimension
+
     def with_parameters(self, values: Mapping[str, Any]) -> NonlinearSystem:
         """The same problem with other values of some parameters: numbers, or tensors of the batch's shape.
 

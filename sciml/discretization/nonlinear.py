@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import sympy
 
 from ..boundary import Boundary
+from ..elements import NonlinearMeshSystem, discretize_nonlinear_on_mesh
 from ..equations.evaluation import names
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from ..grid import Grid
-from ..scheme import FiniteDifference, FiniteVolume, Scheme
+from ..mesh import Mesh
+from ..scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme
 from .assembly import Assembly
 from .face_flux import FaceFlux
 from .flux_formula import Condition, FluxFormula, flux_formula, normal_symbol, slopes_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ..equations import Equation
 
 
+@overload
 def discretize_nonlinear(
     equation: Equation,
     domain: Grid,
@@ -32,13 +35,46 @@ def discretize_nonlinear(
     parameters: Mapping[str, Any] | None = None,
     boundary: Boundary | None = None,
     scheme: Scheme | None = None,
-) -> NonlinearSystem:
+) -> NonlinearSystem: ...
+
+
+@overload
+def discretize_nonlinear(
+    equation: Equation,
+    domain: Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: FiniteElement | None = None,
+) -> NonlinearMeshSystem: ...
+
+
+@overload
+def discretize_nonlinear(
+    equation: Equation,
+    domain: Grid | Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Scheme | FiniteElement | None = None,
+) -> NonlinearSystem | NonlinearMeshSystem: ...
+
+
+def discretize_nonlinear(
+    equation: Equation,
+    domain: Grid | Mesh,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Any = None,
+) -> NonlinearSystem | NonlinearMeshSystem:
     """Discretize a steady equation, linear or not, as a residual with its derivative.
 
-    Divergences stay in flux form: the flux is evaluated once a face, with derivatives across it from the two cells
-    beside it, derivatives along it as the mean of theirs, and means of coefficients as `flux_formula` has them. Other
-    terms are second- or fourth-order differences; `FiniteDifference(order=4)` carries divergences out. First
-    derivatives in nonlinear terms are central unless the scheme asks for upwind ones; those in a divergence always are.
+    On a mesh by P1 finite elements, see `NonlinearMeshSystem`. On a grid divergences stay in flux form: the flux is
+    evaluated once a face, with derivatives across it from the two cells beside it, derivatives along it as the mean of
+    theirs, and means of coefficients as `flux_formula` has them. Other terms are second- or fourth-order differences;
+    `FiniteDifference(order=4)` carries divergences out. First derivatives in nonlinear terms are central unless the
+    scheme asks for upwind ones; those in a divergence always are.
 
     Args:
         equation, domain, fields, parameters, boundary, scheme: see `discretize`; scheme None takes finite volumes if
@@ -48,11 +84,17 @@ def discretize_nonlinear(
         the system.
 
     Raises:
-        InputError: as `discretize`; and for conditions on a flux, where its coefficient depends on the solution and
-            derivatives across that boundary stand outside the flux too.
+        InputError: as `discretize`; on a grid also for conditions on a flux, where its coefficient depends on the
+            solution and derivatives across that boundary stand outside the flux too; on a mesh for second derivatives
+            outside of div(...) and factors of div(...) that depend on the solution, and for derivatives of another
+            unknown alone in a divergence, all limits of this version and not of the method.
     """
+    if isinstance(domain, Mesh):
+        return discretize_nonlinear_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)
     if not isinstance(domain, Grid):
-        raise InputError(f"domain: expected a Grid, got {type(domain).__name__}")
+        raise InputError(f"domain: expected a Grid or a Mesh, got {type(domain).__name__}")
+    if isinstance(scheme, FiniteElement):
+        raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
 
     def build(changed: Mapping[str, Any]) -> NonlinearSystem:
         given = {**(parameters or {}), **changed}

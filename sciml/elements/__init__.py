@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .nonlinear_system import NonlinearMeshSystem, discretize_nonlinear_on_mesh
 from .system import MeshSystem, discretize_on_mesh
 
-__all__ = ["MeshSystem", "discretize_on_mesh"]
+__all__ = ["MeshSystem", "NonlinearMeshSystem", "discretize_nonlinear_on_mesh", "discretize_on_mesh"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,22 @@ from .boundary import Part
 from .weak_form import WeakForm
 
 
-def boundary_flux(form: WeakForm, value: Tensor, residual: Tensor, wanted: Tensor) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Further:
+    """What nonlinear terms add: `(*batch, f)` per area, times the factors before their divergences.
+
+    Attributes:
+        diffusive: n . flux of the cell behind each exterior facet.
+        carried: the mean of n . flux without derivatives on each exterior facet.
+    """
+
+    diffusive: Tensor
+    carried: Tensor
+
+
+def boundary_flux(
+    form: WeakForm, value: Tensor, residual: Tensor, wanted: Tensor, further: Further | None = None
+) -> Tensor:
     """The flux through exterior facets, of shape batch.
 
     Args:
@@ -20,6 +37,7 @@ def boundary_flux(form: WeakForm, value: Tensor, residual: Tensor, wanted: Tenso
         residual: `(*batch, n)`, load minus matrix times solution, both without boundary conditions: the factor of the
             flux times its integral against the basis functions.
         wanted: `(k,)`, places in `mesh.facets`.
+        further: the fluxes of nonlinear terms.
 
     Raises:
         InputError: for an equation without second derivatives, or with a factor before them that varies in space.
@@ -51,12 +69,15 @@ def boundary_flux(form: WeakForm, value: Tensor, residual: Tensor, wanted: Tenso
             total = total + load_on_facets(geometry, own, inside, form.pattern.size).sum(-1)
     if held:
         facets = torch.cat(held)
-        shares = _shares(form, value, integrals, facets)
+        extra = None if further is None else (further.diffusive / factor)[..., facets]
+        shares = _shares(form, value, integrals, facets, extra)
         total = total + torch.where(chosen[facets], shares, 0.0).sum((-2, -1))
     if form.terms.carried:
         through = form.carried_through(wanted) / factor
         mean = geometry.on_facets(value)[..., wanted]
         total = total + (through * mean * geometry.areas[wanted]).sum(-1)
+    if further is not None:
+        total = total + (further.carried * geometry.areas / factor)[..., wanted].sum(-1)
     return total
 
 
@@ -80,10 +101,11 @@ def _restricted(part: Part, chosen: Tensor) -> Part:
     return Part(part.name, part.kind, part.facets[inside], pick(part.coefficient), pick(part.value))
 
 
-def _shares(form: WeakForm, value: Tensor, integrals: Tensor, facets: Tensor) -> Tensor:
+def _shares(form: WeakForm, value: Tensor, integrals: Tensor, facets: Tensor, further: Tensor | None) -> Tensor:
     """What each facet, at each of its points, has of the integrals at points: `(*batch, d, k)`.
 
-    First the flux of the gradient in the cell behind the facet; what then is missing at a point is divided by area.
+    First the flux of the gradient in the cell behind the facet, `further` being that of nonlinear terms; what then is
+    missing at a point is divided by area.
     """
     geometry, size = form.geometry, form.pattern.size
     cells, d = geometry.facet_cells[facets], geometry.dimension
@@ -97,6 +119,8 @@ def _shares(form: WeakForm, value: Tensor, integrals: Tensor, facets: Tensor) ->
         if isinstance(inner, Tensor) and inner.shape[-1] > 1:
             inner = inner[..., cells]
         density = density + normals[k] * inner * slopes[..., j, :]
+    if further is not None:
+        density = density + further
     direct = (density * areas / d).unsqueeze(-2)
     direct = direct.expand(*direct.shape[:-2], d, len(facets))
     points = geometry.facets[:, facets].reshape(-1)

@@ -34,6 +34,11 @@ class Terms:
     reaction: sympy.Expr | None = None
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not (self.diffusion or self.carried or self.advection or self.reaction is not None)
+
+    @property
     def is_symmetric(self) -> bool:
         """Whether the weak form is, as far as the expressions tell."""
         tensors = self.diffusion.values()

@@ -1,0 +1,330 @@
+"""From a symbolic equation on a mesh, linear or not, to a residual and its exact derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..boundary import SideCondition
+from ..errors import InputError
+from ..given import Number
+from ..linear_operator import BlockOperator, LinearOperator
+from ..mesh import Mesh
+from ..scheme import FiniteElement
+from .boundary import Conditions
+from .fluxes import Further, boundary_flux
+from .geometry import geometry_of
+from .nonlinear_form import NonlinearForm, State
+from .nonlinear_terms import NonlinearTerms, read_nonlinear_rows
+from .operator import matrix_operator
+from .pattern import Pattern, pattern_of
+from .system import LinearRow, checked_scheme, eliminated, held_diagonal, linear_row, prepare
+from .terms import Row
+from .weak_form import WeakForm
+
+if TYPE_CHECKING:
+    from ..equations import Equation
+
+Rows = tuple[tuple[Row, NonlinearTerms | None], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class NonlinearRow:
+    """One equation.
+
+    Attributes:
+        form: the weak form of its linear terms, the boundary conditions left out.
+        linear: their matrices and right sides.
+        nonlinear: the weak form of the other terms, None without any.
+        operators: unknown's place -> the matrix of the linear terms with Robin conditions; those that are 0 left out.
+        scale: `(*batch, n)`, what stands on the diagonal at held points.
+    """
+
+    form: WeakForm
+    linear: LinearRow
+    nonlinear: NonlinearForm | None
+    operators: dict[int, LinearOperator]
+    scale: Tensor
+
+    @property
+    def held(self) -> Tensor:
+        """bool `(n,)`, the points where a Dirichlet condition gives the value."""
+        return self.form.conditions.held
+
+
+@dataclass(frozen=True, eq=False)
+class NonlinearMeshSystem:
+    """A discretized steady equation F(u) = 0 on a mesh, by P1 finite elements: the weak form for each basis function.
+
+    Everything stands on the left side, integrated, so that of a linear equation F(u) = A u - b with the operator and
+    the right side of `sciml.discretize`. At held points F is a multiple of u minus its value there, and elsewhere it
+    takes that value whatever u is at held points: rows and columns of the derivative are eliminated symmetrically.
+
+    Quadrature: coefficients at the centres of cells and facets; the solution in fluxes at the centres of cells, in
+    other terms by a rule of degree 2 (with `lumped`, at the points of the mesh), of second order all. There is no
+    stabilization of first derivatives in a nonlinear equation.
+
+    Attributes:
+        equation, domain, unknowns: what was discretized; channels are in the order of `unknowns`.
+        fields: the values given, see `MeshSystem`.
+        parameters: the values used, floats or tensors `(*batch, 1)`.
+        boundary: unknown -> boundary name -> the condition used.
+        scheme: the scheme used.
+        notes: what was chosen, for people to read.
+        batch: the shape that fields, parameters and boundary values broadcast to.
+    """
+
+    equation: Equation
+    domain: Mesh
+    unknowns: tuple[str, ...]
+    fields: dict[str, Any]
+    parameters: dict[str, Number]
+    boundary: dict[str, dict[str, SideCondition]]
+    scheme: FiniteElement
+    notes: tuple[str, ...]
+    batch: tuple[int, ...]
+    rows: tuple[NonlinearRow, ...] = field(repr=False)
+    terms: Rows = field(repr=False)
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """The shape of one field: `(n,)`, of several unknowns `(channel, n)`."""
+        channels = () if len(self.unknowns) == 1 else (len(self.unknowns),)
+        return (*channels, len(self.domain.points))
+
+    @property
+    def axes(self) -> int:
+        """Trailing axes of one unknown's field: 1."""
+        return 1
+
+    def with_parameters(self, values: Mapping[str, Any]) -> NonlinearMeshSystem:
+        """The same problem with other values of some parameters: numbers, or tensors of the batch's shape.
+
+        Raises:
+            InputError: for a name that is no parameter of the equation.
+        """
+        plain = {n: v.squeeze(-1) if isinstance(v, Tensor) else v for n, v in self.parameters.items()}
+        boundary = self.boundary if len(self.unknowns) > 1 else self.boundary[self.unknowns[0]]
+        return _build(self.terms, self.equation, self.domain, self.fields, {**plain, **values}, boundary, self.scheme)
+
+    def residual(self, u: Tensor) -> Tensor:
+        """F(u), in the unit of the equation times that of a volume.
+
+        Args:
+            u: `(*batch, n)`, of several unknowns `(*batch, channel, n)`.
+
+        Returns:
+            the shape of u and of the data, broadcast; differentiable with respect to u and to all data.
+
+        Raises:
+            InputError: for a u of another shape.
+        """
+        channels = self._channels(u)
+        state = self._state(channels)
+        results = []
+        for row, own in zip(self.rows, self.unknowns, strict=True):
+            total = -row.linear.right_side
+            for place, operator in row.operators.items():
+                total = total + operator.apply(state.fields[self.unknowns[place]])
+            if row.nonlinear is not None:
+                total = total + row.nonlinear.residual(state)
+            at_held = row.scale * (channels[own] - row.form.conditions.lift)
+            results.append(torch.where(row.held, at_held, total))
+        return results[0] if len(results) == 1 else torch.stack(torch.broadcast_tensors(*results), -2)
+
+    def jacobian(self, u: Tensor) -> LinearOperator:
+        """The derivative of `residual` at u, exactly, of several unknowns a BlockOperator; at a kink of abs that on one
+        side. Its entries are differentiable with respect to u and to all data.
+
+        Raises:
+            InputError: for a u of another shape.
+        """
+        return self._linearized(u, lagged=False)
+
+    def lagged(self, u: Tensor) -> LinearOperator:
+        """The operator with its coefficients evaluated at u and kept there, as Picard's iteration takes it.
+
+        Of each divergence and each product it keeps the derivatives of the unknowns and takes their factors as given;
+        nonlinear terms without derivatives are left out.
+        """
+        return self._linearized(u, lagged=True)
+
+    def flux(self, value: Tensor, boundary_name: str) -> Tensor:
+        """The outward flux of a field through a named boundary, by the residual of the weak form; see
+        `MeshSystem.flux`. The fluxes through all boundaries balance the integral of the other terms as far as F(u) = 0
+        was solved.
+
+        Raises:
+            InputError: for another name, a value of another shape, or an equation without a flux.
+        """
+        facets = self.domain.boundary(boundary_name)
+        channels = self._channels(value)
+        state = State(geometry_of(self.domain), channels)
+        rows = []
+        for row, own in zip(self.rows, self.unknowns, strict=True):
+            residual, further = row.linear.load, None
+            for place, entries in row.linear.volume.items():
+                operator = matrix_operator(row.form.pattern, entries, symmetric=False)
+                residual = residual - operator.apply(channels[self.unknowns[place]].contiguous())
+            if row.nonlinear is not None:
+                residual = residual - row.nonlinear.residual(state)
+                further = Further(row.nonlinear.diffusive_through(state), row.nonlinear.carried_through(state))
+            rows.append(boundary_flux(row.form, channels[own], residual, facets, further))
+        return rows[0] if len(rows) == 1 else torch.stack(torch.broadcast_tensors(*rows), -1)
+
+    def _channels(self, u: Tensor) -> dict[str, Tensor]:
+        if tuple(u.shape[max(0, u.ndim - len(self.space)) :]) != self.space:
+            raise InputError(f"u has shape {tuple(u.shape)}, expected (*batch, {', '.join(map(str, self.space))})")
+        if len(self.unknowns) == 1:
+            return {self.unknowns[0]: u}
+        return dict(zip(self.unknowns, u.unbind(-2), strict=True))
+
+    def _state(self, channels: Mapping[str, Tensor]) -> State:
+        """The fields with the values of Dirichlet conditions at held points."""
+        conditions = {row.form.own: row.form.conditions for row in self.rows}
+        return State(geometry_of(self.domain), {n: lifted(u, conditions[n]) for n, u in channels.items()})
+
+    def _linearized(self, u: Tensor, lagged: bool) -> LinearOperator:
+        state = self._state(self._channels(u))
+        pattern = pattern_of(self.domain)
+        blocks: list[list[LinearOperator | None]] = []
+        for row in self.rows:
+            blocks.append([])
+            for place, (name, other) in enumerate(zip(self.unknowns, self.rows, strict=True)):
+                own = name == row.form.own
+                symmetric = own and is_symmetric(row.form, row.nonlinear, lagged)
+                entries = derivative(row.linear, row.nonlinear, state, place, name, lagged=lagged, symmetric=symmetric)
+                if entries is None and own:
+                    entries = torch.zeros_like(row.linear.full[place])
+                if entries is None:
+                    blocks[-1].append(None)
+                    continue
+                kept = eliminated(pattern, entries, row.held, other.held, row.scale if own else None)
+                blocks[-1].append(matrix_operator(pattern, kept, symmetric=symmetric))
+        (first, *_), *_ = blocks
+        return first if len(self.unknowns) == 1 and first is not None else BlockOperator(blocks)
+
+
+def discretize_nonlinear_on_mesh(
+    equation: Equation,
+    mesh: Mesh,
+    fields: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    boundary: Any,
+    scheme: Any,
+) -> NonlinearMeshSystem:
+    """P1 finite elements for a steady equation, linear or not; see `sciml.discretize_nonlinear`."""
+    rows = read_nonlinear_rows(equation, mesh)
+    return _build(rows, equation, mesh, fields, parameters, boundary, checked_scheme(scheme))
+
+
+def lifted(u: Tensor, conditions: Conditions) -> Tensor:
+    """A field with the values of Dirichlet conditions where these hold."""
+    return torch.where(conditions.held, conditions.lift, u)
+
+
+def is_symmetric(form: WeakForm, nonlinear: NonlinearForm | None, lagged: bool) -> bool:
+    """Whether the derivative of a row by its own unknown is by construction."""
+    return form.symmetric and (nonlinear is None or nonlinear.terms.is_symmetric(lagged))
+
+
+def derivative(
+    linear: LinearRow,
+    nonlinear: NonlinearForm | None,
+    state: State,
+    place: int,
+    unknown: str,
+    *,
+    lagged: bool,
+    symmetric: bool,
+) -> Tensor | None:
+    """The entries of the derivative of a row by an unknown, conditions on the value left out; None where it is 0."""
+    own = None if nonlinear is None else nonlinear.derivative(state, unknown, lagged=lagged, symmetric=symmetric)
+    fixed = linear.full.get(place)
+    if own is None or fixed is None:
+        return fixed if own is None else own
+    return own + fixed
+
+
+def _build(
+    rows: Rows,
+    equation: Equation,
+    mesh: Mesh,
+    fields: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    boundary: Any,
+    scheme: FiniteElement,
+) -> NonlinearMeshSystem:
+    nonlinear = any(terms is not None for _, terms in rows)
+    used = scheme
+    if nonlinear and scheme.stabilization == "streamline":
+        raise InputError(
+            "FiniteElement(stabilization='streamline') is for linear equations in this version: for a nonlinear one "
+            "take 'auto' or 'none', which leave first derivatives as they are, or a grid and advection='upwind'"
+        )
+    if nonlinear:
+        used = replace(scheme, stabilization="none")
+    given = prepare([row for row, _ in rows], equation, mesh, fields, parameters, boundary, used)
+    forms = [
+        None if terms is None else NonlinearForm(terms, given.values, given.pattern, scheme.lumped) for _, terms in rows
+    ]
+    linear = [linear_row(form, given.unknowns) for form in given.forms]
+    state = State(geometry_of(mesh), {name: one.lift.detach() for name, one in given.conditions.items()})
+    built = tuple(
+        _row(form, own, part, state, given.unknowns, given.pattern)
+        for form, own, part in zip(given.forms, forms, linear, strict=True)
+    )
+    notes = ["P1 finite elements" + (", lumped masses" if scheme.lumped else "")]
+    if not nonlinear:
+        for form in given.forms:
+            notes.extend(form.notes(len(given.forms) > 1))
+    elif any(_has_first_derivatives(row) for row in built):
+        notes.append("first derivatives: Galerkin, not stabilized, since the equation is nonlinear")
+    return NonlinearMeshSystem(
+        equation=equation,
+        domain=mesh,
+        unknowns=given.unknowns,
+        fields=given.values.fields,
+        parameters=given.values.parameters,
+        boundary=given.boundary,
+        scheme=scheme,
+        notes=tuple(notes),
+        batch=given.batch(),
+        rows=built,
+        terms=rows,
+    )
+
+
+def _row(
+    form: WeakForm,
+    nonlinear: NonlinearForm | None,
+    linear: LinearRow,
+    start: State,
+    unknowns: tuple[str, ...],
+    pattern: Pattern,
+) -> NonlinearRow:
+    """A row with the scale of its held points: that of the diagonal of `lagged` at u = 0."""
+    place = unknowns.index(form.own)
+    with torch.no_grad():
+        entries = derivative(linear, nonlinear, start, place, form.own, lagged=True, symmetric=False)
+        entries = linear.full[place] if entries is None else entries
+        diagonal = torch.nan_to_num(entries[..., pattern.diagonal].detach(), 0.0, 0.0, 0.0)
+        sign = -1 if float(diagonal.sum()) < 0.0 else 1
+        scale = held_diagonal(diagonal, form.conditions.held, sign)
+    own_terms = form.row.terms[form.own]
+    operators = {}
+    for other, full in linear.full.items():
+        if other != place or not own_terms.is_empty or full is not linear.volume[other]:
+            operators[other] = matrix_operator(pattern, full, symmetric=False)
+    return NonlinearRow(form, linear, nonlinear, operators, scale)
+
+
+def _has_first_derivatives(row: NonlinearRow) -> bool:
+    if row.form.velocity:
+        return True
+    terms = None if row.nonlinear is None else row.nonlinear.terms
+    return terms is not None and bool(terms.carried or any(terms.source_by_slope.values()))
