@@ -29,7 +29,7 @@ class FiniteDifference:
     advection: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.order not in (2, 4):
+        if not isinstance(self.order, int) or self.order not in (2, 4):
             raise InputError(f"FiniteDifference: order is 2 or 4, got {self.order!r}")
         _check_word(self.advection, ADVECTION, "FiniteDifference: advection")
 

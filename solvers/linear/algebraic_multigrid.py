@@ -21,7 +21,7 @@ from .algebraic_hierarchy import Coarsening, csr_of, hierarchy, scipy_of, smooth
 from .inverse import ApproximateInverse
 from .multigrid import chebyshev_weights
 from .rows import Rows
-from .settings import check_count
+from .settings import check_count, check_cycle, check_number, check_precision, check_word
 from .stationary import StationaryMethod
 
 _TOO_LARGE = 10  # times `coarsest`: a coarsest matrix of more unknowns is smoothed, not inverted
@@ -72,20 +72,19 @@ class AlgebraicMultigrid(StationaryMethod):
     coarsest: int = 300
 
     def validate(self) -> None:
-        if self.kind is not None and self.kind not in get_args(Coarsening):
-            raise InputError(f"kind must be None or one of {get_args(Coarsening)}, got {self.kind!r}")
-        if self.strength is not None and not 0 <= self.strength < 1:
-            raise InputError(f"strength must be None or in [0, 1), got {self.strength}")
+        if self.kind is not None:
+            check_word(self.kind, "AlgebraicMultigrid: kind", get_args(Coarsening))
+        if self.strength is not None:
+            check_number(self.strength, "AlgebraicMultigrid: strength", 0.0, 1.0, "[)")
+        if self.near_null_space is not None and not isinstance(self.near_null_space, Tensor):
+            raise InputError(f"near_null_space must be a tensor or None, got {type(self.near_null_space).__name__}")
         if self.near_null_space is not None and self.kind == "ruge-stuben":
             raise InputError("near_null_space is for smoothed aggregation, Ruge-Stuben coarsening has no use for it")
         check_count(self.sweeps, "AlgebraicMultigrid: sweeps")
         check_count(self.coarsest, "AlgebraicMultigrid: coarsest")
-        if self.cycle not in (1, 2):
-            raise InputError(f"cycle must be 1 (V) or 2 (W), got {self.cycle}")
-        if self.precision not in (None, torch.float32, torch.float64):
-            raise InputError(f"precision must be torch.float32, torch.float64 or None, got {self.precision}")
-        if not 0 < self.smoothing_interval < 1:
-            raise InputError(f"smoothing_interval must be between 0 and 1, got {self.smoothing_interval}")
+        check_cycle(self.cycle, "AlgebraicMultigrid: cycle")
+        check_precision(self.precision, "AlgebraicMultigrid: precision")
+        check_number(self.smoothing_interval, "AlgebraicMultigrid: smoothing_interval", 0.0, 1.0)
 
     def describe(self) -> str:
         kind = "" if self.kind is None else f" by {'Ruge-Stuben' if self.kind == 'ruge-stuben' else self.kind}"

@@ -11,7 +11,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from numbers import Real
+from math import inf
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -29,7 +29,7 @@ from .adjoint import attach_gradient
 from .finiteness import check_finite
 from .inverse import ApproximateInverse
 from .rows import Rows
-from .settings import check_count
+from .settings import check_count, check_number
 
 _RESTARTS = 4
 
@@ -143,10 +143,9 @@ class LinearSolver(ABC):
     stationary: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.rtol is not None and not (isinstance(self.rtol, Real) and 0 <= self.rtol < 1):
-            raise InputError(f"rtol must be in [0, 1), got {self.rtol!r}")
-        if not (isinstance(self.atol, Real) and 0 <= self.atol < float("inf")):
-            raise InputError(f"atol must be a finite number >= 0, got {self.atol!r}")
+        if self.rtol is not None:
+            check_number(self.rtol, "rtol", 0.0, 1.0, "[)")
+        check_number(self.atol, "atol", 0.0, inf, "[)")
         if self.max_iterations is not None:
             check_count(self.max_iterations, "max_iterations")
         self.validate()

@@ -12,7 +12,7 @@ from sciml.linear_operator import Kind, LinearOperator
 
 from .inverse import ApproximateInverse, positive_diagonal
 from .rows import Rows
-from .settings import check_count
+from .settings import check_count, check_number
 from .stationary import StationaryMethod
 
 _LANCZOS_STEPS = 10
@@ -44,8 +44,7 @@ class Chebyshev(StationaryMethod):
 
     def validate(self) -> None:
         check_count(self.degree, "Chebyshev: degree")
-        if not 0 < self.fraction < 1:
-            raise InputError(f"Chebyshev needs a fraction in (0, 1), got {self.fraction}")
+        check_number(self.fraction, "Chebyshev: fraction", 0.0, 1.0)
 
     def describe(self) -> str:
         return f"Chebyshev (degree {self.degree}, fraction {self.fraction:g})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy
 import torch
@@ -14,6 +15,7 @@ from sciml.sparse import as_operator
 
 from .incomplete_factorization import Array, IncompleteFactorization
 from .inverse import Entries, MatrixInverse
+from .settings import check_number
 from .triangular import triangle
 
 _FIRST_SHIFT = 1e-3
@@ -42,8 +44,7 @@ class IncompleteCholesky:
     shift: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.shift < float("inf"):
-            raise InputError(f"IncompleteCholesky needs a finite shift >= 0, got {self.shift}")
+        check_number(self.shift, "IncompleteCholesky: shift", 0.0, inf, "[)")
 
     def describe(self) -> str:
         return "incomplete Cholesky"

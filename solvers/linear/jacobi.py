@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator
 
 from .inverse import ApproximateInverse, positive_diagonal
+from .settings import check_number
 from .stationary import StationaryMethod
 
 
@@ -34,8 +34,7 @@ class Jacobi(StationaryMethod):
     damping: float = 1.0
 
     def validate(self) -> None:
-        if not 0 < self.damping < 2:
-            raise InputError(f"Jacobi needs a damping in (0, 2), got {self.damping}")
+        check_number(self.damping, "Jacobi: damping", 0.0, 2.0)
 
     def describe(self) -> str:
         return "Jacobi" if self.damping == 1 else f"Jacobi (damping {self.damping:g})"

@@ -20,6 +20,7 @@ from sciml.stencil import StencilOperator, narrow, shifted_slices
 from .coarsening import General, Separable, coarsenable
 from .inverse import ApproximateInverse
 from .rows import Rows
+from .settings import check_count, check_cycle, check_number, check_precision
 from .stationary import StationaryMethod
 from .transfer import Coarsening, Transfer
 
@@ -62,15 +63,12 @@ class Multigrid(StationaryMethod):
     coarsest: int = 600
 
     def validate(self) -> None:
-        if not isinstance(self.sweeps, int) or self.sweeps < 1 or self.cycle not in (None, 1, 2) or self.coarsest < 1:
-            raise InputError(
-                f"Multigrid needs sweeps >= 1, cycle 1 (V) or 2 (W), coarsest >= 1; got sweeps={self.sweeps}, "
-                f"cycle={self.cycle}, coarsest={self.coarsest}"
-            )
-        if self.precision not in (None, torch.float32, torch.float64):
-            raise InputError(f"precision must be torch.float32, torch.float64 or None, got {self.precision}")
-        if not 0 < self.smoothing_interval < 1:
-            raise InputError(f"smoothing_interval must be between 0 and 1, got {self.smoothing_interval}")
+        check_count(self.sweeps, "Multigrid: sweeps")
+        check_count(self.coarsest, "Multigrid: coarsest")
+        if self.cycle is not None:
+            check_cycle(self.cycle, "Multigrid: cycle")
+        check_precision(self.precision, "Multigrid: precision")
+        check_number(self.smoothing_interval, "Multigrid: smoothing_interval", 0.0, 1.0)
 
     def describe(self) -> str:
         letter = {None: "", 1: " V", 2: " W"}[self.cycle]

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
 from sciml.linear_operator import LinearOperator
 
 from .colouring import colouring
 from .inverse import Entries
+from .settings import check_number, check_word
 from .triangular import Triangle, triangle
 
 Ordering = Literal["natural", "multicolour"]
@@ -79,7 +79,5 @@ class Splitting:
 
 def check_relaxation(relaxation: float, ordering: str, method: str) -> None:
     """Refuse settings out of range."""
-    if not 0 < relaxation < 2:
-        raise InputError(f"{method} needs a relaxation in (0, 2), got {relaxation}")
-    if ordering not in get_args(Ordering):
-        raise InputError(f"{method}: ordering must be one of {get_args(Ordering)}, got {ordering!r}")
+    check_number(relaxation, f"{method}: relaxation", 0.0, 2.0)
+    check_word(ordering, f"{method}: ordering", get_args(Ordering))

@@ -6,7 +6,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from numbers import Real
+from math import inf
 from typing import ClassVar
 
 import torch
@@ -25,7 +25,7 @@ from ..linear import ConjugateGradient, Direct, Multigrid
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared, failure_message
 from ..linear.rows import Rows
-from ..linear.settings import check_count
+from ..linear.settings import check_count, check_number
 from .forcing import EisenstatWalker
 from .line_search import Backtracking, Step
 
@@ -55,10 +55,9 @@ class NonlinearSolver(ABC):
     name: ClassVar[str]
 
     def __post_init__(self) -> None:
-        if self.rtol is not None and not (isinstance(self.rtol, Real) and 0 <= self.rtol < 1):
-            raise InputError(f"rtol must be in [0, 1), got {self.rtol!r}")
-        if not (isinstance(self.atol, Real) and 0 <= self.atol < float("inf")):
-            raise InputError(f"atol must be a finite number >= 0, got {self.atol!r}")
+        if self.rtol is not None:
+            check_number(self.rtol, "rtol", 0.0, 1.0, "[)")
+        check_number(self.atol, "atol", 0.0, inf, "[)")
         check_count(self.max_iterations, "max_iterations")
         if self.linear is not None and not isinstance(self.linear, LinearSolver):
             raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {self.linear!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from sciml.solution import Solution
 from sciml.status import Status
 
 from ..linear.base import failure_message
-from ..linear.settings import check_count
+from ..linear.settings import check_count, check_number
 from .base import NonlinearSolver
 from .newton import Newton
 
@@ -46,9 +47,12 @@ class Continuation:
     method: NonlinearSolver = field(default_factory=Newton)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.parameter, str):
+            raise InputError(f"Continuation: parameter must be the name of one, got {self.parameter!r}")
+        if not isinstance(self.start, Tensor):
+            check_number(self.start, "Continuation: start", -inf, inf)
         check_count(self.steps, "Continuation: steps")
-        if not 0.0 < self.shortest <= 1.0:
-            raise InputError(f"Continuation: shortest must be in (0, 1], got {self.shortest!r}")
+        check_number(self.shortest, "Continuation: shortest", 0.0, 1.0, "(]")
         if not isinstance(self.method, NonlinearSolver):
             raise InputError(f"Continuation: method must be Newton(...) or Picard(...), got {self.method!r}")
 

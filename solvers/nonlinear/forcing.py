@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
+from ..linear.settings import check_number
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,10 @@ class EisenstatWalker:
     smallest: float = 1e-10
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.gamma <= 1.0:
-            raise InputError(f"EisenstatWalker: gamma must be in (0, 1], got {self.gamma!r}")
-        if not 1.0 < self.exponent <= 2.0:
-            raise InputError(f"EisenstatWalker: exponent must be in (1, 2], got {self.exponent!r}")
-        if not 0.0 < self.smallest <= self.largest < 1.0:
-            raise InputError(
-                f"EisenstatWalker: 0 < smallest <= largest < 1 is needed, got {self.smallest!r} and {self.largest!r}"
-            )
+        check_number(self.gamma, "EisenstatWalker: gamma", 0.0, 1.0, "(]")
+        check_number(self.exponent, "EisenstatWalker: exponent", 1.0, 2.0, "(]")
+        check_number(self.largest, "EisenstatWalker: largest", 0.0, 1.0)
+        check_number(self.smallest, "EisenstatWalker: smallest", 0.0, self.largest, "(]")
 
     def first(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """The tolerances of the first step, one a row."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
-
 from ..linear.rows import Rows
+from ..linear.settings import check_number
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,9 @@ class Backtracking:
     shortest: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.decrease < 0.5:
-            raise InputError(f"Backtracking: decrease must be in (0, 1/2), got {self.decrease!r}")
-        if not 0.0 < self.contraction < 1.0:
-            raise InputError(f"Backtracking: contraction must be in (0, 1), got {self.contraction!r}")
-        if not 0.0 < self.shortest <= 1.0:
-            raise InputError(f"Backtracking: shortest must be in (0, 1], got {self.shortest!r}")
+        check_number(self.decrease, "Backtracking: decrease", 0.0, 0.5)
+        check_number(self.contraction, "Backtracking: contraction", 0.0, 1.0)
+        check_number(self.shortest, "Backtracking: shortest", 0.0, 1.0, "(]")
 
     def search(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 from sciml.discretization.linearization import NonlinearSystem
 from sciml.linear_operator import LinearOperator
 
+from ..linear.settings import check_number
 from .base import NonlinearSolver
 from .forcing import EisenstatWalker
 from .line_search import Backtracking
@@ -34,7 +35,7 @@ class Picard(NonlinearSolver):
     name: ClassVar[str] = "Picard's iteration"
 
     def validate(self) -> None:
-        self.tolerances()
+        check_number(self.accuracy, "Picard: accuracy", 0.0, 1.0)
 
     def operator(self, system: NonlinearSystem, u: Tensor) -> LinearOperator:
         return system.lagged(u)

@@ -327,13 +327,14 @@ def test_the_kind_follows_the_signs_of_the_couplings():
 
 
 REFUSED = [
-    ({"kind": "classical"}, "kind must be None or one of"),
-    ({"strength": 1.0}, r"strength must be None or in \[0, 1\), got 1.0"),
+    ({"kind": "classical"}, "kind must be one of 'ruge-stuben', 'smoothed aggregation', got 'classical'"),
+    ({"strength": 1.0}, r"strength must be a number in \[0, 1\), got 1.0"),
     ({"sweeps": 0}, "sweeps must be a whole number of at least 1, got 0"),
     ({"coarsest": 1.5}, "coarsest must be a whole number of at least 1, got 1.5"),
     ({"cycle": 3}, r"cycle must be 1 \(V\) or 2 \(W\), got 3"),
     ({"precision": torch.float16}, "precision must be torch.float32"),
-    ({"smoothing_interval": 0.0}, "smoothing_interval must be between 0 and 1"),
+    ({"smoothing_interval": 0.0}, r"smoothing_interval must be a number in \(0, 1\)"),
+    ({"near_null_space": [1.0]}, "near_null_space must be a tensor or None, got list"),
     ({"kind": "ruge-stuben", "near_null_space": torch.ones(1, 4)}, "near_null_space is for smoothed aggregation"),
 ]
 

@@ -127,9 +127,9 @@ def test_preconditioners_that_do_not_fit(operators):
 
 def test_settings_out_of_range():
     for make, message in [
-        (lambda: ConjugateGradient(rtol=1.0), r"rtol must be in \[0, 1\)"),
-        (lambda: GMRES(rtol=math.nan), r"rtol must be in \[0, 1\)"),
-        (lambda: MINRES(atol=-1.0), "atol must be"),
+        (lambda: ConjugateGradient(rtol=1.0), r"rtol must be a number in \[0, 1\), got 1.0"),
+        (lambda: GMRES(rtol=math.nan), r"rtol must be a number in \[0, 1\), got nan"),
+        (lambda: MINRES(atol=-1.0), r"atol must be a number in \[0, inf\)"),
         (lambda: BiCGStab(max_iterations=0), "max_iterations must be a whole number of at least 1, got 0"),
         (lambda: Jacobi(max_iterations=2.5), "max_iterations must be a whole number of at least 1, got 2.5"),
         (lambda: Direct(max_iterations=True), "max_iterations must be a whole number of at least 1, got True"),

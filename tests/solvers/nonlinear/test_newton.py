@@ -217,11 +217,11 @@ def test_failed_rows_have_no_gradient() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Newton(rtol=2.0), r"rtol must be in \[0, 1\), got 2.0"),
+        (lambda: Newton(rtol=2.0), r"rtol must be a number in \[0, 1\), got 2.0"),
         (lambda: Newton(linear="direct"), "linear must be a linear solver"),  # type: ignore[arg-type]
         (lambda: Newton(max_iterations=0), "max_iterations must be a whole number of at least 1"),
-        (lambda: Backtracking(contraction=1.0), r"contraction must be in \(0, 1\)"),
-        (lambda: EisenstatWalker(exponent=3.0), r"exponent must be in \(1, 2\]"),
+        (lambda: Backtracking(contraction=1.0), r"contraction must be a number in \(0, 1\)"),
+        (lambda: EisenstatWalker(exponent=3.0), r"exponent must be a number in \(1, 2\]"),
         (lambda: Continuation("lam", steps=0), "steps must be a whole number"),
         (lambda: sciml.solve(BRATU, Grid(8), method="newton"), "method must be a linear solver"),
         (lambda: sciml.solve(BRATU, Grid(8), method=Continuation("mu")), "no parameter 'mu'; it has: lam"),
