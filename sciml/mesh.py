@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
 from .boundary import AXES
 from .errors import InputError
+from .mesh_input import check_dtype, check_share, read_cells, read_device, read_groups, read_points, select
 from .mesh_quality import MeshQuality, measure
 from .mesh_refinement import refine
 from .mesh_shapes import box, delaunay, sides
 from .mesh_simplices import (
-    CELL_NAMES,
     check_distinct,
     check_points,
+    counted,
     exterior_facets,
     facet_vectors,
     find_rows,
@@ -63,7 +64,8 @@ class Mesh:
     facet_cells: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        points, cells = _read_points(self.points), _read_cells(self.cells, self.points)
+        points = read_points(self.points, "Mesh")
+        cells = read_cells(self.cells, points)
         check_points(points, cells)
         cells = oriented(points.detach(), cells)
         check_distinct(cells, len(points))
@@ -73,14 +75,14 @@ class Mesh:
         put(self, "cells", cells)
         put(self, "facets", facets)
         put(self, "facet_cells", owners)
-        named = _read_groups(self.boundaries, len(facets), "boundaries", points.device)
+        named = read_groups(self.boundaries, len(facets), "boundaries", points.device)
         everything = torch.arange(len(facets), device=points.device)
         if not torch.equal(named.get(EXTERIOR, everything), everything):
             raise InputError(
                 f"Mesh: the boundary {EXTERIOR!r} is all {len(facets)} facets; give another name to a part"
             )
         put(self, "boundaries", {**named, EXTERIOR: everything})
-        put(self, "regions", _read_groups(self.regions, len(cells), "regions", points.device))
+        put(self, "regions", read_groups(self.regions, len(cells), "regions", points.device))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Mesh:
@@ -137,6 +139,7 @@ class Mesh:
             device: where the mesh lives.
             dtype: torch.float64 or torch.float32.
         """
+        check_dtype(dtype, "Mesh.box")
         mesh = cls(*box(shape, lower, upper, dtype))
         return mesh.with_boundaries(sides(shape, mesh.facets)).to(device)
 
@@ -156,6 +159,7 @@ class Mesh:
         Raises:
             InputError: the points span no mesh, or flat cells remain inside.
         """
+        check_share(smallest_radius_ratio, "Mesh.delaunay: smallest_radius_ratio")
         return cls(*delaunay(points, inside, smallest_radius_ratio))
 
     @property
@@ -248,19 +252,19 @@ class Mesh:
         Raises:
             InputError: a predicate selects nothing (says where the surface reaches), or does not return a bool tensor.
         """
-        if EXTERIOR in boundaries:
-            raise InputError(f"Mesh: the boundary {EXTERIOR!r} is always all facets; give another name to a part")
         corners = self.points.detach()[self.facets]
         places = torch.cat((corners, corners.mean(1, keepdim=True)), 1)
-        chosen = {name: _select(item, places, name, "boundaries") for name, item in boundaries.items()}
-        read = _read_groups(chosen, len(self.facets), "boundaries", self.device)
+        chosen = select(boundaries, places, "boundaries")
+        if EXTERIOR in chosen:
+            raise InputError(f"Mesh: the boundary {EXTERIOR!r} is always all facets; give another name to a part")
+        read = read_groups(chosen, len(self.facets), "boundaries", self.device)
         return self._changed(boundaries={**self.boundaries, **read})
 
     def with_regions(self, regions: Mapping[str, Selection]) -> Mesh:
         """The same mesh with more named parts of its inside: as `with_boundaries`, by the centre of the cells."""
         places = self.cell_centres.detach()[:, None]
-        chosen = {name: _select(item, places, name, "regions") for name, item in regions.items()}
-        read = _read_groups(chosen, len(self.cells), "regions", self.device)
+        chosen = select(regions, places, "regions")
+        read = read_groups(chosen, len(self.cells), "regions", self.device)
         return self._changed(regions={**self.regions, **read})
 
     def refine(self, times: int = 1) -> Mesh:
@@ -269,8 +273,8 @@ class Mesh:
         The points of this mesh keep their numbers, those in the middles of edges follow. The children of cell c are
         4c to 4c + 3 or 8c to 8c + 7. Curved surfaces stay the polygons or polyhedra that this mesh makes of them.
         """
-        if isinstance(times, bool) or not isinstance(times, int) or times < 0:
-            raise InputError(f"Mesh.refine: times is a number from 0 on, got {times!r}")
+        if isinstance(times, bool) or not isinstance(times, Integral) or times < 0:
+            raise InputError(f"Mesh.refine: times is a whole number from 0 on, got {times!r}")
         mesh = self
         for _ in range(times):
             facets = {name: mesh.facets[part] for name, part in mesh.boundaries.items() if name != EXTERIOR}
@@ -287,14 +291,15 @@ class Mesh:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Mesh:
         """The same mesh on another device or with points of another dtype; in float32 thin cells can be refused."""
-        device = self.device if device is None else torch.device(device)
+        device = self.device if device is None else read_device(device)
         moved = {name: _moved(getattr(self, name), device) for name in _PARTS}
         if dtype is None or dtype == self.dtype:
             return self._changed(**moved)
+        check_dtype(dtype, "Mesh.to")
         return Mesh(moved["points"].to(dtype), moved["cells"], moved["boundaries"], moved["regions"])
 
     def __repr__(self) -> str:
-        cells = f"{len(self.points)} points, {len(self.cells)} {CELL_NAMES[self.dimension]}"
+        cells = f"{len(self.points)} points, {counted(len(self.cells), self.dimension)}"
         parts = [f"boundaries {_sizes(self.boundaries)}"]
         parts += [f"regions {_sizes(self.regions)}"] if self.regions else []
         place = "" if self.device.type == "cpu" else f", device={str(self.device)!r}"
@@ -303,7 +308,7 @@ class Mesh:
     def _with_facets(self, parts: Mapping[str, Tensor]) -> Mesh:
         """The same mesh with parts of its surface given by the vertices of their facets, `(k, d)`."""
         found = {name: find_rows(rows, self.facets, len(self.points)) for name, rows in parts.items()}
-        read = _read_groups(found, len(self.facets), "boundaries", self.device)
+        read = read_groups(found, len(self.facets), "boundaries", self.device)
         return self._changed(boundaries={**read, EXTERIOR: self.boundaries[EXTERIOR]})
 
     def _changed(self, **parts: Any) -> Mesh:
@@ -317,83 +322,8 @@ class Mesh:
 _PARTS = ("points", "cells", "boundaries", "regions", "facets", "facet_cells")
 
 
-def _read_points(points: Any) -> Tensor:
-    if not isinstance(points, Tensor):
-        points = torch.as_tensor(numpy.asarray(points))  # numbers are float64 to numpy
-    if not points.is_floating_point():
-        points = points.to(torch.float64)
-    if points.ndim != 2 or points.shape[1] not in (2, 3):
-        raise InputError(f"Mesh: points has shape {tuple(points.shape)}, expected (n, 2) or (n, 3)")
-    if points.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"Mesh: points are torch.float64 or torch.float32, got {points.dtype}")
-    return points
-
-
-def _read_cells(cells: Any, points: Any) -> Tensor:
-    points = _read_points(points)
-    cells = torch.as_tensor(cells, device=points.device)
-    width = points.shape[1] + 1
-    if cells.is_floating_point() or cells.is_complex() or cells.dtype == torch.bool:
-        raise InputError(f"Mesh: cells are indices of points, integers, got {cells.dtype}")
-    if cells.ndim != 2 or cells.shape[1] != width:
-        kind = CELL_NAMES[width - 1]
-        raise InputError(
-            f"Mesh: cells has shape {tuple(cells.shape)}, expected (m, {width}): {kind}, since points have {width - 1} "
-            "coordinates"
-        )
-    if not len(cells):
-        raise InputError("Mesh: there are no cells")
-    return cells.to(torch.int64)
-
-
-def _read_groups(groups: Any, count: int, what: str, device: torch.device) -> dict[str, Tensor]:
-    """Named index tensors, sorted, each index once."""
-    if not isinstance(groups, Mapping):
-        raise InputError(f"Mesh: {what} is a dict, name -> indices, got {type(groups).__name__}")
-    kind = "facets" if what == "boundaries" else "cells"
-    result = {}
-    for name, item in groups.items():
-        if not isinstance(name, str) or not name:
-            raise InputError(f"Mesh: a name in {what} is a text, got {name!r}")
-        indices = torch.as_tensor(item, device=device)
-        if indices.dtype == torch.bool and indices.shape == (count,):
-            indices = indices.nonzero().flatten()
-        if indices.ndim != 1 or (len(indices) and (indices.is_floating_point() or indices.dtype == torch.bool)):
-            raise InputError(
-                f"Mesh: {what}[{name!r}] is a list of indices of {kind}, or a bool tensor of shape ({count},); "
-                f"got {indices.dtype} of shape {tuple(indices.shape)}"
-            )
-        indices = indices.to(torch.int64).unique()
-        if len(indices) and (int(indices[0]) < 0 or int(indices[-1]) >= count):
-            raise InputError(f"Mesh: {what}[{name!r}] names {kind} that do not exist; there are {count}, from 0 on")
-        result[name] = indices
-    return result
-
-
-def _select(selection: Any, places: Tensor, name: str, what: str) -> Any:
-    """What a predicate chooses among `places`, `(count, k, d)`: all k places must fulfil it."""
-    if not callable(selection):
-        return selection
-    answer = selection(*places.unbind(-1))
-    if not isinstance(answer, Tensor) or answer.dtype != torch.bool:
-        kind = f"a tensor of {answer.dtype}" if isinstance(answer, Tensor) else type(answer).__name__
-        raise InputError(
-            f"Mesh: {what}[{name!r}] must return a bool tensor, as in lambda x, y: (x < 1e-6) & (y > 0); "
-            f"it returned {kind}"
-        )
-    chosen = answer.expand(places.shape[:-1]).all(1)
-    if not bool(chosen.any()):
-        lower, upper = places.amin((0, 1)).tolist(), places.amax((0, 1)).tolist()
-        extent = ", ".join(
-            f"{a} from {low:.6g} to {high:.6g}" for a, low, high in zip(AXES, lower, upper, strict=False)
-        )
-        kind = "exterior facet at all its vertices" if what == "boundaries" else "cell at its centre"
-        raise InputError(f"Mesh: {what}[{name!r}] is true for no {kind}; they reach over {extent}")
-    return chosen
-
-
 def _named(groups: Mapping[str, Tensor], name: str, kind: str, method: str) -> Tensor:
-    if name not in groups:
+    if not isinstance(name, str) or name not in groups:
         known = ", ".join(sorted(groups)) or "none at all"
         raise InputError(f"this mesh has no {kind} {name!r}, but {known}; Mesh.{method} names more")
     return groups[name]

@@ -9,7 +9,7 @@ from math import degrees
 import torch
 from torch import Tensor
 
-from .mesh_simplices import CELL_NAMES, LOCAL_FACETS, dot, normal_of, signed_volumes
+from .mesh_simplices import LOCAL_FACETS, counted, dot, normal_of, signed_volumes
 
 _CHUNK = 2**15  # cells at a time, whose intermediate values fit a cache
 
@@ -45,7 +45,7 @@ class MeshQuality:
     def __str__(self) -> str:
         solid = self.dimension == 3
         return (
-            f"{self.cells} {CELL_NAMES[self.dimension]}\n"
+            f"{counted(self.cells, self.dimension)}\n"
             f"{'dihedral angles' if solid else 'angles'} from {self.smallest_angle:.1f} to {self.largest_angle:.1f} "
             f"degrees\n"
             f"radius ratio at least {self.smallest_radius_ratio:.3g} (cell {self.worst_cell}), "

@@ -8,12 +8,12 @@ from math import isfinite, prod
 from numbers import Integral, Real
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor
 
 from .boundary import AXES
 from .errors import InputError
+from .mesh_input import ask_cells, read_points
 from .mesh_quality import radius_ratios
 from .mesh_simplices import alone, facets_of, pair_facets
 
@@ -65,15 +65,12 @@ def delaunay(points: Any, inside: Callable[..., Tensor] | None, flatness: float)
     """
     from scipy.spatial import Delaunay, QhullError
 
-    place = points if isinstance(points, Tensor) else torch.as_tensor(numpy.asarray(points))
-    place = place if place.is_floating_point() else place.to(torch.float64)
-    if place.ndim != 2 or place.shape[1] not in (2, 3):
-        raise InputError(f"Mesh.delaunay: points has shape {tuple(place.shape)}, expected (n, 2) or (n, 3)")
+    place = read_points(points, "Mesh.delaunay")
     if not bool(place.isfinite().all()):
         raise InputError("Mesh.delaunay: a coordinate is NaN or infinite")
     try:
         simplices = Delaunay(place.detach().cpu().double().numpy()).simplices
-    except QhullError as error:
+    except (QhullError, ValueError) as error:  # ValueError: of no points at all
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"Mesh.delaunay: these {len(place)} points span no mesh; {place.shape[1] + 1} or more are needed, not all "
@@ -81,7 +78,7 @@ def delaunay(points: Any, inside: Callable[..., Tensor] | None, flatness: float)
         ) from error
     cells = torch.from_numpy(simplices).to(device=place.device, dtype=torch.int64)
     if inside is not None:
-        cells = cells[inside(*place.detach()[cells].mean(1).unbind(1))]
+        cells = cells[ask_cells(inside, place.detach()[cells].mean(1), "Mesh.delaunay: inside")]
     cells = _without_slivers(place.detach(), cells, flatness)
     if not len(cells):
         raise InputError("Mesh.delaunay: no cell is left; `inside` is false at the centres of all, or all are flat")

@@ -13,6 +13,12 @@ from .errors import InputError
 LOCAL_FACETS = {2: ((1, 2), (2, 0), (0, 1)), 3: ((1, 2, 3), (0, 3, 2), (0, 1, 3), (0, 2, 1))}
 FACET_NAMES = {2: "edges", 3: "triangles"}
 CELL_NAMES = {2: "triangles", 3: "tetrahedra"}
+_ONE_CELL = {2: "triangle", 3: "tetrahedron"}
+
+
+def counted(cells: int, dimension: int) -> str:
+    """`1 triangle`, `6 tetrahedra`."""
+    return f"{cells} {_ONE_CELL[dimension] if cells == 1 else CELL_NAMES[dimension]}"
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -111,8 +117,9 @@ def exterior_facets(cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
     folded = same & (odd[order[1:]] == odd[order[:-1]])
     if bool(folded.any()):
         pairs = torch.stack((order[:-1], order[1:]), 1)[folded] // (d + 1)
+        count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         raise InputError(
-            f"Mesh: cells overlap ({len(pairs)} pairs), the first two are {pairs[0].tolist()}: they lie on the same "
+            f"Mesh: cells overlap ({count}), the first two are {pairs[0].tolist()}: they lie on the same "
             "side of a facet that they share, so that one of them is inverted; untangle the mesh"
         )
     lone = alone(order, same)

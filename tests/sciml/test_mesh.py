@@ -200,6 +200,25 @@ def test_the_original_is_unchanged_by_new_names() -> None:
     assert set(mesh.boundaries) == {"exterior"}
 
 
+def test_one_cell_is_singular() -> None:
+    assert repr(Mesh(SQUARE[:3], [[0, 1, 2]])).startswith("Mesh(3 points, 1 triangle; ")
+    tetrahedron = Mesh(torch.cat((torch.zeros(1, 3), torch.eye(3))), [[0, 1, 2, 3]])
+    assert repr(tetrahedron).startswith("Mesh(4 points, 1 tetrahedron; ")
+    assert str(tetrahedron.quality()).startswith("1 tetrahedron\n")
+
+
+def test_what_is_no_device_or_dtype_is_refused() -> None:
+    mesh = Mesh.box((1, 1))
+    for place in ("gpu", torch.float32):
+        with pytest.raises(InputError, match=f"Mesh: {place!r} is not a device"):
+            mesh.to(place)  # type: ignore[arg-type]
+    for dtype in (torch.int64, torch.float16, "float32"):
+        with pytest.raises(InputError, match=r"points are torch.float64 or torch.float32, got"):
+            mesh.to(dtype=dtype)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"points are torch.float64 or torch.float32, got"):
+            Mesh.box((1, 1), dtype=dtype)  # type: ignore[arg-type]
+
+
 def test_repr_says_sizes_and_names() -> None:
     mesh = Mesh(SQUARE, TWO, {"left": [1]}, {"low": [0]})
     assert repr(mesh) == "Mesh(4 points, 2 triangles; boundaries left (1), exterior (4); regions low (1))"
@@ -229,8 +248,16 @@ def test_copies_and_pickles_are_equal() -> None:
         (SQUARE, [[0, 1, 2], [0, -1, 3]], r"1 cell \(1\) names points that do not exist"),
         (SQUARE, [[0, 1, 2]], r"1 point \(3\) belongs to no cell"),
         (SQUARE, [[0, 1, 2], [2, 1, 0], [0, 2, 3]], r"1 cell \(1\) repeats another one"),
-        (SQUARE, [[0, 1, 2], [0, 1, 3]], r"cells overlap \(1 pairs\), the first two are \[0, 1\]"),
+        (SQUARE, [[0, 1, 2], [0, 1, 3]], r"cells overlap \(1 pair\), the first two are \[0, 1\]"),
         (SQUARE, [[0, 1, 1], [0, 2, 3]], r"1 cell \(0\) is degenerate \(no area within the rounding of float64\)"),
+        (SQUARE + 0j, TWO, "points are real numbers, got torch.complex128"),
+        (SQUARE > 0.5, TWO, "points are real numbers, got torch.bool"),
+        (SQUARE.to_sparse(), TWO, "points is a tensor of layout torch.sparse_coo, expected a dense one"),
+        ([[0, 0], [1], [1, 1]], TWO, "points is not an array of numbers: .*inhomogeneous"),
+        ([["a", "b"]], TWO, "points is not an array of numbers but of <U1"),
+        (None, TWO, "points is not an array of numbers but of object"),
+        (SQUARE, [[0, 1, 2], [0, 2]], "cells is not an array of numbers"),
+        (SQUARE, None, "cells is not an array of numbers"),
         (SQUARE / 0.0, TWO, r"4 points \(0, 1, 2, 3\) have coordinates that are NaN or infinite"),
     ],
 )
@@ -283,6 +310,9 @@ def test_three_cells_at_one_facet_are_refused() -> None:
         ({1: [0]}, "a name in boundaries is a text, got 1"),
         ({"exterior": [0]}, "the boundary 'exterior' is all 4 facets"),
         ([0], "boundaries is a dict"),
+        ({"a": "left"}, r"boundaries\['a'\] is not an array of numbers but of <U4"),
+        ({"a": None}, r"boundaries\['a'\] is not an array of numbers"),
+        ({"a": [[0, 1], [2]]}, r"boundaries\['a'\] is not an array of numbers"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(boundaries: Any, message: str) -> None:
@@ -304,6 +334,8 @@ def test_a_missing_name_lists_those_there_are() -> None:
         mesh.region("steel")
     with pytest.raises(InputError, match="no boundary 'inlet'"):
         mesh.boundary_points("inlet")
+    with pytest.raises(InputError, match=r"no boundary \['x_lower'\], but exterior"):
+        mesh.boundary(["x_lower"])  # type: ignore[arg-type]
 
 
 def test_predicates_that_select_nothing_or_are_none_are_refused() -> None:
@@ -316,6 +348,17 @@ def test_predicates_that_select_nothing_or_are_none_are_refused() -> None:
         mesh.with_regions({"steel": lambda x, y: x < -2})
     with pytest.raises(InputError, match=r"boundaries\['inlet'\] must return a bool tensor.*a tensor of torch.float64"):
         mesh.with_boundaries({"inlet": lambda x, y: x})
+    with pytest.raises(
+        InputError, match=r"boundaries\['inlet'\]: the function does not take the 2 coordinates \(x, y\)"
+    ):
+        mesh.with_boundaries({"inlet": lambda x: x < 1})
+    with pytest.raises(InputError, match=r"boundaries\['inlet'\] must return a bool for each of the places, of shape"):
+        mesh.with_boundaries({"inlet": lambda x, y: (x < 1).all()})
+    with pytest.raises(InputError, match=r"of shape \(8, 3\); it returned one of shape \(3,\)"):
+        mesh.with_boundaries({"inlet": lambda x, y: torch.ones(3, dtype=torch.bool)})
+    for change in (mesh.with_boundaries, mesh.with_regions):
+        with pytest.raises(InputError, match="is a dict, name -> indices or a predicate, got list"):
+            change([0])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'exterior' is always all facets"):
         mesh.with_boundaries({"exterior": lambda x, y: x < 0})
 

@@ -129,6 +129,21 @@ def test_points_that_span_no_mesh_are_refused(points: Any, message: str) -> None
         Mesh.delaunay(points)
 
 
+def test_settings_of_delaunay_are_checked() -> None:
+    points = torch.rand(30, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for inside, message in [
+        (lambda x: x < 1, r"inside: the function does not take the 2 coordinates \(x, y\)"),
+        (lambda x, y: x, r"inside must return a bool tensor of shape .*torch.float64"),
+        (lambda x, y: (x < 1).all(), r"inside must return a bool tensor of shape \(\d+,\)"),
+        (3, "inside is a function of the centres of cells, got 3"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Mesh.delaunay(points, inside=inside)  # type: ignore[arg-type]
+    for ratio in ("a", True, -1.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match=r"smallest_radius_ratio must be a number in \[0, 1\], got"):
+            Mesh.delaunay(points, smallest_radius_ratio=ratio)  # type: ignore[arg-type]
+
+
 def test_a_predicate_that_takes_every_cell_out_is_refused() -> None:
     with pytest.raises(InputError, match="`inside` is false at the centres of all"):
         Mesh.delaunay(random_points(5, 2), inside=lambda x, y: x > 2)
@@ -219,7 +234,7 @@ def test_refinement_by_no_number_is_refused() -> None:
     mesh = Mesh.box((1, 1))
     assert mesh.refine(0) is mesh
     for times in (-1, 1.5, True):
-        with pytest.raises(InputError, match="times is a number from 0 on"):
+        with pytest.raises(InputError, match="times is a whole number from 0 on"):
             mesh.refine(times)  # type: ignore[arg-type]
 
 
