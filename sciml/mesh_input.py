@@ -128,7 +128,7 @@ def ask_cells(inside: Any, centres: Tensor, where: str) -> Tensor:
 
 def check_share(value: Any, name: str) -> None:
     """Raises InputError for what is not a number from 0 to 1."""
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 <= value <= 1.0:
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0.0 <= float(value) <= 1.0:
         raise InputError(f"{name} must be a number in [0, 1], got {value!r}")
 
 

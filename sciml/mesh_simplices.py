@@ -117,9 +117,9 @@ def exterior_facets(cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
     folded = same & (odd[order[1:]] == odd[order[:-1]])
     if bool(folded.any()):
         pairs = torch.stack((order[:-1], order[1:]), 1)[folded] // (d + 1)
-        count = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
+        number = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
         raise InputError(
-            f"Mesh: cells overlap ({count}), the first two are {pairs[0].tolist()}: they lie on the same "
+            f"Mesh: cells overlap ({number}), the first two are {pairs[0].tolist()}: they lie on the same "
             "side of a facet that they share, so that one of them is inverted; untangle the mesh"
         )
     lone = alone(order, same)
