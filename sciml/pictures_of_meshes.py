@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FormatStrFormatter, MaxNLocator
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .solution import Solution
 
 _MOST_EDGES = 20_000  # cells; more of them would only blacken the picture
+_THIN = 0.2  # of the longest axis
 _ELEVATION, _AZIMUTH = 24.0, -55.0  # of the viewer, degrees
 _LIGHT = torch.tensor([0.35, -0.55, 0.76], dtype=torch.float64)  # from over the viewer's left shoulder
 
@@ -127,7 +128,7 @@ def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: T
     else:
         axes = figure.add_subplot(*place)
         _draw_plane(axes, mesh, data, at_points, norm, colours)
-    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8)
+    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8, pad=0.05 if mesh.dimension == 2 else 0.12)
     bar.set_label(name, rotation=0, labelpad=8)
     bar.outline.set_linewidth(0.5)
 
@@ -188,7 +189,11 @@ def _draw_surface(figure: Figure, place: tuple[int, int, int], mesh: Mesh, paint
     axes.set_xlabel("x")
     axes.set_ylabel("y")
     axes.set_zlabel("z")
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
-        axis.set_major_locator(MaxNLocator(4))
+    extents = (upper - lower).tolist()
+    for axis, high, extent in zip((axes.xaxis, axes.yaxis, axes.zaxis), upper.tolist(), extents, strict=True):
+        thin = extent < _THIN * max(extents)  # there labels would lie on each other
+        axis.set_major_locator(FixedLocator([high]) if thin else MaxNLocator(4))
+        axis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.labelpad = 7.5
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
     return axes
