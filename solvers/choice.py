@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sciml.elements.operator import negated as negated_matrix
 from sciml.linear_operator import BlockOperator, LinearOperator
 from sciml.stencil import StencilOperator
 
@@ -70,6 +71,11 @@ def advective_share(operator: LinearOperator) -> float:
 
 def positive_diagonal(operator: LinearOperator) -> tuple[LinearOperator, float]:
     """The operator times the sign of its diagonal's mean, as definite solvers want it, and that sign."""
-    if not isinstance(operator, StencilOperator) or float(torch.sum(operator.diagonal().detach())) >= 0.0:
+    if isinstance(operator, BlockOperator) or float(torch.sum(operator.diagonal().detach())) >= 0.0:
         return operator, 1.0
-    return operator.negated(), -1.0
+    return negated(operator), -1.0
+
+
+def negated(operator: LinearOperator) -> LinearOperator:
+    """Minus an operator, as one of the same kind."""
+    return operator.negated() if isinstance(operator, StencilOperator) else negated_matrix(operator)

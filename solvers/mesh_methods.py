@@ -1,12 +1,11 @@
-"""Which linear solver suits a system on a mesh."""
+"""Which linear solver suits an operator on a mesh."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from math import prod
 
-from sciml.elements import MeshSystem
-from sciml.linear_operator import BlockOperator
+from sciml.linear_operator import BlockOperator, LinearOperator
 
 from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradient, Direct, IncompleteCholesky, Jacobi
 from .linear.base import LinearSolver
@@ -18,9 +17,36 @@ _SMALL = {2: 20_000, 3: 4_000}
 _POSSIBLE = {2: 300_000, 3: 20_000}
 
 
-def choose_on_mesh(system: MeshSystem) -> tuple[LinearSolver, str]:
-    """The method for a system on a mesh, and the reason in a few words."""
-    operator, dimension = system.operator, system.domain.dimension
+# After how many iterations a step of Newton's method is left to another solver.
+_PATIENCE = 100
+
+
+def choose_for_jacobian(operator: LinearOperator, dimension: int) -> tuple[LinearSolver, str]:
+    """The method for the steps of a nonlinear iteration, and the reason in a few words.
+
+    A symmetric operator is taken for a definite one, and another for one in which diffusion prevails: the caller takes
+    a method that asks for less where that fails.
+    """
+    unknowns = prod(operator.batch) * operator.size
+    if operator.device.type == "cpu" and unknowns <= _SMALL[dimension]:
+        return Direct(), f"{unknowns} unknowns, few enough to factorize"
+    if operator.symmetric:
+        return _conjugate_gradients(operator), "the Jacobian is symmetric"
+    if _multigrid_is_possible(operator) and not isinstance(operator, BlockOperator):
+        from .linear import AlgebraicMultigrid
+
+        return GMRES(preconditioner=AlgebraicMultigrid(), max_iterations=_PATIENCE), "the Jacobian is not symmetric"
+    return choose_on_mesh(operator, dimension, definite=False)
+
+
+def choose_on_mesh(operator: LinearOperator, dimension: int, *, definite: bool) -> tuple[LinearSolver, str]:
+    """The method for an operator on a mesh, and the reason in a few words.
+
+    Args:
+        operator: of one unknown or several.
+        dimension: of the mesh.
+        definite: the operator is symmetric and certainly definite, on the complement of its null space.
+    """
     unknowns = prod(operator.batch) * operator.size
     on_cpu = operator.device.type == "cpu"
     if on_cpu and unknowns <= _SMALL[dimension]:
@@ -30,13 +56,8 @@ def choose_on_mesh(system: MeshSystem) -> tuple[LinearSolver, str]:
         if possible:
             return Direct(), "several unknowns, few enough to factorize"
         return GMRES(preconditioner=BlockDiagonal(ILU0()), restart=60), "several unknowns, too many to factorize"
-    if system.definite:
-        if find_spec("pyamg") is not None and not operator.batch:
-            from .linear import AlgebraicMultigrid
-
-            method = ConjugateGradient(preconditioner=AlgebraicMultigrid())
-            return method, "the operator is symmetric and definite"
-        return ConjugateGradient(preconditioner=IncompleteCholesky()), "the operator is symmetric and definite"
+    if definite:
+        return _conjugate_gradients(operator), "the operator is symmetric and definite"
     if possible:
         kind = "symmetric but perhaps indefinite" if operator.symmetric else "not symmetric"
         return Direct(), f"{kind}, and small enough to factorize"
@@ -45,3 +66,15 @@ def choose_on_mesh(system: MeshSystem) -> tuple[LinearSolver, str]:
     if not on_cpu:
         return BiCGStab(preconditioner=Jacobi()), "not symmetric, and too large to factorize"
     return GMRES(preconditioner=ILU0(), restart=60), "not symmetric, and too large to factorize"
+
+
+def _conjugate_gradients(operator: LinearOperator) -> ConjugateGradient:
+    if _multigrid_is_possible(operator):
+        from .linear import AlgebraicMultigrid
+
+        return ConjugateGradient(preconditioner=AlgebraicMultigrid())
+    return ConjugateGradient(preconditioner=IncompleteCholesky())
+
+
+def _multigrid_is_possible(operator: LinearOperator) -> bool:
+    return find_spec("pyamg") is not None and not operator.batch

@@ -12,7 +12,7 @@ from torch import Tensor
 from sciml.boundary import Boundary
 from sciml.discretization import NonlinearSystem, System, discretize, discretize_nonlinear
 from sciml.discretization.null_space import names_in, refuse_isolated_cells
-from sciml.elements import MeshSystem
+from sciml.elements import MeshSystem, NonlinearMeshSystem
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
 from sciml.linear_operator import LinearOperator
@@ -52,7 +52,7 @@ def solve(
     atol: float | None = None,
     throw: bool = True,
 ) -> Solution:
-    """Solve a steady equation: a linear one on a grid or a mesh, a nonlinear one on a grid.
+    """Solve a steady equation, linear or not, on a grid or a mesh.
 
     Args:
         equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
@@ -80,12 +80,11 @@ def solve(
             "method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), or Newton(), "
             f"Picard() or Continuation(...) for a nonlinear equation, got {method!r}"
         )
-    if isinstance(domain, Grid) and not equation.evolving:
-        if not equation.linear or isinstance(method, NonlinearSolver | Continuation):
-            nonlinear = discretize_nonlinear(equation, domain, fields, parameters, boundary, _on_grid(scheme))
-            return _solve_nonlinear(nonlinear, method, initial, rtol, atol, throw)
+    if not equation.evolving and (not equation.linear or isinstance(method, NonlinearSolver | Continuation)):
+        nonlinear = discretize_nonlinear(equation, domain, fields, parameters, boundary, scheme)
+        return _solve_nonlinear(nonlinear, method, initial, rtol, atol, throw)
     if isinstance(method, NonlinearSolver | Continuation):
-        raise InputError(f"method {type(method).__name__} is for equations on grids in this version; give a linear one")
+        raise InputError(f"method {type(method).__name__} is for steady equations, and this one has time derivatives")
     system = discretize(equation, domain, fields, parameters, boundary, scheme)
     if isinstance(system, System):
         for row, block in enumerate(system.assembly.diagonal_blocks):
@@ -116,7 +115,7 @@ def solve(
 
 
 def _solve_nonlinear(
-    system: NonlinearSystem,
+    system: NonlinearSystem | NonlinearMeshSystem,
     method: Method | None,
     initial: Any,
     rtol: float | None,
@@ -151,16 +150,10 @@ def _solve_nonlinear(
     return solution
 
 
-def _on_grid(scheme: Scheme | FiniteElement | None) -> Scheme | None:
-    if isinstance(scheme, FiniteElement):
-        raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
-    return scheme
-
-
 def choose(system: System | MeshSystem) -> tuple[LinearSolver, str]:
     """The method for a system, and the reason in a few words."""
     if isinstance(system, MeshSystem):
-        return choose_on_mesh(system)
+        return choose_on_mesh(system.operator, system.domain.dimension, definite=system.definite)
     return choose_linear(system.operator, system.domain.dimension, definite=system.definite)
 
 

@@ -13,21 +13,28 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sciml.discretization.linearization import NonlinearSystem
+from sciml.discretization import NonlinearSystem
+from sciml.elements import NonlinearMeshSystem
+from sciml.elements.operator import SparseBatch
 from sciml.errors import InputError, SolveError
+from sciml.grid import Grid
 from sciml.linear_operator import BlockOperator, LinearOperator
+from sciml.mesh import Mesh
 from sciml.solution import Solution
 from sciml.status import Status
 from sciml.stencil import StencilOperator
 
-from ..choice import choose_linear, direct_is_possible, positive_diagonal
+from ..choice import choose_linear, direct_is_possible, negated, positive_diagonal
 from ..linear import ConjugateGradient, Direct, Multigrid
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared, failure_message
 from ..linear.rows import Rows
 from ..linear.settings import check_count, check_number
+from ..mesh_methods import choose_for_jacobian
 from .forcing import EisenstatWalker
 from .line_search import Backtracking, Step
+
+AnySystem = NonlinearSystem | NonlinearMeshSystem
 
 RUNNING = -1
 _KEEP = 0.1  # the reduction of |F| in a step below which the next one keeps the preconditioner
@@ -70,14 +77,14 @@ class NonlinearSolver(ABC):
         """Raise InputError for settings out of range."""
 
     @abstractmethod
-    def operator(self, system: NonlinearSystem, u: Tensor) -> LinearOperator:
+    def operator(self, system: AnySystem, u: Tensor) -> LinearOperator:
         """What stands for the derivative of F at u."""
 
     @abstractmethod
     def tolerances(self) -> EisenstatWalker:
         """Of the linear equations."""
 
-    def solve(self, system: NonlinearSystem, initial: Tensor | None = None, *, throw: bool = True) -> Solution:
+    def solve(self, system: AnySystem, initial: Tensor | None = None, *, throw: bool = True) -> Solution:
         """Solve F(u) = 0.
 
         Args:
@@ -104,9 +111,10 @@ class NonlinearSolver(ABC):
         method = f"{self.name}, steps by {run.linear.describe()} ({run.why})" if run.why else self.name
         solution = replace(solution, system=system, method=method, notes=system.notes)
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            gradient = _Linearization(system, run.linear if run.why else None)
+            sign = run.sign_of_diagonal()
+            gradient = _Linearization(system, run.linear if run.why else None, sign)
             solution = attach_implicit_gradient(
-                lambda x: -system.residual(x), gradient.at, system.space, solution, throw
+                lambda x: -sign * system.residual(x), gradient.at, system.space, solution, throw
             )
         if throw and bool((solution.codes != Status.CONVERGED).any()):
             raise SolveError(failure_message(solution), solution)
@@ -118,15 +126,17 @@ class NonlinearSolver(ABC):
             return self.rtol
         return 1e-8 if dtype == torch.float64 else 1e-5
 
-    def _start(self, system: NonlinearSystem, initial: Tensor | None) -> Tensor:
-        grid, space = system.domain, system.space
+    def _start(self, system: AnySystem, initial: Tensor | None) -> Tensor:
+        domain, space = system.domain, system.space
         if initial is None:
-            return torch.zeros(*system.batch, *space, dtype=grid.dtype, device=grid.device)
+            return torch.zeros(*system.batch, *space, dtype=domain.dtype, device=domain.device)
         if not isinstance(initial, Tensor):
             raise InputError(f"initial must be a tensor of shape (*batch, *{space}), got {type(initial).__name__}")
-        if initial.dtype != grid.dtype or initial.device.type != grid.device.type:
+        if initial.dtype != domain.dtype or initial.device.type != domain.device.type:
+            kind = "grid" if isinstance(domain, Grid) else "mesh"
             raise InputError(
-                f"initial is {initial.dtype} on {initial.device}, the grid {grid.dtype} on {grid.device}: convert one"
+                f"initial is {initial.dtype} on {initial.device}, the {kind} {domain.dtype} on {domain.device}: "
+                "convert one"
             )
         if not bool(torch.isfinite(initial).all()):
             raise InputError("initial holds NaN or infinite values")
@@ -141,13 +151,14 @@ class NonlinearSolver(ABC):
                 f"{(*system.batch, *space)}, batch axes first"
             )
         u = initial.detach().expand(shape).clone(memory_format=torch.contiguous_format)
-        return u if grid.solid is None else u.masked_fill_(grid.solid, 0.0)
+        solid = domain.solid if isinstance(domain, Grid) else None
+        return u if solid is None else u.masked_fill_(solid, 0.0)
 
 
 class _Run:
     """One iteration under way."""
 
-    def __init__(self, method: NonlinearSolver, system: NonlinearSystem, u: Tensor) -> None:
+    def __init__(self, method: NonlinearSolver, system: AnySystem, u: Tensor) -> None:
         self.method = method
         self.system = system
         self.rows = Rows(u.shape[: u.ndim - len(system.space)], system.space)
@@ -166,6 +177,7 @@ class _Run:
         self.linear: LinearSolver = method.linear or Direct()
         self.why = "as requested" if method.linear is not None else ""
         self.preconditioner: LinearOperator | None = None
+        self.sign: float | None = None
         self.reduction = 1.0
         self._record()
 
@@ -204,6 +216,13 @@ class _Run:
             history={"residual_norm": torch.stack(self.history)},
         )
 
+    @torch.no_grad()
+    def sign_of_diagonal(self) -> float:
+        """+1 or -1, that of the derivative."""
+        if self.sign is None:
+            self.sign = positive_diagonal(self.system.jacobian(self.u))[1]
+        return self.sign
+
     def _evaluate(self, u: Tensor) -> Tensor:
         return self.system.residual(u).expand(u.shape).contiguous()
 
@@ -227,16 +246,17 @@ class _Run:
             active = active & finite
             if not bool(active.any()):
                 return torch.zeros_like(right)
-            operator = _without_rows(operator, ~finite, len(self.system.domain.shape))
+            operator = _without_rows(operator, ~finite, self.system.axes)
             right = torch.where(finite.reshape(spread.shape), right, 0.0)
-        operator, sign = positive_diagonal(operator)
+        operator, self.sign = positive_diagonal(operator)
+        right = self.sign * right
         if not self.why:
-            self.linear, self.why = _choose(operator, self.system.domain.dimension)
-        solved = self._solve(operator, sign * right, eta)
+            self.linear, self.why = _choose(operator, self.system)
+        solved = self._solve(operator, right, eta)
         while solved is None or bool((active & ~_useful(solved)).any()):
             if not self._fall_back(operator):
                 break
-            solved = self._solve(operator, sign * right, eta)
+            solved = self._solve(operator, right, eta)
         if solved is None:
             self._end(active, Status.SINGULAR)
             return torch.zeros_like(right)
@@ -326,27 +346,34 @@ def _useful(solution: Solution) -> Tensor:
     return solution.converged | (torch.isfinite(left) & (left < 0.5))
 
 
-def _choose(operator: LinearOperator, dimension: int) -> tuple[LinearSolver, str]:
+def _choose(operator: LinearOperator, system: AnySystem) -> tuple[LinearSolver, str]:
     """A linear solver that suits the operator at the start, and the reason in a few words."""
+    dimension = system.domain.dimension
+    if isinstance(system.domain, Mesh):
+        return choose_for_jacobian(operator, dimension)
     if isinstance(operator, StencilOperator) and operator.symmetric and dimension > 1:
         return ConjugateGradient(preconditioner=Multigrid()), "the Jacobian is symmetric"
     return choose_linear(operator, dimension, definite=False)
 
 
-def _without_rows(operator: LinearOperator, bad: Tensor, dimension: int) -> LinearOperator:
+def _without_rows(operator: LinearOperator, bad: Tensor, axes: int) -> LinearOperator:
     """The operator with the identity in rows of the batch that hold NaN, which would spread in set-ups."""
     if isinstance(operator, BlockOperator):
         blocks: list[list[LinearOperator | None]] = []
         for i, row in enumerate(operator.blocks):
-            blocks.append([b and _masked(b, bad, dimension, float(i == j)) for j, b in enumerate(row)])
+            blocks.append([b and _masked(b, bad, axes, float(i == j)) for j, b in enumerate(row)])
         return BlockOperator(blocks, null_space=operator.null_space)
-    return _masked(operator, bad, dimension, 1.0)
+    return _masked(operator, bad, axes, 1.0)
 
 
-def _masked(operator: LinearOperator, bad: Tensor, dimension: int, diagonal: float) -> LinearOperator:
+def _masked(operator: LinearOperator, bad: Tensor, axes: int, diagonal: float) -> LinearOperator:
+    mask = bad.reshape(*bad.shape, *[1] * axes)
+    if isinstance(operator, SparseBatch):
+        identity = torch.zeros_like(operator.values[..., :1]).expand_as(operator.values)
+        identity = identity.index_fill(-1, operator.pattern.diagonal, diagonal)
+        return SparseBatch(operator.pattern, torch.where(mask, identity, operator.values), symmetric=operator.symmetric)
     if not isinstance(operator, StencilOperator):
         return operator
-    mask = bad.reshape(*bad.shape, *[1] * dimension)
     coefficients = [
         torch.where(mask, 0.0 if any(offset) else diagonal, coefficient)
         for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True)
@@ -367,20 +394,26 @@ class _Kept:
 
 
 class _Linearization:
-    """The derivative of a system at its solution, prepared once however often it is asked for."""
+    """The derivative of a system at its solution, times the sign of its diagonal, prepared once however often it is
+    asked for."""
 
-    def __init__(self, system: NonlinearSystem, solver: LinearSolver | None) -> None:
+    def __init__(self, system: AnySystem, solver: LinearSolver | None, sign: float) -> None:
         self.system = system
         self.solver = solver
+        self.sign = sign
         self._plain: Prepared | None = None
 
     def at(self, x: Tensor) -> Prepared:
         """Prepared for the Jacobian at x; with its gradients, where these are tracked."""
         if self._plain is None:
             with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
-                jacobian = self.system.jacobian(x.detach())
-                solver = self.solver or _choose(jacobian, self.system.domain.dimension)[0]
+                jacobian = self._jacobian(x.detach())
+                solver = self.solver or _choose(jacobian, self.system)[0]
                 self._plain = replace(solver, rtol=None, atol=0.0).prepare(jacobian)
         if not torch.is_grad_enabled():
             return self._plain
-        return self._plain.with_gradients(self.system.jacobian(x))
+        return self._plain.with_gradients(self._jacobian(x))
+
+    def _jacobian(self, x: Tensor) -> LinearOperator:
+        jacobian = self.system.jacobian(x)
+        return jacobian if self.sign > 0 else negated(jacobian)

@@ -9,14 +9,13 @@ from math import inf
 import torch
 from torch import Tensor
 
-from sciml.discretization.linearization import NonlinearSystem
 from sciml.errors import InputError, SolveError
 from sciml.solution import Solution
 from sciml.status import Status
 
 from ..linear.base import failure_message
 from ..linear.settings import check_count, check_number
-from .base import NonlinearSolver
+from .base import AnySystem, NonlinearSolver
 from .newton import Newton
 
 _EASY = 3  # Newton steps
@@ -56,7 +55,7 @@ class Continuation:
         if not isinstance(self.method, NonlinearSolver):
             raise InputError(f"Continuation: method must be Newton(...) or Picard(...), got {self.method!r}")
 
-    def solve(self, system: NonlinearSystem, initial: Tensor | None = None, *, throw: bool = True) -> Solution:
+    def solve(self, system: AnySystem, initial: Tensor | None = None, *, throw: bool = True) -> Solution:
         """Solve F(u) = 0; see `NonlinearSolver.solve`.
 
         Returns:
@@ -73,7 +72,7 @@ class Continuation:
             raise InputError(f"Continuation: the equation has no parameter {self.parameter!r}; it has: {known}")
         target = system.parameters[self.parameter]
         if isinstance(target, Tensor):
-            target = target.detach().reshape(target.shape[: target.ndim - system.domain.dimension])
+            target = target.detach().reshape(target.shape[: target.ndim - system.axes])
         path, values, u = self._follow(system, target, initial)
         last = self.method.solve(system, u, throw=False)
         values = [*values, target] if bool(last.converged.all()) else values
@@ -100,7 +99,7 @@ class Continuation:
         return solution
 
     def _follow(
-        self, system: NonlinearSystem, target: float | Tensor, u: Tensor | None
+        self, system: AnySystem, target: float | Tensor, u: Tensor | None
     ) -> tuple[list[Solution], list[float | Tensor], Tensor | None]:
         """The solves before the last one, the values that they succeeded at, and the last of their solutions."""
         path: list[Solution] = []

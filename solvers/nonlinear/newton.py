@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sciml.discretization.linearization import NonlinearSystem
 from sciml.errors import InputError
 from sciml.linear_operator import LinearOperator
 
-from .base import NonlinearSolver
+from .base import AnySystem, NonlinearSolver
 from .forcing import EisenstatWalker
 
 
@@ -32,7 +31,7 @@ class Newton(NonlinearSolver):
         if not isinstance(self.forcing, EisenstatWalker):
             raise InputError(f"Newton: forcing must be EisenstatWalker(...), got {self.forcing!r}")
 
-    def operator(self, system: NonlinearSystem, u: Tensor) -> LinearOperator:
+    def operator(self, system: AnySystem, u: Tensor) -> LinearOperator:
         return system.jacobian(u)
 
     def tolerances(self) -> EisenstatWalker:

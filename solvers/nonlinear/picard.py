@@ -7,11 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sciml.discretization.linearization import NonlinearSystem
 from sciml.linear_operator import LinearOperator
 
 from ..linear.settings import check_number
-from .base import NonlinearSolver
+from .base import AnySystem, NonlinearSolver
 from .forcing import EisenstatWalker
 from .line_search import Backtracking
 
@@ -37,7 +36,7 @@ class Picard(NonlinearSolver):
     def validate(self) -> None:
         check_number(self.accuracy, "Picard: accuracy", 0.0, 1.0)
 
-    def operator(self, system: NonlinearSystem, u: Tensor) -> LinearOperator:
+    def operator(self, system: AnySystem, u: Tensor) -> LinearOperator:
         return system.lagged(u)
 
     def tolerances(self) -> EisenstatWalker:

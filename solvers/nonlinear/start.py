@@ -10,12 +10,16 @@ from torch import Tensor
 
 from sciml.boundary import suggestion
 from sciml.discretization.inputs import resolve_field
-from sciml.discretization.linearization import NonlinearSystem
+from sciml.elements.values import sample
 from sciml.errors import InputError
+from sciml.given import check_value
+from sciml.mesh import Mesh
 from sciml.solution import Solution
 
+from .base import AnySystem
 
-def resolve_start(initial: Any, system: NonlinearSystem) -> Tensor | None:
+
+def resolve_start(initial: Any, system: AnySystem) -> Tensor | None:
     """A start of the shape of the unknowns, or None for zero.
 
     Args:
@@ -29,25 +33,35 @@ def resolve_start(initial: Any, system: NonlinearSystem) -> Tensor | None:
         return None
     if isinstance(initial, Solution):
         initial = initial.value.detach()
-    grid, unknowns = system.domain, system.unknowns
+    unknowns = system.unknowns
     if len(unknowns) == 1 and not isinstance(initial, Mapping):
-        return _on_grid(initial, system, "initial")
+        return _on_domain(initial, system, "initial")
     if isinstance(initial, Mapping):
         for name in initial:
             if name not in unknowns:
                 raise InputError(f"initial: {name!r} is not an unknown{suggestion(str(name), unknowns)}")
-        parts = [_on_grid(initial.get(name, 0.0), system, f"initial of {name!r}") for name in unknowns]
+        parts = [_on_domain(initial.get(name, 0.0), system, f"initial of {name!r}") for name in unknowns]
         if len(parts) == 1:
             return parts[0]
-        return torch.stack(torch.broadcast_tensors(*parts), dim=-1 - grid.dimension)
-    if isinstance(initial, Tensor) and initial.ndim > grid.dimension:
+        return torch.stack(torch.broadcast_tensors(*parts), dim=-1 - system.axes)
+    if isinstance(initial, Tensor) and initial.ndim > system.axes:
         return initial
-    raise InputError(
-        f"initial: of several unknowns give a dict by name, or a tensor (*batch, {len(unknowns)}, *{grid.shape})"
-    )
+    shape = ", ".join(map(str, system.space))
+    raise InputError(f"initial: of several unknowns give a dict by name, or a tensor (*batch, {shape})")
 
 
-def _on_grid(value: Any, system: NonlinearSystem, name: str) -> Tensor:
-    grid = system.domain
-    field = torch.as_tensor(resolve_field(value, grid, name), dtype=grid.dtype, device=grid.device)
-    return field.expand(torch.broadcast_shapes(field.shape, grid.shape))
+def _on_domain(value: Any, system: AnySystem, name: str) -> Tensor:
+    domain, space = system.domain, system.space[-system.axes :]
+    if not isinstance(domain, Mesh):
+        number = resolve_field(value, domain, name)
+    elif callable(value) and not isinstance(value, Tensor):
+        number = sample(value, domain.coordinates, domain, name)
+    else:
+        number = check_value(value, domain, name, wanted="a number, a tensor by point or a function of the coordinates")
+    field = torch.as_tensor(number, dtype=domain.dtype, device=domain.device)
+    try:
+        return field.expand(torch.broadcast_shapes(field.shape, space))
+    except RuntimeError as error:
+        raise InputError(
+            f"{name} has shape {tuple(field.shape)}, expected (*batch, {', '.join(map(str, space))})"
+        ) from error

@@ -203,6 +203,19 @@ def test_second_derivatives() -> None:
         torch.testing.assert_close(second, expected, rtol=1e-6, atol=1e-7 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("initial", [None, "the solution"])
+def test_the_sign_of_the_equation_does_not_matter_to_the_gradient(initial: Any) -> None:
+    slopes = []
+    for text in ("-laplacian(u) = lam*exp(u)", "laplacian(u) + lam*exp(u) = 0"):
+        equation = sciml.Equation(text, parameters={"lam": 1.0})
+        lam = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+        start = sciml.solve(equation, Grid((8, 8)), parameters={"lam": 2.0}, rtol=1e-12) if initial else None
+        solution = sciml.solve(equation, Grid((8, 8)), parameters={"lam": lam}, initial=start, rtol=1e-10)
+        slopes.append(torch.autograd.grad(solution.value.sum(), lam)[0])
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-8, atol=0.0)
+    assert float(slopes[0]) > 0.0
+
+
 def test_failed_rows_have_no_gradient() -> None:
     lam = torch.tensor([1.0, 7.5], dtype=torch.float64, requires_grad=True)
     solution = sciml.solve(BRATU, Grid((16, 16)), parameters={"lam": lam}, throw=False)
