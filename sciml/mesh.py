@@ -90,20 +90,22 @@ class Mesh:
 
         Physical groups and sets of facets become boundaries, those of cells regions; a group without a name is called
         by its number. Names written by scikit-fem are read. Points that no cell uses are dropped, and of a plane mesh
-        in space the constant coordinate. Facets of groups that do not lie on the surface are left out with a warning.
+        in space the constant coordinate. Facets of groups that do not lie on the surface are left out with a warning;
+        so is said where cells lie side by side and have no points in common.
 
         Raises:
             InputError: the file is missing, of no known format, damaged, or does not hold triangles in a plane or
                 tetrahedra: surfaces in space are for `Grid.voxelize`; cells of higher order, quadrilaterals and
                 hexahedra are not supported.
         """
-        from .mesh_files import attach, read_parts  # brings meshio's part of the work
+        from .mesh_files import attach, read_parts, warn_of_cracks  # brings meshio's part of the work
 
         parts = read_parts(path)
         try:
             mesh = cls(parts.points, parts.cells, regions=parts.regions)
         except InputError as error:
             raise InputError(f"{os.fspath(path)}: {error}") from error
+        warn_of_cracks(mesh, path)
         return mesh.with_boundaries(attach(mesh, parts.boundaries, path)).to(device)
 
     def write(self, path: str | os.PathLike[str]) -> None:

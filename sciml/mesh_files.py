@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import warnings
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .files import target, write_whole
+from .mesh_formats import DIMENSIONS, load
 from .mesh_simplices import exterior_facets, find_rows, oriented, row_keys
 
 if TYPE_CHECKING:
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 WRITTEN = (".msh", ".vtk", ".vtu", ".xdmf")
 _FACET_OF = {"triangle": "line", "tetra": "triangle"}
 _NOT_IN_NAMES = "\"'\\<>&"  # formats quote them in different ways, and meshio does not in all
-_DIMENSIONS = {"vertex": 0, "line": 1, "triangle": 2, "tetra": 3}
 # Integers by which formats number the groups of cells; 0 is no group.
 _TAGS = ("gmsh:physical", "medit:ref", "nastran:ref", "netgen:index", "su2:tag", "tetgen:ref", "ugrid:ref")
 # scikit-fem's way to name parts in any format that has data of cells: bit i of "skfem:b:NAME" says that facet i of the
@@ -52,16 +53,16 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
         InputError: the file is missing, of no known format, damaged, or holds something else than triangles in a plane
             or tetrahedra.
     """
-    content = _load(path)
+    content = load(path)
     kinds = {block.type for block in content.cells if len(block.data)}
     _check_kinds(kinds, path)
     d = 3 if "tetra" in kinds else 2
     points = _points(content, path)
     blocks = [(block.type, numpy.asarray(block.data, dtype=numpy.int64)) for block in content.cells]
-    cells = numpy.concatenate([rows for kind, rows in blocks if _DIMENSIONS[kind] == d])
+    cells = numpy.concatenate([rows for kind, rows in blocks if DIMENSIONS[kind] == d])
     named = numpy.concatenate([rows.reshape(-1) for _, rows in blocks])
     if named.min() < 0 or named.max() >= len(points):
-        raise InputError(f"{path}: cells name points that do not exist; there are {len(points)}")
+        raise InputError(f"{path}: its cells name points that do not exist; there are {len(points)}")
     used = numpy.unique(cells)
     numbers = numpy.full(len(points), -1)
     numbers[used] = numpy.arange(len(used))
@@ -84,25 +85,37 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: the file is missing, of no known format or damaged, or holds no triangles in space.
     """
-    content = _load(path)
-    points = torch.tensor(_points(content, path))
+    content = load(path)
     blocks = {"triangle": [], "quad": [], "tetra": []}  # type: dict[str, list[Tensor]]
+    other = set()
     for block in content.cells:
         if len(block.data) and block.type in blocks:
             blocks[block.type].append(torch.tensor(numpy.asarray(block.data, dtype=numpy.int64)))
-    if blocks["tetra"]:
-        tetrahedra = oriented(points, torch.cat(blocks["tetra"]))
-        triangles = exterior_facets(tetrahedra, len(points))[0]
-    elif blocks["triangle"] or blocks["quad"]:
-        halves = [rows[:, half] for rows in blocks["quad"] for half in ([0, 1, 2], [0, 2, 3])]
-        triangles = torch.cat([*blocks["triangle"], *halves])
-    else:
-        kinds = ", ".join(sorted({block.type for block in content.cells})) or "no cells"
+        elif len(block.data) and block.type not in ("vertex", "line"):
+            other.add(block.type)
+    if other:
+        raise InputError(
+            f"{path}: a surface is made of triangles or quadrilaterals, or lies around tetrahedra; this file holds "
+            f"{', '.join(sorted(other))} as well: cut them up or leave them out"
+        )
+    if not any(blocks.values()):
+        kinds = ", ".join(sorted({block.type for block in content.cells if len(block.data)})) or "no cells"
         raise InputError(f"{path}: a surface is made of triangles; this file holds {kinds}")
+    points = torch.tensor(_points(content, path))
     if points.shape[1] != 3:
         raise InputError(f"{path}: the points of a surface have 3 coordinates, here they have {points.shape[1]}")
-    if int(triangles.min()) < 0 or int(triangles.max()) >= len(points):
-        raise InputError(f"{path}: triangles name points that do not exist; there are {len(points)}")
+    named = torch.cat([rows.reshape(-1) for rows in itertools.chain(*blocks.values())])
+    if int(named.min()) < 0 or int(named.max()) >= len(points):
+        raise InputError(f"{path}: its cells name points that do not exist; there are {len(points)}")
+    if blocks["tetra"]:
+        try:
+            tetrahedra = oriented(points, torch.cat(blocks["tetra"]))
+            triangles = exterior_facets(tetrahedra, len(points))[0]
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    else:
+        halves = [rows[:, half] for rows in blocks["quad"] for half in ([0, 1, 2], [0, 2, 3])]
+        triangles = torch.cat([*blocks["triangle"], *halves])
     used, triangles = triangles.unique(return_inverse=True)
     # Adding 0 makes -0 and 0 the same.
     _, first, numbers = numpy.unique(points[used].numpy() + 0.0, axis=0, return_index=True, return_inverse=True)
@@ -179,51 +192,20 @@ def attach(mesh: Mesh, rows: Mapping[str, Tensor], path: str | os.PathLike[str])
     return found
 
 
-def _load(path: str | os.PathLike[str]) -> meshio.Mesh:
-    """What meshio makes of a file, by whichever of its readers for this ending succeeds."""
-    import meshio
-
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{path}: there is no such file")
-    if not file.stat().st_size:
-        raise InputError(f"{path}: the file is empty")
-    ending = "".join(file.suffixes[-2:] if file.suffix == ".gz" else file.suffixes[-1:]).lower()
-    formats = meshio.extension_to_filetypes.get(ending, [])
-    modules = {
-        name: getattr(meshio, name.partition("-")[0]) for name in sorted(formats, key=lambda name: name != "gmsh")
-    }
-    readers = {name: module.read for name, module in modules.items() if hasattr(module, "read")}
-    if not readers:
-        known = (e for e, names in meshio.extension_to_filetypes.items() if names != ["svg"])
-        raise InputError(
-            f"{path}: {ending or 'no ending'} is no format of meshes; known are {', '.join(sorted(known))}"
+def warn_of_cracks(mesh: Mesh, path: str | os.PathLike[str]) -> None:
+    """Warn of exterior facets at the same place, whose cells are not joined because each has points of its own."""
+    corners, facets = mesh.facets.unique(return_inverse=True)
+    _, places = numpy.unique(mesh.points[corners].numpy() + 0.0, axis=0, return_inverse=True)
+    rows = torch.from_numpy(places.reshape(-1))[facets].sort(1).values
+    doubled = int((rows.unique(dim=0, return_counts=True)[1] > 1).sum())
+    if doubled:
+        warnings.warn(
+            f"{os.fspath(path)}: {doubled} pairs of facets of the surface lie upon each other: the cells on both sides "
+            "have points of their own there, so that nothing passes between them. If this crack is not meant, merge "
+            "the points: places, numbers = mesh.points.unique(dim=0, return_inverse=True); "
+            "Mesh(places, numbers[mesh.cells])",
+            stacklevel=3,
         )
-    reasons = []
-    # meshio.read would print, and end the program, where a reader fails; readers fail with errors of every kind.
-    for name, read in readers.items():
-        try:
-            content = read(str(file))
-        except Exception as error:
-            reasons.append(f"as {name}: {str(error).strip() or type(error).__name__}")
-            cause = error
-        else:
-            _check_whole(file, name, content)
-            return content
-    hint = ""
-    if "Incompatible cell data" in reasons[0]:
-        hint = "; where only some of the elements are in physical groups, let Gmsh save version 2 (-format msh22)"
-    raise InputError(f"{path}: not a mesh file, or a damaged one ({'; '.join(reasons)}){hint}") from cause
-
-
-def _check_whole(file: Path, kind: str, content: meshio.Mesh) -> None:
-    """Refuse what meshio makes of some files that end too early."""
-    widths = {name: dimension + 1 for name, dimension in _DIMENSIONS.items()}
-    torn = [
-        block.type for block in content.cells if block.data.shape[1:] != (widths.get(block.type, block.data.shape[1]),)
-    ]
-    if torn or (kind == "gmsh" and b"$EndElements" not in file.read_bytes()):
-        raise InputError(f"{file}: the file is cut short: its elements end too early")
 
 
 def _points(content: meshio.Mesh, path: Any) -> numpy.ndarray[Any, Any]:
@@ -237,8 +219,8 @@ def _points(content: meshio.Mesh, path: Any) -> numpy.ndarray[Any, Any]:
 
 
 def _check_kinds(kinds: set[str], path: Any) -> None:
-    other = sorted(kinds - _DIMENSIONS.keys())
-    curved = [kind for kind in other if kind.rstrip("0123456789") in _DIMENSIONS]
+    other = sorted(kinds - DIMENSIONS.keys())
+    curved = [kind for kind in other if kind.rstrip("0123456789") in DIMENSIONS]
     if curved:
         raise InputError(
             f"{path}: holds cells of higher order ({', '.join(curved)}); straight triangles and tetrahedra are "
@@ -275,7 +257,7 @@ def _columns(points: numpy.ndarray[Any, Any], d: int, path: Any) -> list[int]:
 
 def _add_tagged(parts: Parts, content: Any, blocks: list[tuple[str, Any]], d: int) -> None:
     """Groups given by tags or as sets, of whole blocks of cells."""
-    starts = numpy.cumsum([0, *(len(rows) if _DIMENSIONS[kind] == d else 0 for kind, rows in blocks)])
+    starts = numpy.cumsum([0, *(len(rows) if DIMENSIONS[kind] == d else 0 for kind, rows in blocks)])
     names = {
         (int(value[1]), int(value[0])): name for name, value in content.field_data.items() if numpy.shape(value) == (2,)
     }
@@ -283,7 +265,7 @@ def _add_tagged(parts: Parts, content: Any, blocks: list[tuple[str, Any]], d: in
     tags = content.cell_data[key] if key else [numpy.zeros(len(rows), dtype=int) for _, rows in blocks]
     found: dict[tuple[int, str], list[Tensor]] = {}
     for index, (kind, rows) in enumerate(blocks):
-        dimension = _DIMENSIONS[kind]
+        dimension = DIMENSIONS[kind]
         if dimension not in (d, d - 1) or not len(rows):
             continue
         members = rows if dimension < d else starts[index] + numpy.arange(len(rows))
@@ -297,7 +279,7 @@ def _add_tagged(parts: Parts, content: Any, blocks: list[tuple[str, Any]], d: in
             found.setdefault((dimension, name), []).append(torch.tensor(members[mask]))
     for (dimension, name), pieces in found.items():
         (parts.regions if dimension == d else parts.boundaries)[name] = torch.cat(pieces)
-    inner = [numpy.asarray(t).reshape(-1) for (kind, _), t in zip(blocks, tags, strict=True) if _DIMENSIONS[kind] == d]
+    inner = [numpy.asarray(t).reshape(-1) for (kind, _), t in zip(blocks, tags, strict=True) if DIMENSIONS[kind] == d]
     _merge_doubles(parts, torch.tensor(numpy.concatenate(inner).astype(numpy.int64)))
 
 
@@ -320,7 +302,7 @@ def _add_bits(parts: Parts, content: Any, d: int) -> None:
     for key, values in content.cell_data.items():
         if key.startswith((_BOUNDARY, _REGION)):
             kinds = [block.type for block in content.cells]
-            data = [numpy.asarray(v).reshape(-1) for v, k in zip(values, kinds, strict=True) if _DIMENSIONS[k] == d]
+            data = [numpy.asarray(v).reshape(-1) for v, k in zip(values, kinds, strict=True) if DIMENSIONS[k] == d]
             bits = torch.tensor(numpy.concatenate(data).astype(numpy.int64))
             if len(bits) != len(parts.cells):
                 continue

@@ -385,7 +385,7 @@ def test_errors_of_the_mesh_name_the_file(tmp_path: Path) -> None:
 def test_files_that_are_none_are_refused(tmp_path: Path, read: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match=r"none.msh: there is no such file"):
         read(tmp_path / "none.msh")
-    with pytest.raises(InputError, match="there is no such file"):
+    with pytest.raises(InputError, match="is a folder; give the name of a file in it"):
         read(tmp_path)
     with pytest.raises(InputError, match=r"a.msh: the file is empty"):
         read(written(tmp_path, "a.msh", ""))
