@@ -6,7 +6,6 @@ Every command loads what it needs when it runs: `sciml --help` waits for neither
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import sys
@@ -66,7 +65,7 @@ def solve(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's.", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Solve a problem file; write solution (.h5), picture (.png), a file for ParaView (.vti) and a summary (.json)."""
+    """Solve a problem file; write solution (.h5), picture (.png), file for ParaView (.vti, .vtu), summary (.json)."""
     with _failures():
         raise typer.Exit(_solve(file, output, device, quiet))
 
@@ -135,33 +134,36 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
     with _progress(quiet) as step:
         step("reading", file.name)
-        from sciml.solvers import linear
+        from sciml.solvers import linear, nonlinear
         from sciml.solvers.solve import solve as solve_problem
 
-        from . import problem_file
+        from . import problem_file, summary
 
-        problem = problem_file.read(file, {name: getattr(linear, name) for name in linear.__all__}, device)
+        methods = {name: getattr(kind, name) for kind in (linear, nonlinear) for name in kind.__all__}
+        problem = problem_file.read(file, methods, device)
         if output.exists() and not output.is_dir():
             raise InputError(f"{output} is no folder; give one with --output")
         output.mkdir(parents=True, exist_ok=True)
-        step("solving", f"{problem.equation} on {_size(problem)} unknowns")
+        step("solving", f"{problem.equation} on {summary.size_of(problem.domain)}")
         solution = solve_problem(
             problem.equation,
             problem.domain,
             fields=problem.fields,
+            boundary=problem.boundary,
             scheme=problem.scheme,
             method=problem.method,
+            initial=problem.initial,
             rtol=problem.rtol,
             atol=problem.atol,
             throw=False,
         )
         step("writing", str(output))
         files = _write(problem, solution, output)
-        summary = _summarize(problem, solution, files, time.perf_counter() - start)
+        facts = summary.summarize(problem.path, solution, files, time.perf_counter() - start)
         files.append(output / f"{problem.name}.json")
-        _write_json(files[-1], summary)
+        summary.write(files[-1], facts)
     if not quiet:
-        _print_summary(summary, files)
+        summary.show(facts, files)
     if not bool(solution.converged.all()):
         for status in sorted({status for status in solution.status if status}):
             rows = [str(row) for row, other in enumerate(solution.status) if other == status]
@@ -193,109 +195,16 @@ def _write(problem: Problem, solution: Solution, output: Path) -> list[Path]:
         if kind == "h5":
             solution.save(path)
             files.append(path)
-        elif kind == "png":
-            try:
-                solution.plot(path, history=True)
+            continue
+        try:
+            if kind == "png":
+                curve = solution.history.get("residual_norm")
+                solution.plot(path, history=curve is not None and len(curve) > 2)  # a direct solve has no curve
                 files.append(path)
-            except InputError as error:  # a solve that failed may leave nothing to draw; the other files are still due
-                _complain(f"no picture: {error}")
-        else:
-            from . import paraview
+            else:
+                from . import paraview
 
-            files.extend(paraview.write(solution, path))
+                files.extend(paraview.write(solution, path))
+        except InputError as error:  # a solve that failed may leave nothing to draw; the other files are still due
+            _complain(f"no {path.name}: {error}")
     return files
-
-
-def _write_json(path: Path, summary: dict[str, Any]) -> None:
-    import json
-
-    from .files import write_whole
-
-    write_whole(path, (json.dumps(summary, indent=2) + "\n").encode())
-
-
-def _summarize(problem: Problem, solution: Solution, files: list[Path], seconds: float) -> dict[str, Any]:
-    import torch
-
-    grid = problem.domain
-    shape = solution.codes.shape
-    counts = {n: s for n, s in solution.statistics.items() if isinstance(s, torch.Tensor) and s.shape == shape}
-    rows = [
-        {"status": status.name, **{name: _finite(item.reshape(-1)[row].item()) for name, item in counts.items()}}
-        for row, status in enumerate(solution.status)
-    ]
-    return {
-        "format": 1,
-        "problem": str(problem.path),
-        "equation": str(problem.equation),
-        "unknowns": list(solution.unknowns),
-        "domain": {
-            "shape": list(grid.shape),
-            "lower": list(grid.lower),
-            "upper": list(grid.upper),
-            "periodic": list(grid.periodic),
-            "solid_cells": 0 if grid.solid is None else int(grid.solid.sum()),
-        },
-        "device": str(solution.value.device),
-        "dtype": str(solution.value.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "method": solution.method,
-        "notes": list(solution.notes),
-        "converged": bool(solution.converged.all()),
-        "rows": rows,
-        "seconds": {
-            name.removeprefix("seconds_"): item
-            for name, item in {**solution.statistics, "seconds_in_all": seconds}.items()
-            if name.startswith("seconds_")
-        },
-        "versions": solution.versions,
-        "files": [path.name for path in files],
-    }
-
-
-def _finite(number: float) -> float | None:
-    """A number as JSON can hold it."""
-    return number if math.isfinite(number) else None
-
-
-def _size(problem: Problem) -> str:
-    return " x ".join(str(n) for n in problem.domain.shape)
-
-
-def _print_summary(summary: dict[str, Any], files: list[Path]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    domain, rows = summary["domain"], summary["rows"]
-    box = " x ".join(f"[{low:g}, {high:g}]" for low, high in zip(domain["lower"], domain["upper"], strict=True))
-    size = " x ".join(str(n) for n in domain["shape"])
-    solid = f", {domain['solid_cells']} cells solid" if domain["solid_cells"] else ""
-    failed = [row for row in rows if row["status"] != "CONVERGED"]
-    outcome = "converged" if not failed else f"NOT CONVERGED: {failed[0]['status']}"
-    if len(rows) > 1:
-        outcome = f"{len(rows) - len(failed)} of {len(rows)} rows converged"
-    numbers = {key: [row[key] for row in rows if row[key] is not None] for key in rows[0] if key != "status"}
-    worst = {key: max(column) for key, column in numbers.items() if column}
-    seconds = ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in summary["seconds"].items())
-    names = [path.name for path in files]
-    lines = {
-        "equation": summary["equation"],
-        "grid": f"{size} unknowns on {box}{solid}",
-        "machine": f"{summary['device']}, {summary['dtype']}, {summary['threads']} threads",
-        "method": summary["method"],
-        "notes": "\n".join(summary["notes"]),
-        "result": outcome,
-        "iterations": str(worst.get("iterations", "")),
-        "residual": f"{worst['relative_residual']:.2e} of the right side" if "relative_residual" in worst else "",
-        "seconds": seconds,
-        "files": ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else ""),
-        "folder": str(files[-1].parent),
-    }
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_column()
-    table.add_column(overflow="fold")
-    for name, line in lines.items():
-        if line:
-            table.add_row(Text(name, style="dim"), Text(line, style="bold red" if name == "result" and failed else ""))
-    Console().print(table)

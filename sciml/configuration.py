@@ -4,38 +4,51 @@
     text = "-div(a*grad(u)) = f"         # or a list of texts; or: catalogue = "poisson"
     parameters = { nu = 0.01 }           # also: unknowns, coefficients, constraints
 
-    [domain]
+    [domain]                             # a grid ...
     shape = [256, 256]
     lower = [0.0, 0.0]
     upper = [1.0, 1.0]
-    solid = "(x - 0.5)**2 + (y - 0.5)**2 < 0.04"        # or what is positive inside; or { file = ..., dataset = ... }
+    solid = "0.2 < x < 0.4 and y > 0.5"  # a condition, or an expression that is positive inside, or an array
+                                         # { file = ..., dataset = ... }, or a closed surface: { surface = "body.stl" }
     walls = { kind = "neumann", flux = 0.0 }            # on the faces of solid cells
     device = "cpu"
     dtype = "float64"
 
-    [boundary]                           # all, an axis, or one side of it; the narrowest wins
+    [domain]                             # ... or a mesh: its file, or a box of triangles or tetrahedra,
+    mesh = "part.msh"                    # mesh = { shape = [40, 20], lower = [0, 0], upper = [2, 1] }
+    refine = 0                           # how often its cells are cut
+    boundaries = { inlet = "x < 1e-6", hole = "x**2 + y**2 < 0.26 and y > 0" }        # more names for parts of its
+    regions = { core = "abs(x - 0.5) < 0.1" }                                         # surface and of its inside
+
+    [boundary]                           # of a grid: all, an axis, or one side of it; the narrowest wins
     all = { kind = "dirichlet", value = 0.0 }
     x = { kind = "periodic" }
     y_upper = { kind = "robin", coefficient = 1.0, value = "sin(pi*x)" }
+
+    [boundary]                           # of a mesh: by name; `rest` is what is left
+    inlet = { kind = "dirichlet", value = "1 - y**2" }
+    rest = { kind = "neumann", flux = 0.0 }
                                          # of several unknowns: [boundary.unknowns.NAME] with the same keys
     [fields]
     a = "1 + x**2"                       # a number, an expression of the coordinates, or an array in an HDF5 file
     f = { file = "source.h5", dataset = "f" }
+    b = { core = 10.0, rest = 1.0 }      # or, on a mesh, a number for each region
 
     [scheme]
     name = "FiniteVolume"                # further keys are its arguments
 
     [solver]
-    method = "ConjugateGradient"         # or { name = "ConjugateGradient", preconditioner = "Multigrid", ... }
-    rtol = 1e-8
-    atol = 0.0
+    method = "ConjugateGradient"         # or { name = "ConjugateGradient", preconditioner = "Multigrid", ... }; of a
+    rtol = 1e-8                          # nonlinear equation "Newton", "Picard", or { name = "Continuation",
+    atol = 0.0                           # parameter = "nu", start = 0.1, method = { name = "Newton", ... } }
+    initial = "x*(1 - x)"                # where the iteration for a nonlinear equation begins; by unknown if several
 
     [output]
     name = "poisson"
-    formats = ["h5", "png", "vti"]
+    formats = ["h5", "png", "vti"]       # on a mesh vtu, vtk or xdmf in place of vti
 
-Only `equation` and `domain` are needed. Files are looked for beside the problem file. Expressions are read by the
-parser of `sciml.equations`, never executed.
+Only `equation` and `domain` are needed, and of a mesh `boundary`. Files are looked for beside the problem file.
+Expressions and conditions are read by the parsers of `sciml.equations`, never executed.
 """
 
 from __future__ import annotations
@@ -46,9 +59,18 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from .boundary import suggestion
 from .errors import InputError
@@ -61,6 +83,8 @@ class _Table(BaseModel):
     """A table of the file. Unknown keys are refused with the nearest known one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """What to say of keys that belong into another table."""
 
     @model_validator(mode="before")
     @classmethod
@@ -69,7 +93,9 @@ class _Table(BaseModel):
             raise ValueError(f"a table is needed here, not {shown(content)}")
         unknown = [key for key in content if key not in cls.model_fields]
         if unknown:
-            raise ValueError("; ".join(f"unknown key {key!r}{suggestion(key, cls.model_fields)}" for key in unknown))
+            known = {*cls.model_fields, *cls.elsewhere}
+            hints = {key: cls.elsewhere.get(key) or suggestion(key, known) for key in unknown}
+            raise ValueError("; ".join(f"unknown key {key!r}{hint}" for key, hint in hints.items()))
         return content
 
 
@@ -105,11 +131,35 @@ class ArrayTable(_Table):
     dataset: str
 
 
+class SurfaceTable(_Table):
+    """A surface of triangles in a file."""
+
+    surface: str
+    method: Literal["parity", "winding"] | None = None
+
+
+# Kinds of a union, in brackets since pydantic puts them among the keys of a message, where `_line` must know them.
 def _source_kind(content: Any) -> str:
-    return "array" if isinstance(content, dict) else "value"
+    return "<array>" if isinstance(content, dict) else "<value>"
 
 
-Source = Annotated[Annotated[Value, Tag("value")] | Annotated[ArrayTable, Tag("array")], Discriminator(_source_kind)]
+def _solid_kind(content: Any) -> str:
+    return "<surface>" if isinstance(content, dict) and "surface" in content else _source_kind(content)
+
+
+def _source_on_mesh_kind(content: Any) -> str:
+    if not isinstance(content, dict):
+        return "<value>"
+    return "<array>" if any(isinstance(item, str) for item in content.values()) else "<regions>"
+
+
+_OneValue = Annotated[Value, Tag("<value>")]
+_OneArray = Annotated[ArrayTable, Tag("<array>")]
+Source = Annotated[_OneValue | _OneArray, Discriminator(_source_kind)]
+Solid = Annotated[_OneValue | _OneArray | Annotated[SurfaceTable, Tag("<surface>")], Discriminator(_solid_kind)]
+SourceOnMesh = Annotated[
+    _OneValue | _OneArray | Annotated[dict[str, Number], Tag("<regions>")], Discriminator(_source_on_mesh_kind)
+]
 
 
 class EquationTable(_Table):
@@ -178,23 +228,88 @@ class BoundaryTable(SidesTable):
     unknowns: dict[str, SidesTable] = {}
 
 
-class DomainTable(_Table):
-    """Where it is solved."""
+class NamedBoundaryTable(_Table):
+    """Conditions by the names of a mesh, for every unknown or one table for each."""
+
+    named: dict[str, ConditionTable] = {}
+    unknowns: dict[str, dict[str, ConditionTable]] = {}
+
+
+def _split_names(content: Any) -> Any:
+    """Names of boundaries are free, but for `unknowns`, unless that one has a condition."""
+    if not isinstance(content, dict):
+        return content
+    by_unknown = content.get("unknowns", {})
+    if isinstance(by_unknown, dict) and "kind" in by_unknown:
+        return {"named": content}
+    return {"named": {name: item for name, item in content.items() if name != "unknowns"}, "unknowns": by_unknown}
+
+
+_OF_MESHES = ": it belongs to a mesh, and the domain is a grid; a mesh has the key `mesh`, and no `shape`"
+_OF_GRIDS = ": it belongs to a grid, and the domain is a mesh; cut obstacles out of the mesh itself"
+_OF_BOXES = "; the box of a mesh is given as mesh = { shape = ..., lower = ..., upper = ... }"
+
+
+def _check_size(shape: list[int], cells: int = 1) -> None:
+    unknowns = math.prod(shape) * cells
+    if unknowns > _MOST_UNKNOWNS:
+        raise ValueError(f"shape has {unknowns} {'unknowns' if cells == 1 else 'cells'}, which fit in no memory")
+
+
+class GridTable(_Table):
+    """A grid."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(("mesh", "boundaries", "regions", "refine"), _OF_MESHES)
 
     shape: list[int]
     lower: list[Number]
     upper: list[Number]
-    solid: Source | None = None
+    solid: Solid | None = None
     walls: ConditionTable | None = None
     device: str = "cpu"
     dtype: Literal["float64", "float32"] = "float64"
 
     @model_validator(mode="after")
-    def _check_size(self) -> DomainTable:
-        unknowns = math.prod(self.shape)
-        if unknowns > _MOST_UNKNOWNS:
-            raise ValueError(f"shape has {unknowns} unknowns, which fit in no memory")
+    def _check_shape(self) -> GridTable:
+        _check_size(self.shape)
         return self
+
+
+class BoxTable(_Table):
+    """A box of triangles or tetrahedra."""
+
+    shape: list[int]
+    lower: list[Number]
+    upper: list[Number]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> BoxTable:
+        _check_size(self.shape, 6)
+        return self
+
+
+def _mesh_kind(content: Any) -> str:
+    return "<box>" if isinstance(content, dict) else "<file>"
+
+
+class MeshTable(_Table):
+    """A mesh."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("solid", "walls"), _OF_GRIDS),
+        **dict.fromkeys(("shape", "lower", "upper"), _OF_BOXES),
+    }
+
+    mesh: Annotated[Annotated[str, Tag("<file>")] | Annotated[BoxTable, Tag("<box>")], Discriminator(_mesh_kind)]
+    refine: Annotated[int, Field(ge=0, le=10)] = 0
+    boundaries: dict[str, str] = {}
+    regions: dict[str, str] = {}
+    device: str = "cpu"
+    dtype: Literal["float64", "float32"] = "float64"
+
+
+def _initial_kind(content: Any) -> str:
+    return "<unknowns>" if isinstance(content, dict) else "<value>"
 
 
 class SolverTable(_Table):
@@ -202,14 +317,21 @@ class SolverTable(_Table):
 
     method: str | dict[str, Any] | None = None
     rtol: Number | None = None
-    atol: Number = 0.0
+    atol: Number | None = None
+    initial: (
+        Annotated[_OneValue | Annotated[dict[str, Value], Tag("<unknowns>")], Discriminator(_initial_kind)] | None
+    ) = None
+
+
+GRID_FORMATS = ("h5", "png", "vti")
+MESH_FORMATS = ("h5", "png", "vtu", "vtk", "xdmf")
 
 
 class OutputTable(_Table):
-    """What is written: NAME.h5, NAME.png, NAME.vti; NAME.json always."""
+    """What is written: NAME.h5, NAME.png, NAME.vti or NAME.vtu; NAME.json always."""
 
     name: str | None = None
-    formats: list[Literal["h5", "png", "vti"]] = ["h5", "png", "vti"]
+    formats: list[Literal["h5", "png", "vti", "vtu", "vtk", "xdmf"]] | None = None
 
     @model_validator(mode="after")
     def _check_name(self) -> OutputTable:
@@ -220,11 +342,11 @@ class OutputTable(_Table):
         return self
 
 
-class ProblemTable(_Table):
-    """A whole problem file."""
+class GridProblem(_Table):
+    """A whole problem file, of a problem on a grid."""
 
     equation: EquationTable
-    domain: DomainTable
+    domain: GridTable
     boundary: BoundaryTable = BoundaryTable()
     fields: dict[str, Source] = {}
     scheme: dict[str, Any] | None = None
@@ -232,15 +354,29 @@ class ProblemTable(_Table):
     output: OutputTable = OutputTable()
 
 
-def read(path: Path) -> ProblemTable:
+class MeshProblem(_Table):
+    """A whole problem file, of a problem on a mesh."""
+
+    equation: EquationTable
+    domain: MeshTable
+    boundary: Annotated[NamedBoundaryTable, BeforeValidator(_split_names)] = NamedBoundaryTable()
+    fields: dict[str, SourceOnMesh] = {}
+    scheme: dict[str, Any] | None = None
+    solver: SolverTable = SolverTable()
+    output: OutputTable = OutputTable()
+
+
+def read(path: Path) -> GridProblem | MeshProblem:
     """Read and check a problem file.
 
     Raises:
         InputError: one line for everything that is wrong, each with the file and the table.
     """
     content = _parse(path)
+    domain = content.get("domain")
+    kind = MeshProblem if isinstance(domain, dict) and "mesh" in domain else GridProblem
     try:
-        return ProblemTable.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         lines = [_line(path, content, problem) for problem in error.errors()]
         raise InputError("\n".join(dict.fromkeys(lines))) from None

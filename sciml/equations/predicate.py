@@ -115,15 +115,15 @@ class _Reader:
         compare = [_COMPARISONS[type(sign)] for sign in signs]
 
         def condition(values: dict[str, Tensor]) -> Tensor:
-            numbers = [_finite(side, values) for side in sides]
+            numbers = [_finite(*side, values) for side in sides]
             found = [sign(numbers[k], numbers[k + 1]) for k, sign in enumerate(compare)]
             return _joined(torch.logical_and, found)
 
         return condition
 
-    def expression(self, tree: ast.expr) -> sympy.Expr:
+    def expression(self, tree: ast.expr) -> tuple[str, sympy.Expr]:
         piece = self.encoded[tree.col_offset : tree.end_col_offset].decode()
-        return parse_expression(piece, self.names)
+        return piece, parse_expression(piece, self.names)
 
     def position(self, tree: ast.expr) -> int:
         return len(self.encoded[: tree.col_offset].decode())
@@ -136,9 +136,9 @@ def _joined(join: Callable[[Tensor, Tensor], Tensor], parts: list[Tensor]) -> Te
     return total
 
 
-def _finite(expression: sympy.Expr, values: dict[str, Tensor]) -> Tensor:
+def _finite(text: str, expression: sympy.Expr, values: dict[str, Tensor]) -> Tensor:
     like = next(iter(values.values()))
     number = torch.as_tensor(evaluate(expression, values), dtype=like.dtype, device=like.device)
     if not bool(torch.isfinite(number).all()):
-        raise InputError(f"{str(expression)!r} is not finite everywhere")
+        raise InputError(f"{text!r} is not finite everywhere")
     return number

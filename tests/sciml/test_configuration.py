@@ -124,7 +124,8 @@ def test_what_is_left_out(folder: Path) -> None:
     assert problem.domain.boundary == {"x": (Dirichlet(0.0), Dirichlet(0.0))}
     assert problem.fields == {"f": 1.0}
     assert (problem.name, problem.formats) == ("problem", ("h5", "png", "vti"))
-    assert (problem.method, problem.scheme, problem.rtol, problem.atol) == (None, None, None, 0.0)
+    assert (problem.method, problem.scheme, problem.rtol, problem.atol) == (None, None, None, None)
+    assert (problem.boundary, problem.initial) == (None, None)
 
 
 def test_the_catalogue(folder: Path) -> None:
@@ -167,6 +168,7 @@ def test_conditions_by_unknown(folder: Path) -> None:
         ('"x >= 2.25"', [4, 5]),
         ('"0.75 > x"', [0]),
         ('"x <= 0.75"', [0, 1]),
+        ('"0.5 < x < 1 or x > 2.5"', [1, 5]),
     ],
 )
 def test_solids_as_expressions(solid: str, cells: list[int], folder: Path) -> None:
@@ -231,19 +233,23 @@ def test_a_batch_from_a_file(folder: Path) -> None:
         ('"Multigrid"', "3", "[solver] method: a preconditioner is a name, or a table with the key `name`"),
         ("rtol = 1e-6", 'rtol = "small"', "problem.toml, [solver] rtol: a number is needed, not 'small'"),
         ('"result-1"', '"../result"', "problem.toml, [output]: name: '../result' does not do as a file name"),
-        ('["png"]', '["gif"]', "problem.toml, [output] formats[0]: input should be 'h5', 'png' or 'vti', not 'gif'"),
+        ('["png"]', '["gif"]', "problem.toml, [output] formats[0]: input should be 'h5', 'png', 'vti', 'vtu', 'vtk'"),
         ("grad(u)) + nu", "grad(u)) + nv", "problem.toml, [equation]: "),
         ('text = "-div(a*grad(u)) + nu*u = f"', "", "[equation]: give the equation either as `text` or by its name in"),
         ('text = "-div(a*grad(u)) + nu*u = f"', 'catalogue = "poison"', "[equation]: no equation is called 'poison':"),
         ("{ nu = 2 }", '{ nu = "2" }', "problem.toml, [equation.parameters] nu: a number is needed, not '2'"),
-        ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', '"0 < x < 1"', "[domain] solid: '0 < x < 1': one comparison at mos"),
+        ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', '"x < 1 & y"', "[domain] solid: write 'and'"),
         ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', '"log(x - 1)"', "[domain] solid: 'log(x - 1)' is not finite everyw"),
         ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', '"1"', "[domain] solid: Grid: every cell is solid"),
-        ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', "1.0", "[domain] solid: an expression, positive inside the solid,"),
+        ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', "1.0", "[domain] solid: a condition such as 'x < 0.5'"),
         ('"(x - 1.25)**2 + (y - 0.75)**2 < 0.01"', '{file="arrays.h5", dataset="hole"}', "[domain] solid: arrays.h5:"),
         ('"dirichlet", value = "x"', '"periodic"', "[domain] walls: the faces of solid cells cannot be periodic"),
         ("[output]", "[[output]]", "problem.toml, output: a table is needed here, not [{'name': 'result-1', "),
         ("[equation]", "[equation", "problem.toml is not valid TOML: "),
+        ('["png"]', '["vtu"]', "problem.toml, [output] formats: 'vtu' is for meshes, and the domain is a grid: tak"),
+        ("lower = [0, 0.0]", "lower = [0, 0.0]\nrefine = 1", "[domain]: unknown key 'refine': it belongs to a mesh"),
+        ("shape = [6, 4]", "shape = [6, 4]\nmehs = 'a.msh'", "[domain]: unknown key 'mehs'; did you mean 'mesh'?"),
+        ("atol = 1", 'initial = "x"', "[solver] initial: it is the start for a nonlinear equation, and this one is"),
     ],
 )  # fmt: skip
 def test_refusals_name_the_place(line: str, new: str, message: str, folder: Path) -> None:
