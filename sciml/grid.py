@@ -172,8 +172,9 @@ class Grid:
         shells inside shells are hollow. The surface may reach out of the grid; along periodic axes it is not repeated.
 
         Args:
-            surface: path of a file in a format that meshio reads (.stl, .obj, .ply, ...), or a pair of points `(n, 3)`,
-                in the grid's unit of length, and triangles `(m, 3)`, the numbers of the points at their corners.
+            surface: path of a file in a format that meshio reads (.stl, .obj, .ply, ...), a mesh of tetrahedra, or a
+                pair of points `(n, 3)`, in the grid's unit of length, and triangles `(m, 3)`, the numbers of the points
+                at their corners.
             method: None for a surface that must be closed with all triangles turned the same way (`surface_check`
                 says whether). "parity" for one that must be closed, whichever way its triangles are turned. "winding"
                 for one with holes, or of bodies that overlap: inside is where the generalized winding number, of

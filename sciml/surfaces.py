@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class SurfaceCheck:
             even number of times, and "inside" means something whatever the triangles' directions.
         closed: whether along every edge as many triangles run one way as the other (this implies `even`). Two boxes
             that touch along an edge are closed, though that edge is not manifold.
+        repeated: triangles that have the corners of another one and its direction. Where they are not removed, a
+            surface closed twice over contains nothing.
         volume: enclosed volume, in the cube of the points' unit of length; negative where the surface is inside out,
             nan where it is not closed.
     """
@@ -41,6 +44,7 @@ class SurfaceCheck:
     even: bool
     closed: bool
     volume: float
+    repeated: int = 0
 
 
 def surface_check(points: Any, triangles: Any) -> SurfaceCheck:
@@ -96,7 +100,8 @@ def read_surface_pair(surface: Any, where: str) -> tuple[Tensor, Tensor]:
     """
     if not isinstance(surface, tuple | list) or len(surface) != 2:
         raise InputError(
-            f"{where}: a surface is the path of a file or a pair (points, triangles), got {type(surface).__name__}"
+            f"{where}: a surface is the path of a file, a mesh of tetrahedra or a pair (points, triangles), "
+            f"got {type(surface).__name__}"
         )
     try:
         points, triangles = (torch.as_tensor(part) for part in surface)
@@ -122,8 +127,12 @@ def read_surface_pair(surface: Any, where: str) -> tuple[Tensor, Tensor]:
     return points, triangles
 
 
-def read_surface_of(surface: str | os.PathLike[str] | tuple[Any, Any], where: str) -> tuple[Tensor, Tensor]:
-    """`read_surface_pair`, of a file if a path is given."""
+def read_surface_of(surface: str | os.PathLike[str] | tuple[Any, Any] | Mesh, where: str) -> tuple[Tensor, Tensor]:
+    """`read_surface_pair`, of a file if a path is given, or around the tetrahedra of a mesh."""
+    if isinstance(surface, Mesh):
+        if surface.dimension != 3:
+            raise InputError(f"{where}: a mesh of triangles in the plane has no surface in space")
+        return read_surface_pair((surface.points.detach(), surface.facets), where)
     if not isinstance(surface, str | os.PathLike):
         return read_surface_pair(surface, where)
     from .mesh_files import read_surface  # brings meshio
@@ -179,7 +188,15 @@ def examine(points: Tensor, triangles: Tensor, merged: Tensor, corners: Tensor) 
         even=not bool((edges.count % 2).any()),
         closed=closed,
         volume=float(_volume(merged, corners)) if closed else nan,
+        repeated=_count_repeated(corners) if bool((edges.count > 2).any()) else 0,
     )
+
+
+def _count_repeated(corners: Tensor) -> int:
+    """How many triangles are there again, from whichever corner they are begun."""
+    first = corners.argmin(1, keepdim=True)
+    turn = (first + torch.arange(3, device=corners.device)) % 3
+    return len(corners) - len(corners.gather(1, turn).unique(dim=0))
 
 
 def _volume(points: Tensor, triangles: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from .errors import InputError
 from .kernels.voxels import strip_turns
+from .mesh import Mesh
 from .surfaces import SurfaceCheck, edges_of, examine, merge_points, read_surface_of
 
 if TYPE_CHECKING:
     from .grid import Grid
 
 Method: TypeAlias = Literal["parity", "winding"]
-Surface: TypeAlias = str | os.PathLike[str] | tuple[Any, Any]
+Surface: TypeAlias = str | os.PathLike[str] | tuple[Any, Any] | Mesh
 
 # Numbers held at once in a temporary: what stays in the cache of a CPU, what fills a GPU.
 _BLOCK = {"cpu": 2**18, "cuda": 2**24}
@@ -31,7 +32,8 @@ def voxelize(grid: Grid, surface: Surface, method: Method | None = None) -> Tens
     if grid.dimension != 3:
         raise InputError(
             f"voxelize: a surface in space needs a grid of three axes, this one has {grid.dimension}; for a section at "
-            "z = c use a grid of shape (nx, ny, 1) around z = c, and mask[..., 0]"
+            "z = c use a grid of shape (nx, ny, 1) around z = c, and mask[..., 0]; make the mask of a plane outline "
+            "from grid.coordinates (matplotlib.path.Path(outline).contains_points)"
         )
     points, triangles = read_surface_of(surface, "voxelize")
     points, triangles = points.to(grid.device), triangles.to(grid.device)
@@ -190,6 +192,11 @@ def _refuse_what_encloses_nothing(check: SurfaceCheck, method: Method | None) ->
     if not check.triangles:
         raise InputError(f"voxelize: all {check.degenerate} triangles of the surface are degenerate")
     enough = {None: check.closed, "parity": check.even, "winding": True}[method]
+    if enough and check.repeated and method != "winding":
+        raise InputError(
+            f"voxelize: {check.repeated} triangles of the surface are there twice or more often, so that a line may "
+            "enter and leave at once; remove the doubles, or use method='winding', for which they count once"
+        )
     if enough:
         return
     if check.even:

@@ -16,6 +16,7 @@ from sciml.boundary import Dirichlet, Periodic
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.kernels import build, voxels
+from sciml.mesh import Mesh
 
 Surface = tuple[Tensor, Tensor]
 
@@ -400,8 +401,41 @@ def test_refused(surface: Any, message: str) -> None:
         LATTICE.voxelize(surface)
 
 
+def test_triangles_that_are_there_twice_are_refused_where_they_cancel() -> None:
+    """A ball with all its triangles twice is closed, and every line meets it an even number of times."""
+    points, triangles = sphere(0.4, 1, (0.5, 0.5, 0.5))
+    alone = LATTICE.voxelize((points, triangles))
+    turned = triangles.roll(1, dims=1)  # the same direction from another corner
+    twice = (points, torch.cat((triangles, turned)))
+    assert surface_check(*twice).closed
+    assert surface_check(*twice).repeated == len(triangles)
+    for method in (None, "parity"):
+        with pytest.raises(InputError, match=f"{len(triangles)} triangles of the surface are there twice.*'winding'"):
+            LATTICE.voxelize(twice, method=method)
+    assert torch.equal(LATTICE.voxelize(twice, method="winding"), alone)
+    # A wall without thickness, the same triangles from both sides, bounds nothing and is no such accident.
+    wall = triangles[:1]
+    both = (points, torch.cat((triangles, wall, wall.flip(1))))
+    assert surface_check(*both).repeated == 1  # it lies on a triangle of the ball
+    apart, fin = sphere(0.1, 0, (0.5, 0.5, 0.95))
+    walled = (torch.cat((points, apart)), torch.cat((triangles, fin[:1] + len(points), fin[:1].flip(1) + len(points))))
+    assert surface_check(*walled).repeated == 0
+    assert torch.equal(LATTICE.voxelize(walled), alone)
+
+
+def test_the_surface_of_a_mesh() -> None:
+    mesh = Mesh.box((2, 2, 2), 0.2, 0.8)
+    assert torch.equal(LATTICE.voxelize(mesh), LATTICE.voxelize((mesh.points, mesh.facets)))
+    assert int(LATTICE.voxelize(mesh).sum()) == 64
+    with pytest.raises(InputError, match="a mesh of triangles in the plane has no surface in space"):
+        LATTICE.voxelize(Mesh.box((2, 2)))
+
+
 def test_refused_grids_and_methods() -> None:
-    with pytest.raises(InputError, match=r"needs a grid of three axes, this one has 2; .* shape \(nx, ny, 1\)"):
+    for shape in ((8,), (8, 8)):
+        with pytest.raises(InputError, match=rf"needs a grid of three axes, this one has {len(shape)}; .* mask of a"):
+            Grid(shape).voxelize(BALL)
+    with pytest.raises(InputError, match=r"for a section at z = c use a grid of shape \(nx, ny, 1\)"):
         Grid((8, 8)).voxelize(BALL)
     with pytest.raises(InputError, match="method is None, 'parity' or 'winding', got 'ray'"):
         LATTICE.voxelize(BALL, method="ray")  # type: ignore[arg-type]
