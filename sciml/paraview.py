@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 import sympy
 import torch
 
-from .elements import MeshSystem
+from .elements import MeshSystem, NonlinearMeshSystem
 from .errors import InputError
 from .files import target, write_whole
 from .grid import Grid
@@ -79,7 +79,7 @@ def _coefficients(solution: Solution) -> dict[str, torch.Tensor]:
     system = solution.system
     if system is None:
         return {}
-    if not isinstance(system, MeshSystem):
+    if not isinstance(system, MeshSystem | NonlinearMeshSystem):
         return {name: field for name, field in system.fields.items() if isinstance(field, torch.Tensor)}
     values, points = system.forms[0].values, len(system.domain.points)
     found = {}

@@ -26,9 +26,10 @@ import torch
 
 from . import container, storage_of_grids, storage_of_meshes
 from .discretization import NonlinearSystem, System
-from .elements import MeshSystem
+from .elements import MeshSystem, NonlinearMeshSystem
 from .equations import Equation
 from .errors import InputError
+from .mesh import Mesh
 from .well import Arrays, Category, numpy_of, tensor_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 KIND = "solution"
 FORMAT = 2  # 1 had linear systems on grids only
+
+_AnySystem = System | NonlinearSystem | MeshSystem | NonlinearMeshSystem
 
 
 def save(solution: Solution, path: str | os.PathLike[str]) -> None:
@@ -64,21 +67,20 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
         return _rebuild(file, place)
 
 
-def _fill(file: h5py.File, solution: Solution, system: System | MeshSystem | NonlinearSystem) -> None:
+def _fill(file: h5py.File, solution: Solution, system: _AnySystem) -> None:
     batch, rows = tuple(solution.codes.shape), solution.codes.numel()
     own = file.create_group("sciml")
     arrays = Arrays(own)
     fields, scalars = Category(file, "t0_fields"), Category(file, "scalars")
     for name in ("t1_fields", "t2_fields"):
         Category(file, name)
-    on_mesh = isinstance(system, MeshSystem)
-    attributes = {"location": "points"} if on_mesh else {}
+    attributes = {"location": "points"} if isinstance(system.domain, Mesh) else {}
     for name, value in solution.fields.items():
         space = value.shape[len(batch) :]
         data = numpy_of(value.reshape(-1, 1, *space))
         varying = {"sample_varying": True, "time_varying": True, "dim_varying": [True] * len(space)}
         fields.add(name, data, **varying, **attributes)
-    if isinstance(system, MeshSystem):
+    if isinstance(system, MeshSystem | NonlinearMeshSystem):
         described = storage_of_meshes.describe(file, system, batch, rows, fields, scalars, arrays)
     else:
         described = storage_of_grids.describe(file, system, batch, rows, fields, scalars, arrays)
@@ -104,7 +106,7 @@ def _rebuild(file: h5py.File, device: torch.device) -> dict[str, Any]:
 
     batch = tuple(description["batch"])
     equation = Equation.from_json(description["equation"])
-    system: System | MeshSystem | NonlinearSystem
+    system: _AnySystem
     if "mesh" in description:
         system = storage_of_meshes.rebuild(file, description, equation, device)
         space: tuple[int, ...] = (len(system.domain.points),)

@@ -12,7 +12,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from .elements import MeshSystem, discretize_on_mesh
+from .elements import MeshSystem, NonlinearMeshSystem, discretize_nonlinear_on_mesh, discretize_on_mesh
 from .elements.values import At, ByCell, sample
 from .equations import Equation
 from .errors import InputError
@@ -37,7 +37,7 @@ _PLAIN_NAME = re.compile(r"\w[\w .+:-]*")
 
 def describe(
     file: h5py.File,
-    system: MeshSystem,
+    system: MeshSystem | NonlinearMeshSystem,
     batch: tuple[int, ...],
     rows: int,
     fields: Category,
@@ -48,6 +48,7 @@ def describe(
     mesh = system.domain
     _write_layout(file, system, rows)
     return {
+        "linear": isinstance(system, MeshSystem),
         "mesh": _write_mesh(file.create_group("mesh"), mesh),
         "scheme": asdict(system.scheme),
         "fields": {n: _describe_field(n, system, batch, fields, scalars, arrays) for n in system.fields},
@@ -62,7 +63,9 @@ def describe(
     }
 
 
-def rebuild(file: h5py.File, description: Mapping[str, Any], equation: Equation, device: torch.device) -> MeshSystem:
+def rebuild(
+    file: h5py.File, description: Mapping[str, Any], equation: Equation, device: torch.device
+) -> MeshSystem | NonlinearMeshSystem:
     """The inverse of `describe`."""
     mesh = _read_mesh(file, description["mesh"], device)
 
@@ -78,17 +81,14 @@ def rebuild(file: h5py.File, description: Mapping[str, Any], equation: Equation,
     }
     if len(boundary) == 1:
         (boundary,) = boundary.values()
-    return discretize_on_mesh(
-        equation,
-        mesh,
-        {name: _read_field(item, file, mesh, name) for name, item in description["fields"].items()},
-        restore_parameters(description["parameters"], file, device, 1),
-        boundary,
-        FiniteElement(**description["scheme"]),
-    )
+    fields = {name: _read_field(item, file, mesh, name) for name, item in description["fields"].items()}
+    parameters = restore_parameters(description["parameters"], file, device, 1)
+    scheme = FiniteElement(**description["scheme"])
+    discretize = discretize_on_mesh if description["linear"] else discretize_nonlinear_on_mesh
+    return discretize(equation, mesh, fields, parameters, boundary, scheme)
 
 
-def _write_layout(file: h5py.File, system: MeshSystem, rows: int) -> None:
+def _write_layout(file: h5py.File, system: MeshSystem | NonlinearMeshSystem, rows: int) -> None:
     mesh = system.domain
     group = write_frame(file, system.equation, system.parameters, "unstructured", rows, mesh.coordinates)
     several = len(system.unknowns) > 1
@@ -126,7 +126,12 @@ def _link(name: str, index: int) -> str:
 
 
 def _describe_field(
-    name: str, system: MeshSystem, batch: tuple[int, ...], fields: Category, scalars: Category, arrays: Arrays
+    name: str,
+    system: MeshSystem | NonlinearMeshSystem,
+    batch: tuple[int, ...],
+    fields: Category,
+    scalars: Category,
+    arrays: Arrays,
 ) -> Any:
     value, values = system.fields[name], system.forms[0].values
     if isinstance(value, Tensor) or not callable(value):
@@ -161,7 +166,7 @@ def _read_field(item: Any, file: h5py.File, mesh: Mesh, name: str) -> Any:
 
 
 def _describe_condition(
-    condition: Any, system: MeshSystem, number: int, name: str, arrays: Arrays, where: str
+    condition: Any, system: MeshSystem | NonlinearMeshSystem, number: int, name: str, arrays: Arrays, where: str
 ) -> dict[str, Any]:
     mesh = system.domain
     (facets,) = (part.facets for part in system.forms[number].conditions.parts if part.name == name)

@@ -101,6 +101,11 @@ class NonlinearMeshSystem:
         """Trailing axes of one unknown's field: 1."""
         return 1
 
+    @property
+    def forms(self) -> tuple[WeakForm, ...]:
+        """The weak form of the linear terms of each row, with the conditions and values used."""
+        return tuple(row.form for row in self.rows)
+
     def with_parameters(self, values: Mapping[str, Any]) -> NonlinearMeshSystem:
         """The same problem with other values of some parameters: numbers, or tensors of the batch's shape.
 
@@ -109,7 +114,8 @@ class NonlinearMeshSystem:
         """
         plain = {n: v.squeeze(-1) if isinstance(v, Tensor) else v for n, v in self.parameters.items()}
         boundary = self.boundary if len(self.unknowns) > 1 else self.boundary[self.unknowns[0]]
-        return _build(self.terms, self.equation, self.domain, self.fields, {**plain, **values}, boundary, self.scheme)
+        fields = self.forms[0].values.given()
+        return _build(self.terms, self.equation, self.domain, fields, {**plain, **values}, boundary, self.scheme)
 
     def residual(self, u: Tensor) -> Tensor:
         """F(u), in the unit of the equation times that of a volume.

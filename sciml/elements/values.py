@@ -88,6 +88,10 @@ class Values:
             self._found[key] = None if len(known) < len(values) else self._evaluate(expression, known)
         return self._found[key]
 
+    def given(self) -> dict[str, Any]:
+        """The fields as they can be given again, to be read in the same way."""
+        return {name: ByCell(value) if name in self.by_cell else value for name, value in self.fields.items()}
+
     def tensors(self) -> list[tuple[str, Tensor]]:
         """All values found so far, with their names."""
         named = {name: value for (name, _), value in self._named.items()}

@@ -21,6 +21,7 @@ from sciml import (
     Mesh,
     MeshSystem,
     Neumann,
+    NonlinearMeshSystem,
     Robin,
     Solution,
     container,
@@ -174,6 +175,31 @@ def test_one_condition_for_all(tmp_path: Path) -> None:
     solution = solve(Equation("-laplacian(u) = f"), Mesh.box((2, 2, 2)), fields={"f": 1.0}, boundary=Dirichlet(2.0))
     solution.save(tmp_path / "a.h5")
     same(solution, Solution.load(tmp_path / "a.h5"))
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_nonlinear_equations(dimension: int, tmp_path: Path) -> None:
+    mesh = moved_box((3,) * dimension, torch.Generator().manual_seed(0)).with_regions({"left": lambda x, *_: x < 0.5})
+    equation = Equation("-div((a + beta*u**2)*grad(u)) + b*u**3 = f", parameters={"beta": 2.0})
+    boundary = {"x_lower": Dirichlet(lambda x, y, *_: y), "x_upper": Robin(1.0, 2.0), "rest": Neumann(0.1)}
+    fields = {"a": {"left": 1.0, "rest": 3.0}, "b": lambda x, *_: x * x, "f": 1.0}
+    beta = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    solution = solve(equation, mesh, fields=fields, parameters={"beta": beta}, boundary=boundary)
+    solution.save(tmp_path / "a.h5")
+    again = Solution.load(tmp_path / "a.h5")
+    for name in ("value", "codes", "method", "notes", "versions"):
+        same_bits(getattr(solution, name), getattr(again, name))
+    a, b = solution.system, again.system
+    assert isinstance(a, NonlinearMeshSystem)
+    assert isinstance(b, NonlinearMeshSystem)
+    same_mesh(a.domain, b.domain)
+    assert (a.scheme, a.notes, a.batch) == (b.scheme, b.notes, b.batch)
+    same_bits(a.residual(solution.value), b.residual(again.value))
+    same_bits(a.jacobian(solution.value).apply(solution.value), b.jacobian(again.value).apply(again.value))
+    for name in mesh.boundaries:
+        same_bits(solution.flux(name), again.flux(name))
+    same_bits(solution.integral("left"), again.integral("left"))
+    same_bits(solution.gradient(), again.gradient())
 
 
 def test_regions_stay_cells_where_there_are_as_many_points(tmp_path: Path) -> None:

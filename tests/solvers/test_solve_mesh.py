@@ -15,6 +15,7 @@ from torch import Tensor
 import sciml
 from sciml import Dirichlet, Equation, FiniteElement, InputError, Mesh, Neumann, Robin, solve
 from sciml.solvers.linear import GMRES, ILU0, ConjugateGradient, Direct, IncompleteCholesky
+from sciml.solvers.nonlinear import Continuation
 
 ZERO = Dirichlet(0.0)
 
@@ -200,7 +201,11 @@ def test_regions_are_cells_where_there_are_as_many_points() -> None:
     mesh = Mesh.box((2, 3)).with_regions({"left": lambda x, y: x < 0.5})
     assert len(mesh.points) == len(mesh.cells)
     held = {"x_lower": Dirichlet(0.0), "x_upper": Dirichlet(1.0), "rest": Neumann(0.0)}
-    solution = solve(Equation("-div(a*grad(u)) = 0"), mesh, fields={"a": {"left": 1.0, "rest": 10.0}}, boundary=held)
+    fields = {"a": {"left": 1.0, "rest": 10.0}}
+    solution = solve(Equation("-div(a*grad(u)) = 0"), mesh, fields=fields, boundary=held)
+    assert float(solution.flux("x_upper")) == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 10.0), rel=1e-12)
+    equation = Equation("-div(a*(1 + beta*u)*grad(u)) = 0", parameters={"beta": 0.0})
+    solution = solve(equation, mesh, fields=fields, boundary=held, method=Continuation("beta", 1.0), rtol=1e-13)
     assert float(solution.flux("x_upper")) == pytest.approx(1 / (0.5 / 1.0 + 0.5 / 10.0), rel=1e-12)
 
 
