@@ -53,7 +53,7 @@ class Direct(LinearSolver):
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
         factors = _Factors(operator)
-        return MatrixInverse(operator, Kind.LINEAR, factors.solve, factors.solve_transposed)
+        return MatrixInverse(operator, Kind.LINEAR, factors.solve, factors.solve_transposed, self.setup)
 
     def iterate(self, task: Iteration, state: LinearOperator) -> None:
         active = task.active()

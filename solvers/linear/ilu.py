@@ -63,4 +63,5 @@ class ILU0:
             Kind.LINEAR,
             lambda b: upper.solve(lower.solve(b)),
             lambda b: lower.solve_transposed(upper.solve_transposed(b)),
+            self.prepare,
         )

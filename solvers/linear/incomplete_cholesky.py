@@ -67,7 +67,7 @@ class IncompleteCholesky:
         def solve(b: Tensor) -> Tensor:
             return lower.solve_transposed(lower.solve(b))
 
-        return MatrixInverse(operator, Kind.SYMMETRIC_POSITIVE, solve, solve)
+        return MatrixInverse(operator, Kind.SYMMETRIC_POSITIVE, solve, solve, self.prepare)
 
     def _factor(self, entries: Entries, row_size: int) -> Entries:
         """L."""

@@ -82,6 +82,8 @@ class MatrixInverse(ApproximateInverse):
         operator: what it, or its transpose, approximately inverts.
         kind: what may be assumed of it.
         solve, solve_transposed: map `(rows * size, columns)` to the same shape.
+        remake: what made it from the operator, and makes its copies.
+        transposed: whether it is the transpose of what `remake` makes.
     """
 
     def __init__(
@@ -90,11 +92,20 @@ class MatrixInverse(ApproximateInverse):
         kind: Kind,
         solve: Callable[[Tensor], Tensor],
         solve_transposed: Callable[[Tensor], Tensor],
+        remake: Callable[[LinearOperator], LinearOperator],
+        *,
+        transposed: bool = False,
     ) -> None:
         super().__init__(operator, kind)
         self._operator = operator
         self._solve = solve
         self._solve_transposed = solve_transposed
+        self._remake = remake
+        self._is_transposed = transposed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by what it was made from: addresses in memory stay in this process."""
+        return _made_again, (self._remake, self._operator, self._is_transposed)
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
@@ -112,7 +123,21 @@ class MatrixInverse(ApproximateInverse):
     def transpose(self) -> LinearOperator:
         if self.symmetric:
             return self
-        return MatrixInverse(self._operator, self.kind, self._solve_transposed, self._solve)
+        return MatrixInverse(
+            self._operator,
+            self.kind,
+            self._solve_transposed,
+            self._solve,
+            self._remake,
+            transposed=not self._is_transposed,
+        )
+
+
+def _made_again(
+    remake: Callable[[LinearOperator], LinearOperator], operator: LinearOperator, transposed: bool
+) -> LinearOperator:
+    made = remake(operator)
+    return made.transpose() if transposed else made
 
 
 @dataclass(frozen=True)

@@ -45,5 +45,9 @@ class SOR(StationaryMethod):
         splitting = Splitting.of(operator, self.ordering)
         lower = splitting.lower(self.relaxation)
         return MatrixInverse(
-            operator, Kind.LINEAR, splitting.in_own_order(lower.solve), splitting.in_own_order(lower.solve_transposed)
+            operator,
+            Kind.LINEAR,
+            splitting.in_own_order(lower.solve),
+            splitting.in_own_order(lower.solve_transposed),
+            self.setup,
         )

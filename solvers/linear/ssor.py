@@ -62,4 +62,5 @@ class SSOR(StationaryMethod):
             Kind.SYMMETRIC_POSITIVE if definite else Kind.LINEAR,
             splitting.in_own_order(solve),
             splitting.in_own_order(solve_transposed),
+            self.setup,
         )

@@ -10,6 +10,7 @@ import torch
 
 import sciml
 from sciml.errors import InputError
+from sciml.linear_operator import BlockOperator
 from sciml.solvers.linear import (
     GMRES,
     ILU0,
@@ -17,6 +18,7 @@ from sciml.solvers.linear import (
     SSOR,
     AlgebraicMultigrid,
     BiCGStab,
+    BlockDiagonal,
     Chebyshev,
     ConjugateGradient,
     Direct,
@@ -71,6 +73,28 @@ def test_copies_of_sparse_matrices(copied, operators):
     assert torch.equal(again.to_sparse().to_dense(), operator.to_sparse().to_dense())
     transposed = copied(Direct().prepare(operator).transpose())
     torch.testing.assert_close(transposed.solve(b).value, Direct().solve(operator.transpose(), b).value)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, *COPIES], ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "method", [ILU0(), IncompleteCholesky(), IncompleteCholesky(0.1), BlockDiagonal(ILU0())], ids=name
+)
+def test_factors_alone(method, copied, operators):
+    """Preconditioners that are no solvers prepare nothing but their factors."""
+    block = operators.darcy(9, 8)
+    operator = BlockOperator([[block, None], [None, block]]) if isinstance(method, BlockDiagonal) else block
+    inverse, x = method.prepare(operator), operators.field(operator.space)
+    torch.testing.assert_close(copied(inverse).apply(x), inverse.apply(x), rtol=0, atol=0)
+    torch.testing.assert_close(copied(inverse.transpose()).apply(x), inverse.transpose().apply(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
+def test_transposed_factors_of_a_matrix_that_is_not_symmetric(copied, operators):
+    operator, b = operators.named("upwind 2D"), operators.field(operators.named("upwind 2D").space)
+    inverse = ILU0().prepare(operator)
+    assert not torch.allclose(inverse.apply(b), inverse.transpose().apply(b))
+    torch.testing.assert_close(copied(inverse.transpose()).apply(b), inverse.transpose().apply(b), rtol=0, atol=0)
+    torch.testing.assert_close(copied(inverse.transpose()).transpose().apply(b), inverse.apply(b), rtol=0, atol=0)
 
 
 def test_gradients_that_cannot_be_copied_are_refused():
