@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from .mesh_simplices import (
 )
 
 EXTERIOR = "exterior"
+Made = TypeVar("Made")
 Selection = Callable[..., Tensor] | Tensor | Sequence[int]
 
 
@@ -300,6 +301,20 @@ class Mesh:
         check_dtype(dtype, "Mesh.to")
         return Mesh(moved["points"].to(dtype), moved["cells"], moved["boundaries"], moved["regions"])
 
+    def remember(self, make: Callable[[Mesh], Made]) -> Made:
+        """`make(mesh)`, computed once and kept as long as the mesh, or one with other names; not in copies and pickles.
+
+        Args:
+            make: a function of the points, cells and facets alone.
+        """
+        kept = vars(self).setdefault(_KEPT, {})
+        if make not in kept:
+            kept[make] = make(self)
+        return kept[make]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != _KEPT}
+
     def __repr__(self) -> str:
         cells = f"{len(self.points)} points, {counted(len(self.cells), self.dimension)}"
         parts = [f"boundaries {_sizes(self.boundaries)}"]
@@ -318,9 +333,12 @@ class Mesh:
         copy = object.__new__(Mesh)
         for name in _PARTS:
             object.__setattr__(copy, name, parts.get(name, getattr(self, name)))
+        if not parts.keys() - {"boundaries", "regions"}:
+            vars(copy)[_KEPT] = vars(self).setdefault(_KEPT, {})
         return copy
 
 
+_KEPT = "_kept"
 _PARTS = ("points", "cells", "boundaries", "regions", "facets", "facet_cells")
 
 

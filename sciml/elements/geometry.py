@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
 from math import factorial
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -82,13 +81,8 @@ def geometry_of(mesh: Mesh) -> Geometry:
     """The geometry of a mesh: kept as long as the mesh, or made afresh where its points carry gradients."""
     if mesh.points.requires_grad or forward_ad.unpack_dual(mesh.points).tangent is not None:
         return make_geometry(mesh)
-    if mesh not in _GEOMETRIES:
-        with torch.no_grad():
-            _GEOMETRIES[mesh] = make_geometry(mesh)
-    return _GEOMETRIES[mesh]
-
-
-_GEOMETRIES: WeakKeyDictionary[Mesh, Geometry] = WeakKeyDictionary()
+    with torch.no_grad():
+        return mesh.remember(make_geometry)
 
 
 def make_geometry(mesh: Mesh) -> Geometry:

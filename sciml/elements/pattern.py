@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from weakref import WeakKeyDictionary
 
 import numpy
 import torch
@@ -170,12 +169,11 @@ class Pattern:
 
 def pattern_of(mesh: Mesh) -> Pattern:
     """The pattern of a mesh, computed once and kept as long as the mesh."""
-    if mesh not in _PATTERNS:
-        _PATTERNS[mesh] = make_pattern(mesh.cells, len(mesh.points))
-    return _PATTERNS[mesh]
+    return mesh.remember(_make_pattern)
 
 
-_PATTERNS: WeakKeyDictionary[Mesh, Pattern] = WeakKeyDictionary()
+def _make_pattern(mesh: Mesh) -> Pattern:
+    return make_pattern(mesh.cells, len(mesh.points))
 
 
 def make_pattern(cells: Tensor, size: int) -> Pattern:

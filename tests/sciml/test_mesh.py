@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import weakref
 from itertools import pairwise
 from typing import Any
 
@@ -231,6 +233,27 @@ def test_copies_and_pickles_are_equal() -> None:
         assert repr(other) == repr(mesh)
         assert torch.equal(other.points, mesh.points)
         assert torch.equal(other.region("low"), mesh.region("low"))
+
+
+def test_what_is_computed_from_a_mesh_is_kept_with_it_alone() -> None:
+    mesh, calls = Mesh.box((2, 2)), []
+
+    def volume(given: Mesh) -> float:
+        calls.append(given)
+        return float(given.volume)
+
+    assert mesh.remember(volume) == mesh.remember(volume) == 1.0
+    assert mesh.with_regions({"all": lambda x, y: x < 2}).remember(volume) == 1.0
+    assert len(calls) == 1
+    for other in (copy.deepcopy(mesh), pickle.loads(pickle.dumps(mesh)), mesh.to(dtype=torch.float32), mesh.refine()):
+        assert other.remember(volume) == 1.0
+        assert calls[-1] is other
+    larger = Mesh(2 * mesh.points, mesh.cells)
+    assert larger.remember(volume) == 4.0
+    watched = weakref.ref(mesh)
+    del mesh, calls[:]
+    gc.collect()
+    assert watched() is None, "nothing outside a mesh keeps it"
 
 
 # What is refused
