@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..given import Number
 from .assembly import load_on_facets
 from .boundary import Part
 from .weak_form import WeakForm
@@ -15,11 +16,11 @@ from .weak_form import WeakForm
 
 @dataclass(frozen=True, eq=False)
 class Further:
-    """What nonlinear terms add: `(*batch, f)` per area, times the factors before their divergences.
+    """What nonlinear terms add on the exterior facets, per area and times the factors before their divergences.
 
     Attributes:
-        diffusive: n . flux of the cell behind each exterior facet.
-        carried: the mean of n . flux without derivatives on each exterior facet.
+        diffusive: `(*batch, d, f)`, n . flux with the gradient of the cell behind, times each basis function.
+        carried: `(*batch, f)`, n . flux without derivatives.
     """
 
     diffusive: Tensor
@@ -69,7 +70,7 @@ def boundary_flux(
             total = total + load_on_facets(geometry, own, inside, form.pattern.size).sum(-1)
     if held:
         facets = torch.cat(held)
-        extra = None if further is None else (further.diffusive / factor)[..., facets]
+        extra = None if further is None else (further.diffusive / _by_point(factor))[..., facets]
         shares = _shares(form, value, integrals, facets, extra)
         total = total + torch.where(chosen[facets], shares, 0.0).sum((-2, -1))
     if form.terms.carried:
@@ -119,12 +120,16 @@ def _shares(form: WeakForm, value: Tensor, integrals: Tensor, facets: Tensor, fu
         if isinstance(inner, Tensor) and inner.shape[-1] > 1:
             inner = inner[..., cells]
         density = density + normals[k] * inner * slopes[..., j, :]
-    if further is not None:
-        density = density + further
     direct = (density * areas / d).unsqueeze(-2)
     direct = direct.expand(*direct.shape[:-2], d, len(facets))
+    if further is not None:
+        direct = direct + further * areas
     points = geometry.facets[:, facets].reshape(-1)
     sums = direct.new_zeros(*direct.shape[:-2], size).index_add(-1, points, direct.flatten(-2))
     weight = areas.new_zeros(size).index_add(0, points, areas.expand(d, -1).reshape(-1))
     missing = (integrals - sums) / torch.where(weight > 0, weight, 1.0)
     return direct + missing[..., points].unflatten(-1, (d, len(facets))) * areas
+
+
+def _by_point(value: Number) -> Number:
+    return value.unsqueeze(-2) if isinstance(value, Tensor) else value

@@ -11,6 +11,7 @@ get the matrices of `assembly`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TypeGuard
 
 import sympy
 import torch
@@ -109,7 +110,9 @@ class NonlinearForm:
         total = self.pattern.point_sum(sum(parts[1:], start=parts[0]).flatten(-2))
         if not self.terms.carried:
             return total
-        through = self.facet_rule.tested(self._through(self.terms.carried, state) * self.geometry.areas)
+        through = self.facet_rule.tested(
+            self._through(self.terms.carried, state, self._at_facets) * self.geometry.areas
+        )
         through = through.expand(*total.shape[:-1], *through.shape[-2:])
         return total.index_add(-1, self.geometry.facets.reshape(-1), through.flatten(-2))
 
@@ -147,27 +150,26 @@ class NonlinearForm:
             form.add_advection_at_points(dict(zip(slopes, speeds_at_points, strict=True)), self.rule)
         through = terms.carried_by_value[unknown]
         if through and not lagged:
-            form.add_at_points_of_facets(self._through(through, state), self.facet_rule)
+            form.add_at_points_of_facets(self._through(through, state, self._at_facets), self.facet_rule)
         return form.entries(symmetric=symmetric)
 
     def diffusive_through(self, state: State) -> Tensor:
-        """n . diffusive flux of the cell behind each exterior facet, `(*batch, f)`."""
-        cells, normals = self.geometry.facet_cells, self.geometry.normals
-        found = self._on_cells(tuple(self.terms.diffusive.values()), state)
-        total = torch.zeros_like(self.geometry.areas)
-        for axis, component in zip(self.terms.diffusive, found, strict=True):
-            total = total + normals[axis] * (component * torch.ones_like(self.geometry.volumes))[..., cells]
-        return total
+        """The mean over each exterior facet of n . diffusive flux times each basis function, `(*batch, d, f)`, with the
+        gradient and the coefficients of the cell behind it."""
+        behind = self.geometry.facet_cells
+        known = {n: v[..., behind] if _varies(v) else v for n, v in self._at_cells.items()}
+        total = self._through(self.terms.diffusive, state, known)
+        return self.facet_rule.tested(total)
 
     def carried_through(self, state: State) -> Tensor:
         """The mean of n . carried flux on each exterior facet, `(*batch, f)`."""
         if not self.terms.carried:
             return torch.zeros_like(self.geometry.areas)
-        return self._through(self.terms.carried, state).mean(-2)
+        return self._through(self.terms.carried, state, self._at_facets).mean(-2)
 
-    def _through(self, components: Components, state: State) -> Tensor:
-        """n . components at the points of the facets, `(*batch, d, f)`."""
-        found = self._on_facets(tuple(components.values()), state)
+    def _through(self, components: Components, state: State, known: Mapping[str, Number]) -> Tensor:
+        """n . components at the points of the facets, `(*batch, d, f)`; `known` are the values on the facets."""
+        found = self._on_facets(tuple(components.values()), state, known)
         total = torch.zeros_like(self.geometry.areas).expand(self.geometry.dimension, -1)
         for axis, component in zip(components, found, strict=True):
             total = total + self.geometry.normals[axis] * component
@@ -215,12 +217,18 @@ class NonlinearForm:
         new = self.geometry.volumes.new_full
         return tuple(v if isinstance(v, Tensor) else new((1, 1), v) for v in evaluate_all(expressions, found))
 
-    def _on_facets(self, expressions: tuple[sympy.Expr, ...], state: State) -> tuple[Number, ...]:
+    def _on_facets(
+        self, expressions: tuple[sympy.Expr, ...], state: State, known: Mapping[str, Number]
+    ) -> tuple[Number, ...]:
         """At the points of the rule on the exterior facets, `(*batch, d or 1, f)`."""
-        found = {name: _by_point(value) for name, value in self._at_facets.items()}
+        found = {name: _by_point(value) for name, value in known.items()}
         for name in self._wanted(expressions):
-            corners = state.on_facets(self._unknowns[name][0])
-            found[name] = self.facet_rule.at_points(corners, corners.mean(-2))
+            unknown, axis = self._unknowns[name]
+            if axis is None:
+                corners = state.on_facets(unknown)
+                found[name] = self.facet_rule.at_points(corners, corners.mean(-2))
+            else:
+                found[name] = state.slope(unknown, axis)[..., None, self.geometry.facet_cells]
         return evaluate_all(expressions, found)
 
     def _wanted(self, expressions: tuple[sympy.Expr, ...]) -> set[str]:
@@ -235,6 +243,10 @@ def _gathered(nodal: Tensor, corners: Tensor) -> Tensor:
 def _dot(components: Mapping[int, Tensor], gradient: Tensor) -> Tensor:
     parts = [value * gradient[axis] for axis, value in components.items()]
     return sum(parts[1:], start=parts[0])
+
+
+def _varies(value: Number) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor) and value.shape[-1] > 1
 
 
 def _by_point(value: Number) -> Number:

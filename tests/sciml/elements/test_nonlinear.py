@@ -55,7 +55,7 @@ def medium(*c: Tensor) -> Tensor:
 def make(text: str | Sequence[str], mesh: Mesh, boundary: Any = MIXED, **options: Any) -> NonlinearMeshSystem:
     unknowns = ["u"] if isinstance(text, str) else ["u", "v"]
     equation = Equation(text, unknowns=unknowns, parameters={"p": 1.3} if re.search(r"\bp\b", str(text)) else {})
-    fields = {name: medium for name in equation.coefficients}
+    fields = dict.fromkeys(equation.coefficients, medium)
     return discretize_nonlinear(equation, mesh, fields, boundary=boundary, **options)
 
 
@@ -119,7 +119,7 @@ LINEAR = {
 def test_what_is_linear_after_all_gets_the_linear_matrix(case: str, lumped: bool, mesh: Mesh) -> None:
     disguised, plain = LINEAR[case]
     equation = Equation(disguised, parameters={"p": 0.0}, unknowns=["u"])
-    fields = {name: medium for name in equation.coefficients}
+    fields = dict.fromkeys(equation.coefficients, medium)
     system = discretize_nonlinear(equation, mesh, fields, boundary=MIXED, scheme=FiniteElement(lumped=lumped))
     scheme = FiniteElement(stabilization="none", lumped=lumped)
     linear = discretize(Equation(plain, unknowns=["u"]), mesh, fields, boundary=MIXED, scheme=scheme)
@@ -136,7 +136,7 @@ def test_what_is_linear_after_all_gets_the_linear_matrix(case: str, lumped: bool
 def test_linear_equation_has_the_linear_residual(text: str, mesh: Mesh) -> None:
     """Stabilization, factors outside and signs included."""
     system = make(text, mesh)
-    linear = discretize(system.equation, mesh, {n: medium for n in system.equation.coefficients}, boundary=MIXED)
+    linear = discretize(system.equation, mesh, dict.fromkeys(system.equation.coefficients, medium), boundary=MIXED)
     u, _ = random_fields(system)
     torch.testing.assert_close(system.residual(u), linear.operator.apply(u) - linear.right_side, rtol=1e-13, atol=1e-14)
     assert system.notes == linear.notes
