@@ -130,9 +130,7 @@ def _complain(message: str) -> None:
 
 def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     start = time.perf_counter()
-    # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
-    warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-    with _progress(quiet) as step:
+    with _remarks(quiet) as remarks, _progress(quiet) as step:
         step("reading", file.name)
         from sciml.solvers import linear, nonlinear
         from sciml.solvers.solve import solve as solve_problem
@@ -159,7 +157,7 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
         )
         step("writing", str(output))
         files = _write(problem, solution, output)
-        facts = summary.summarize(problem.path, solution, files, time.perf_counter() - start)
+        facts = summary.summarize(problem.path, solution, files, remarks, time.perf_counter() - start)
         files.append(output / f"{problem.name}.json")
         summary.write(files[-1], facts)
     if not quiet:
@@ -171,6 +169,23 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
             _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {status.advice}")
         return 1
     return 0
+
+
+@contextmanager
+def _remarks(quiet: bool) -> Iterator[list[str]]:
+    """Warnings become lines of the program, and are kept."""
+    said: list[str] = []
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        said.append(str(message))
+        if not quiet:
+            _complain(f"note: {message}")
+
+    with warnings.catch_warnings():
+        # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+        warnings.showwarning = say
+        yield said
 
 
 @contextmanager

@@ -28,7 +28,9 @@ def size_of(domain: Grid | Mesh) -> str:
     return f"{len(domain.points)} points, {len(domain.cells)} {kind}"
 
 
-def summarize(problem: Path, solution: Solution, files: list[Path], seconds: float) -> dict[str, Any]:
+def summarize(
+    problem: Path, solution: Solution, files: list[Path], remarks: list[str], seconds: float
+) -> dict[str, Any]:
     """Everything worth knowing, as JSON can hold it; what is not finite is null.
 
     "rows" has one entry a row of the batch: "status", the counts and norms of the solver, "integrals" by unknown, of a
@@ -39,6 +41,7 @@ def summarize(problem: Path, solution: Solution, files: list[Path], seconds: flo
         problem: the file that was solved.
         solution: of a problem on a grid or a mesh.
         files: those written.
+        remarks: the warnings on the way.
         seconds: of the whole run.
     """
     shape = solution.codes.shape
@@ -63,6 +66,7 @@ def summarize(problem: Path, solution: Solution, files: list[Path], seconds: flo
         "threads": torch.get_num_threads(),
         "method": solution.method,
         "notes": list(solution.notes),
+        "warnings": remarks,
         "converged": bool(solution.converged.all()),
         "rows": rows,
         "seconds": {
