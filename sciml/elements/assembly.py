@@ -36,6 +36,7 @@ class MatrixSum:
         self._closed: Tensor | None = None  # (*batch, pairs, m): symmetric, with rows that sum to 0
         self._even: Tensor | None = None  # (*batch, m): a multiple of the ones, and twice that on the diagonal
         self._shared: Tensor | None = None  # (*batch, pairs, m): symmetric, off the diagonal
+        self._columns: Tensor | None = None  # (*batch, d + 1, m): every column, which sums to 0
         self._general: Tensor | None = None  # (*batch, d + 1, d + 1, m)
         self._points: list[Tensor] = []  # (*batch, (d + 1) * m): on the diagonal
         self._facets: list[tuple[Tensor, Tensor, Tensor]] = []  # facets; (*batch, pairs, k); (*batch, d, k)
@@ -64,9 +65,10 @@ class MatrixSum:
 
     def add_carried(self, velocity: Vector) -> None:
         """int -u velocity . grad v: what int v div(velocity u) is but for the boundary."""
-        weight = -self.geometry.volumes / len(self.geometry.cells)
-        slopes = [weight * self.along(velocity, vertex) for vertex in range(len(self.geometry.cells))]
-        self._add_general([[slope] * len(slopes) for slope in slopes])
+        weight = self.geometry.volumes / len(self.geometry.cells)
+        weighted = {axis: value * weight for axis, value in velocity.items()}
+        others = _broadcast([-self.along(weighted, vertex) for vertex in range(1, len(self.geometry.cells))])
+        self._columns = _plus(self._columns, torch.stack([-sum(others[1:], start=others[0]), *others], -2))
 
     def add_upwinding(self, velocity: Vector, time: Tensor, reaction: Number) -> None:
         """int time (velocity . grad v) (velocity . grad u + reaction u)."""
@@ -115,14 +117,19 @@ class MatrixSum:
     def along(self, velocity: Vector, vertex: int) -> Tensor:
         """`(*batch, m)`, velocity . gradient of the basis function of a local vertex."""
         gradient = self.geometry.gradients[vertex]
-        return sum((value * gradient[axis] for axis, value in velocity.items()), start=torch.zeros_like(gradient[0]))
+        products = [value * gradient[axis] for axis, value in velocity.items()]
+        return sum(products[1:], start=products[0]) if products else torch.zeros_like(gradient[0])
 
     def entries(self, *, symmetric: bool) -> Tensor:
         """The sum, `(*batch, entries)` in the order of the pattern; `symmetric` promises that it is."""
         pattern = self.pattern
-        closed = self._summed_on_edges(self._closed)
-        above = below = closed
-        diagonal = -pattern.end_sum(torch.cat([closed, closed], -1))
+        if self._columns is None:
+            above = below = self._summed_on_edges(self._closed)
+        else:
+            above, below = (
+                self._summed_on_edges(_plus(self._closed, part)) for part in self._either_way(self._columns)
+            )
+        diagonal = -pattern.end_sum(torch.cat([above, below], -1))
         parts = [diagonal]
         if self._even is not None:
             even = self._even.unsqueeze(-2)
@@ -152,6 +159,11 @@ class MatrixSum:
                 own = own.index_add(-1, points, amount)
             diagonal = diagonal + own
         return pattern.gather(above, below, diagonal)
+
+    def _either_way(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each pair the row of the vertex with the smaller number, and that of the other: `(*batch, pairs, m)`."""
+        first, second = (rows[..., [pair[k] for pair in self.pattern.pairs], :] for k in (0, 1))
+        return torch.where(self.pattern.swapped, second, first), torch.where(self.pattern.swapped, first, second)
 
     def _summed_on_edges(self, values: Tensor | None) -> Tensor:
         if values is None:

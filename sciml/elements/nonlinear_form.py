@@ -68,7 +68,7 @@ class State:
         first, *others = self.corners(name).unbind(-2)
         total = (others[0] - first).unsqueeze(-2) * self.geometry.gradients[1]
         for corner, gradient in zip(others[1:], self.geometry.gradients[2:], strict=True):
-            total = total + (corner - first).unsqueeze(-2) * gradient
+            total = torch.addcmul(total, (corner - first).unsqueeze(-2), gradient)
         return total
 
 
