@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -45,6 +48,17 @@ def choose_linear(operator: LinearOperator, dimension: int, *, definite: bool) -
     if operator.batch or operator.device.type != "cpu":
         return BiCGStab(preconditioner=Jacobi()), "not symmetric, and advection prevails"
     return GMRES(preconditioner=ILU0(), restart=60), "not symmetric, and advection prevails"
+
+
+def slower_but_surer(chosen: LinearSolver, operator: LinearOperator) -> LinearSolver | None:
+    """What is to take over where geometric multigrid does not converge soon, as for coefficients that jump from cell to
+    cell; None where nothing better is known."""
+    geometric = isinstance(chosen, ConjugateGradient | GMRES) and isinstance(chosen.preconditioner, Multigrid)
+    if not geometric or operator.batch or find_spec("pyamg") is None:
+        return None
+    from .linear import AlgebraicMultigrid
+
+    return replace(chosen, preconditioner=AlgebraicMultigrid())
 
 
 def direct_is_possible(operator: LinearOperator, dimension: int) -> bool:

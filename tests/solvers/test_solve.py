@@ -209,6 +209,25 @@ def test_initial_value_saves_iterations():
     assert int(again.statistics["iterations"]) < int(cold.statistics["iterations"])
 
 
+def test_where_geometric_multigrid_is_slow_another_takes_over():
+    pytest.importorskip("pyamg")
+    generator = torch.Generator().manual_seed(0)
+    high = torch.rand(75, 75, generator=generator, dtype=torch.float64) < 0.5
+    a = torch.where(high, 1e4, 1.0).double()
+    a = a.repeat_interleave(2, 0).repeat_interleave(2, 1).requires_grad_()
+    grid, fields = sciml.Grid((150, 150)), {"a": a, "f": lambda x, y: x - y**2}
+    solution = sciml.solve(DARCY, grid, fields=fields)
+    assert "algebraic" in solution.method and "geometric multigrid(2,2) had not converged in 60" in solution.method
+    reference = sciml.solve(DARCY, grid, fields=fields, method=Direct())
+    # The condition number, about 1e8, stands between residual and error.
+    torch.testing.assert_close(solution.value, reference.value, rtol=1e-5, atol=1e-7)
+    iterations = int(solution.statistics["iterations"])
+    assert 60 < iterations < 100 and len(solution.history["residual_norm"]) == iterations + 1
+    (found,) = torch.autograd.grad(solution.value.square().sum(), a)
+    (expected,) = torch.autograd.grad(reference.value.square().sum(), a)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
 def test_float32_reaches_rounding_and_warns():
     with pytest.warns(UserWarning, match="level of rounding"):
         solution = sciml.solve(POISSON, sciml.Grid((256, 256), dtype=torch.float32), fields={"f": 1.0})
