@@ -110,6 +110,12 @@ class SparseOperator(LinearOperator):
         return SparseOperator(pattern, self.space, values=values, symmetric=False, null_space=self.null_space)
 
     def diagonal(self) -> Tensor:
+        if self.device.type == "cpu" and not self.values.requires_grad and forward_ad._current_level < 0:
+            from scipy import sparse
+
+            parts = (self._plain.values(), self._plain.col_indices(), self._plain.crow_indices())
+            matrix = sparse.csr_array(tuple(part.numpy() for part in parts), shape=tuple(self._plain.shape))
+            return torch.from_numpy(matrix.diagonal()).reshape(self.space)
         rows, columns = self._places
         on = rows == columns
         diagonal = torch.zeros(self.size, dtype=self.dtype, device=self.device)

@@ -21,8 +21,8 @@ from .geometry import geometry_of
 from .nonlinear_form import NonlinearForm, State
 from .nonlinear_terms import NonlinearTerms, read_nonlinear_rows
 from .operator import matrix_operator
-from .pattern import Pattern, pattern_of
-from .system import LinearRow, checked_scheme, eliminated, held_diagonal, linear_row, prepare
+from .pattern import pattern_of
+from .system import Given, LinearRow, checked_scheme, eliminated, held_diagonal, linear_row, prepare
 from .terms import Row
 from .weak_form import WeakForm
 
@@ -42,6 +42,8 @@ class NonlinearRow:
         nonlinear: the weak form of the other terms, None without any.
         operators: unknown's place -> the matrix of the linear terms with Robin conditions; those that are 0 left out.
         scale: `(*batch, n)`, what stands on the diagonal at held points.
+        fixed: `(*batch, entries)`, the matrix that is scale at held points and 0 elsewhere.
+        open: unknown's place -> bool `(entries,)`, where neither the row nor the column belongs to a held point.
     """
 
     form: WeakForm
@@ -49,6 +51,8 @@ class NonlinearRow:
     nonlinear: NonlinearForm | None
     operators: dict[int, LinearOperator]
     scale: Tensor
+    fixed: Tensor
+    open: dict[int, Tensor]
 
     @property
     def held(self) -> Tensor:
@@ -200,7 +204,7 @@ class NonlinearMeshSystem:
         blocks: list[list[LinearOperator | None]] = []
         for row in self.rows:
             blocks.append([])
-            for place, (name, other) in enumerate(zip(self.unknowns, self.rows, strict=True)):
+            for place, name in enumerate(self.unknowns):
                 own = name == row.form.own
                 symmetric = own and is_symmetric(row.form, row.nonlinear, lagged)
                 entries = derivative(row.linear, row.nonlinear, state, place, name, lagged=lagged, symmetric=symmetric)
@@ -209,7 +213,7 @@ class NonlinearMeshSystem:
                 if entries is None:
                     blocks[-1].append(None)
                     continue
-                kept = eliminated(pattern, entries, row.held, other.held, row.scale if own else None)
+                kept = torch.where(row.open[place], entries, row.fixed if own else 0.0)
                 blocks[-1].append(matrix_operator(pattern, kept, symmetric=symmetric))
         (first, *_), *_ = blocks
         return first if len(self.unknowns) == 1 and first is not None else BlockOperator(blocks)
@@ -281,8 +285,7 @@ def _build(
     linear = [linear_row(form, given.unknowns) for form in given.forms]
     state = State(geometry_of(mesh), {name: one.lift.detach() for name, one in given.conditions.items()})
     built = tuple(
-        _row(form, own, part, state, given.unknowns, given.pattern)
-        for form, own, part in zip(given.forms, forms, linear, strict=True)
+        _row(form, own, part, state, given) for form, own, part in zip(given.forms, forms, linear, strict=True)
     )
     notes = ["P1 finite elements" + (", lumped masses" if scheme.lumped else "")]
     if not nonlinear:
@@ -306,27 +309,27 @@ def _build(
 
 
 def _row(
-    form: WeakForm,
-    nonlinear: NonlinearForm | None,
-    linear: LinearRow,
-    start: State,
-    unknowns: tuple[str, ...],
-    pattern: Pattern,
+    form: WeakForm, nonlinear: NonlinearForm | None, linear: LinearRow, start: State, given: Given
 ) -> NonlinearRow:
     """A row with the scale of its held points: that of the diagonal of `lagged` at u = 0."""
-    place = unknowns.index(form.own)
+    place, pattern = given.unknowns.index(form.own), given.pattern
     with torch.no_grad():
         entries = derivative(linear, nonlinear, start, place, form.own, lagged=True, symmetric=False)
         entries = linear.full[place] if entries is None else entries
         diagonal = torch.nan_to_num(entries[..., pattern.diagonal].detach(), 0.0, 0.0, 0.0)
         sign = -1 if float(diagonal.sum()) < 0.0 else 1
-        scale = held_diagonal(diagonal, form.conditions.held, sign)
+        held = form.conditions.held
+        scale = held_diagonal(diagonal, held, sign)
+        ones, zeros = torch.ones(len(pattern.places), device=held.device), torch.zeros_like(entries)
+        columns = enumerate(given.conditions[name].held for name in given.unknowns)
+        open = {k: eliminated(pattern, ones, held, other, None).bool() for k, other in columns}
     own_terms = form.row.terms[form.own]
     operators = {}
     for other, full in linear.full.items():
         if other != place or not own_terms.is_empty or full is not linear.volume[other]:
             operators[other] = matrix_operator(pattern, full, symmetric=False)
-    return NonlinearRow(form, linear, nonlinear, operators, scale)
+    fixed = eliminated(pattern, zeros, held, held, scale)
+    return NonlinearRow(form, linear, nonlinear, operators, scale, fixed, open)
 
 
 def _has_first_derivatives(row: NonlinearRow) -> bool:
