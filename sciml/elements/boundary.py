@@ -109,6 +109,11 @@ def read_conditions(boundary: Any, mesh: Mesh, what: str = "boundary") -> dict[s
         where = f"{what}[{name!r}]" if isinstance(boundary, Mapping) else what
         if isinstance(condition, Periodic):
             raise InputError(f"{where}: Periodic() belongs to the axes of a grid; a mesh has none")
+        if name == REST and REST in mesh.boundaries:
+            raise InputError(
+                f"{where}: the mesh has a boundary called {REST!r}, a word that here stands for what is left; call it "
+                f"by another name, mesh.with_boundaries({{'other': mesh.boundary({REST!r})}}), and say that one instead"
+            )
         if not isinstance(condition, SideCondition):
             raise InputError(f"{where}: expected Dirichlet, Neumann or Robin, got {condition!r}")
         facets = torch.zeros(0, dtype=torch.int64, device=mesh.device) if name == REST else mesh.boundary(name)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..boundary import check_tensor
-from ..equations.evaluation import evaluate, names
+from ..equations.evaluation import evaluate, names, shown
 from ..errors import InputError
 from ..given import Number, call, check_value
 from ..mesh import Mesh
@@ -74,8 +74,8 @@ class Values:
         value = self.find(expression, place)
         if value is None:
             raise InputError(
-                f"the coefficient {expression} has no values at the {place} of the mesh, for a field in it is given by "
-                "cell or region: give it by point or as a function of the coordinates"
+                f"the coefficient {shown(expression)} has no values at the {place} of the mesh, for a field in it is "
+                "given by cell or region: give it by point or as a function of the coordinates"
             )
         return value
 
@@ -111,10 +111,10 @@ class Values:
         value = evaluate(expression, values)
         if isinstance(value, Tensor):
             if not any(value is known for known in values.values()):
-                check_tensor(value, f"the coefficient {expression}")
+                check_tensor(value, f"the coefficient {shown(expression)}")
             return value
         if not isfinite(value):
-            raise InputError(f"the coefficient {expression} is {value}; it must be finite")
+            raise InputError(f"the coefficient {shown(expression)} is {value}; it must be finite")
         return float(value)
 
     def _value(self, name: str, place: At) -> Number | None:
@@ -226,6 +226,11 @@ def _by_region(given: Mapping[str, Any], mesh: Mesh, name: str) -> Tensor:
             masks[region] = torch.zeros_like(covered, dtype=torch.bool)
             masks[region][mesh.region(region)] = True
             covered += masks[region]
+    if REST in given and REST in mesh.regions:
+        raise InputError(
+            f"{name}: the mesh has a region called {REST!r}, a word that here stands for what is left; call it by "
+            f"another name, mesh.with_regions({{'other': mesh.region({REST!r})}}), and say that one instead"
+        )
     if REST in given:
         masks[REST] = covered == 0
         covered += masks[REST]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..equations.evaluation import names
+from ..equations.evaluation import names, shown
 from ..errors import InputError
 from ..given import Number
 from ..scheme import FiniteElement
@@ -215,6 +215,21 @@ class WeakForm:
 
     def notes(self, several: bool) -> list[str]:
         """What was decided, in words."""
+        return [*self._notes_on_tensor(), *self._notes_on_advection(several)]
+
+    def _notes_on_tensor(self) -> list[str]:
+        diffusion = self.diffusion
+        if diffusion is None or diffusion.isotropic is not None or diffusion.sign:
+            return []
+        bad = _count_indefinite(diffusion.tensor, *self.geometry.gradients.shape[1:])
+        if not bad:
+            return []
+        return [
+            f"the diffusion tensor of {self.own} is indefinite in {bad} of {len(self.geometry.volumes)} cells: the "
+            "equation is not elliptic there, and small changes of the input can change the solution at will"
+        ]
+
+    def _notes_on_advection(self, several: bool) -> list[str]:
         if not self.velocity:
             return []
         where = f"first derivatives of {self.own} in its equation" if several else "first derivatives"
@@ -341,9 +356,22 @@ class WeakForm:
             below = row[row < 0.0]
             if len(below) and bool((row > 0.0).any()):
                 raise InputError(
-                    f"the diffusion coefficient {inner} changes sign: in {len(below)} of {len(row)} cells it has "
-                    "another one than in the rest; it has one sign everywhere"
+                    f"the diffusion coefficient {shown(inner)} changes sign: in {len(below)} of {len(row)} cells it "
+                    "has another one than in the rest; it has one sign everywhere"
                 )
+
+
+def _count_indefinite(tensor: Mapping[tuple[int, int], Number], dimension: int, cells: int) -> int:
+    """In how many cells, at most of a batch, the symmetric part of a tensor has eigenvalues of both signs."""
+    zero = torch.zeros(cells, dtype=torch.float64)
+    entries = {place: zero + torch.as_tensor(value).detach().cpu() for place, value in tensor.items()}
+    rows = [[entries.get((k, j), zero) for j in range(dimension)] for k in range(dimension)]
+    places = torch.broadcast_tensors(*(entry for row in rows for entry in row))
+    matrices = torch.stack(places, -1).unflatten(-1, (dimension, dimension))
+    values = torch.linalg.eigvalsh((matrices + matrices.mT) / 2)
+    rounding = 1e-12 * values.abs().amax(-1)
+    both = (values[..., 0] < -rounding) & (values[..., -1] > rounding)
+    return int(both.sum(-1).max())
 
 
 def _definite_sign(tensor: Mapping[tuple[int, int], Number], dimension: int) -> int:

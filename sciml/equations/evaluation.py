@@ -47,6 +47,12 @@ def names(expression: sympy.Expr) -> set[str]:
     return set(_program((expression,)).names)
 
 
+def shown(expression: sympy.Expr) -> str:
+    """An expression for messages: with names as they were written, `a*k_x` and not `a*Derivative(k(x, y, t), x)`."""
+    applied = {part: sympy.Symbol(name) for part in sympy.preorder_traversal(expression) if (name := _name(part))}
+    return str(expression.xreplace(applied))
+
+
 def evaluate(expression: sympy.Expr, values: Mapping[str, Value]) -> Value:
     """The value of an expression; differentiable in all tensors.
 

@@ -128,7 +128,7 @@ FIELD_REFUSALS = [
     (torch.ones(7, dtype=torch.float64), r"field 'a' has shape \(7,\), expected \(\*batch, 25\), one value a point"),
     ({"left": 1.0}, "16 of 32 cells lie in none of the regions left"),
     ({"right": 1.0, "rest": 2.0}, "no region 'right'"),
-    (lambda x, y: x - 0.5, "changes sign: in 16 of 32 cells"),
+    (lambda x, y: x - 0.5, "the diffusion coefficient a changes sign: in 16 of 32 cells"),
     ("one", "expected a number, a tensor by point or by cell, a dict by region, or a function"),
 ]
 
@@ -139,12 +139,40 @@ def test_field_refusals(box: Mesh, value: Any, message: str) -> None:
         entries(box, value)
 
 
+def test_a_part_called_rest_is_not_what_is_left(box: Mesh) -> None:
+    named = Mesh(box.points, box.cells, {"rest": box.boundary("x_lower")}, {"rest": torch.arange(4)})
+    conditions = {"exterior": ZERO}
+    with pytest.raises(InputError, match=r"a boundary called 'rest', .*mesh.with_boundaries.*mesh.boundary\('rest'\)"):
+        discretize(Equation("-laplacian(u) = 0"), named, boundary={"rest": ZERO})
+    with pytest.raises(InputError, match=r"field 'a': the mesh has a region called 'rest', .*mesh.with_regions"):
+        discretize(POISSON, named, {"a": {"rest": 1.0}, "f": 1.0}, boundary=conditions)
+    other = named.with_regions({"other": named.region("rest")})
+    with pytest.raises(InputError, match="28 of 32 cells lie in none of the regions other"):
+        discretize(POISSON, other, {"a": {"other": 1.0}, "f": 1.0}, boundary=conditions)
+
+
+def test_tensors_that_are_not_elliptic_are_told(box: Mesh) -> None:
+    equation = Equation("-div([a*u_x + b*u_y, b*u_x + c*u_y]) = 1")
+
+    def notes(a: Any, b: Any, c: Any) -> str:
+        return " ".join(discretize(equation, box, {"a": a, "b": b, "c": c}, boundary=ZERO).notes)
+
+    last = torch.where(torch.arange(32) < 30, 1.0, torch.tensor(-5.0, dtype=torch.float64))
+    assert "the diffusion tensor of u is indefinite in 32 of 32 cells" in notes(1.0, 2.0, 1.0)
+    assert "indefinite in 2 of 32 cells" in notes(last, 0.0, 1.0)
+    for fine in ((2.0, 0.5, 1.0), (-2.0, 0.5, -1.0), (1.0, 1.0, 1.0), (last * 0.0, 0.0, 1.0)):
+        assert "indefinite" not in notes(*fine)
+    skew = Equation("-div([u_x + 3*u_y, u_y - 3*u_x]) = 1")
+    assert "indefinite" not in " ".join(discretize(skew, box, boundary=ZERO).notes)
+
+
 EQUATION_REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     ("u_t = laplacian(u)", {}, "has time derivatives; on meshes"),
     ("-laplacian(u) + u**2 = 1", {}, "is not linear in its unknowns.*take discretize_nonlinear"),
     ("-u_xx - u_yy - u_zz = 1", {}, "needs 3 axes, the mesh has 2"),
     ("u_xxx = 1", {}, "derivatives of order 3"),
     ("-a*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}}, "has no values at the points of the mesh"),
+    ("-a*b*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}, "b": 1.0}, r"coefficient a\*b has no values at the"),
     ("-laplacian(u) = a_x", {"a": {"left": 1.0, "rest": 2.0}}, "a derivative of field 'a', which is given by cell"),
 ]
 
