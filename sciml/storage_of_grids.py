@@ -104,7 +104,7 @@ def _write_layout(file: h5py.File, system: System | NonlinearSystem, rows: int) 
         ends = np.zeros((2, n), dtype=bool)
         ends[0, 0] = ends[1, -1] = True
         if periodic:
-            write_boundary(group, f"{axis}_periodic", (axis,), "PERIODIC", ends.any(0), {})
+            write_boundary(group, f"{axis}_periodic", (axis,), "PERIODIC", ends[0] | ends[1], {})
             continue
         for side, name in enumerate(_SIDES):
             held = {}

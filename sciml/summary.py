@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,12 @@ def _parts(solution: Solution) -> dict[str, Any]:
     domain = solution.domain
     parts: dict[str, Any] = {"integrals": _by_unknown(solution, solution.integral)}
     if isinstance(domain, Mesh) and domain.regions:
-        regions = {name: _by_unknown(solution, lambda name=name: solution.integral(name)) for name in domain.regions}
+        regions = {name: _by_unknown(solution, partial(solution.integral, name)) for name in domain.regions}
         parts["region_integrals"] = _turned(regions)
     fluxes = {}
     try:
         for name in domain.boundaries if domain is not None else ():
-            fluxes[name] = _by_unknown(solution, lambda name=name: solution.flux(name))
+            fluxes[name] = _by_unknown(solution, partial(solution.flux, name))
     except InputError:  # an equation without second derivatives, for example
         fluxes = {}
     parts["fluxes"] = _turned(fluxes) if fluxes else None

@@ -11,7 +11,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import meshio
 import pytest
+import torch
 
 from sciml import Solution
 
@@ -126,6 +128,22 @@ def test_jumping_coefficient_as_a_problem_file(runs: Runs) -> None:
     solution = Solution.load(runs.folder("jumping_coefficient.toml") / "jumping_coefficient.h5")
     (inflow,) = numbers(r"inflow ([\d.]+)", runs.output("jumping_coefficient.py"))
     assert float(solution.flux("x_lower")) == pytest.approx(inflow, rel=1e-6)
+
+
+def test_heat_in_a_part_as_a_problem_file(runs: Runs) -> None:
+    folder = runs.folder("heat_in_a_part.toml")
+    (row,) = json.loads((folder / "heat_in_a_part.json").read_text())["rows"]
+    heat = 2000.0 * 0.008  # what the heater gives off, and the air takes up: 25 W/(m2 K) times 40 mm times its warmth
+    assert row["fluxes"]["T"]["heater"] == pytest.approx(heat, rel=1e-9)
+    assert row["fluxes"]["T"]["y_upper"] == pytest.approx(-heat, rel=1e-6)
+    solution = Solution.load(folder / "heat_in_a_part.h5")
+    x = torch.linspace(0.0, 0.04, 81, dtype=torch.float64)
+    top = solution.at(torch.stack([x, torch.full_like(x, 0.02)], 1))
+    assert float(torch.trapezoid(top, x)) / 0.04 == pytest.approx(20 + heat / (25 * 0.04), rel=1e-9)
+    across = solution.at([[0.0165, 0.008], [0.0235, 0.008], [0.0005, 0.008], [0.0395, 0.008]])
+    assert float(across[0] - across[1]) < 0.01 * float(across[2] - across[3])  # copper is all of one temperature
+    content = meshio.read(folder / "heat_in_a_part.vtu")
+    assert set(content.cell_data["k"][0].tolist()) == {0.3, 400.0}
 
 
 def test_voxel_obstacles(runs: Runs) -> None:
