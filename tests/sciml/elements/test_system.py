@@ -172,7 +172,7 @@ EQUATION_REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
     ("-u_xx - u_yy - u_zz = 1", {}, "needs 3 axes, the mesh has 2"),
     ("u_xxx = 1", {}, "derivatives of order 3"),
     ("-a*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}}, "has no values at the points of the mesh"),
-    ("-a*b*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}, "b": 1.0}, r"coefficient a\*b has no values at the"),
+    ("-a*b*laplacian(u) = 1", {"a": {"left": 1.0, "rest": 2.0}, "b": 1.0}, r"coefficient -a\*b has no values at the"),
     ("-laplacian(u) = a_x", {"a": {"left": 1.0, "rest": 2.0}}, "a derivative of field 'a', which is given by cell"),
 ]
 
