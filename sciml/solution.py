@@ -252,6 +252,8 @@ class Solution:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an HDF5 file in the layout of The Well, whole or not at all; see `sciml.storage` for what it holds.
 
+        On a mesh it holds that mesh with its names. `sciml.paraview.write` makes files for ParaView.
+
         Raises:
             InputError: the solution has no domain, or the path cannot become a file.
             OSError: the disk is full or not writable; what stood at `path` is unharmed.
