@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -319,7 +320,7 @@ def _tidy(axes: Axes) -> None:
 def _head(figure: Figure, solution: Solution, grid: Grid) -> None:
     if solution.equation is not None:
         size = r" \times ".join(str(count) for count in grid.shape)
-        lines = [f"${line}$" for line in solution.equation.latex_lines()]
+        lines = [f"${mathtext(line)}$" for line in solution.equation.latex_lines()]
         try:
             for line in lines:
                 MathTextParser("path").parse(line)
@@ -327,6 +328,20 @@ def _head(figure: Figure, solution: Solution, grid: Grid) -> None:
             lines = str(solution.equation).splitlines()
         lines[-1] += f"      $({size})$"
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11.5)
+
+
+def mathtext(latex: str) -> str:
+    """A line of LaTeX as matplotlib sets it well: it shrinks `\\left(` around low letters, where `(` is better."""
+    parts = re.split(r"(\\left\(|\\right\))", latex)
+    opened: list[int] = []
+    for place, part in enumerate(parts):
+        if part == r"\left(":
+            opened.append(place)
+        elif part == r"\right)" and opened:
+            first = opened.pop()
+            if not re.search(r"\^|\\frac|\\left", "".join(parts[first + 1 : place])):
+                parts[first], parts[place] = "(", ")"
+    return "".join(parts)
 
 
 def _row_title(solution: Solution, index: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from ..discretization import System
+from ..elements import MeshSystem
 from . import figures
 
 if TYPE_CHECKING:
@@ -171,11 +172,22 @@ class Outcome:
 
 
 def system_of(solution: Solution) -> System:
-    """What a solution of `solve` stands on.
+    """What a solution of a linear equation on a grid stands on.
 
     Raises:
-        RuntimeError: for that of a bare matrix, or on a mesh.
+        RuntimeError: for another solution.
     """
     if not isinstance(solution.system, System):
-        raise RuntimeError("this solution does not belong to an equation on a grid")
+        raise RuntimeError("this solution does not belong to a linear equation on a grid")
+    return solution.system
+
+
+def mesh_system_of(solution: Solution) -> MeshSystem:
+    """What a solution on a mesh stands on.
+
+    Raises:
+        RuntimeError: for another solution.
+    """
+    if not isinstance(solution.system, MeshSystem):
+        raise RuntimeError("this solution does not belong to an equation on a mesh")
     return solution.system

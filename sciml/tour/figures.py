@@ -17,7 +17,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from .. import pictures
 from ..grid import Grid
@@ -95,7 +95,7 @@ def formula(latex: str, size: float = 15.0) -> bytes:
     with style():
         figure = Figure(figsize=(0.01, 0.01))
         FigureCanvasAgg(figure)
-        figure.text(0, 0, f"${latex}$", fontsize=size, color=INK)
+        figure.text(0, 0, f"${pictures.mathtext(latex)}$", fontsize=size, color=INK)
         figure.savefig(
             buffer,
             format="svg",
@@ -175,7 +175,8 @@ def draw_map(
         scale = axes.figure.colorbar(image, cax=place, ticks=ticks if ticks is not None else MaxNLocator(5))
         scale.outline.set_linewidth(0.4)
         if logarithmic:
-            scale.ax.yaxis.set_major_formatter(ScalarFormatter())
+            plain = 0.01 <= low and high <= 1000 * low
+            scale.ax.yaxis.set_major_formatter(ScalarFormatter() if plain else LogFormatterSciNotation())
             scale.ax.yaxis.set_minor_formatter(NullFormatter())
         else:
             scale.formatter.set_powerlimits((-2, 3))
@@ -191,10 +192,16 @@ def draw_contours(axes: Axes, grid: Grid, field: torch.Tensor, levels: int = 10)
 
 
 def map_figure(grid: Grid, field: torch.Tensor, width: float = THIRD, **options: Any) -> Figure:
-    """A panel with one map (see `draw_map`), as high as the map needs."""
+    """A panel with one map (see `draw_map`), as high as the map needs; panels of one width have maps of one size."""
     with style():
         across, upwards = (high - low for low, high in zip(grid.lower, grid.upper, strict=True))
-        figure, axes = panel(width, (width - 1.0) * upwards / across + (0.62 if options.get("title") else 0.36))
+        left, right, below, above = 0.46, 0.44, 0.27, 0.28  # room for the numbers, inches
+        wide = (width - left - right) / 1.075  # the bar is inside the axes' own units
+        high = wide * upwards / across
+        height = below + high + above
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((left / width, below / height, wide / width, high / height))
         contours = options.pop("contours", 0)
         draw_map(axes, grid, field, **options)
         if contours:

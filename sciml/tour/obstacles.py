@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -16,7 +14,7 @@ from ..grid import Grid
 from ..solution import Solution
 from . import figures
 from .chapter import Chapter, Section, system_of
-from .scene import draw_scene
+from .scene import box_tiles, draw_scene, stream_lines
 
 Cells = tuple[tuple[int, int], ...]
 
@@ -120,46 +118,14 @@ def random_boxes(shape: tuple[int, int, int], generator: torch.Generator, count:
 
 def _scene(channel: Grid, boxes: list[Cells], velocity: Tensor) -> Figure:
     solids = [tuple((a * h, b * h) for (a, b), h in zip(box, channel.spacing, strict=True)) for box in boxes]
-    lines, speeds = _stream_lines(channel, velocity)
-    return draw_scene(solids, lines, speeds, (2.0, 1.0, 1.0))
+    tiles = [tile for solid in solids for tile in box_tiles(solid)]
+    return draw_scene(tiles, *stream_lines(channel, velocity), channel.lower, channel.upper)
 
 
 def _plane(channel: Grid, field: Tensor, solid: Tensor, title: str, colours: str, top: float | None = None) -> Figure:
     grid = Grid(tuple(field.shape), channel.lower[:2], channel.upper[:2], solid=solid)
     limits = None if top is None else (0.0, top)
     return figures.map_figure(grid, field, figures.HALF, title=title, colours=colours, limits=limits)
-
-
-def _stream_lines(channel: Grid, velocity: Tensor, across: int = 8) -> tuple[list[Tensor], list[Tensor]]:
-    """Lines along the velocity from a square of starts at the inlet, with the speed at each point, by Heun's method."""
-    lower, upper = (torch.tensor(side, dtype=torch.float64) for side in (channel.lower, channel.upper))
-    images = velocity.permute(0, 3, 2, 1).unsqueeze(0)  # (1, 3, z, y, x)
-
-    def at(points: Tensor) -> Tensor:
-        places = 2 * (points - lower) / (upper - lower) - 1
-        sampled = torch.nn.functional.grid_sample(
-            images, places.view(1, -1, 1, 1, 3), align_corners=False, padding_mode="border"
-        )
-        return sampled.view(3, -1).T
-
-    ticks = (torch.arange(across, dtype=torch.float64) + 0.5) / across
-    points = torch.cartesian_prod(torch.tensor([0.004], dtype=torch.float64), ticks, ticks)
-    step = 0.5 * min(channel.spacing)
-    path, speeds = [points], [torch.linalg.vector_norm(at(points), dim=-1)]
-    for _ in range(math.ceil(4.0 / step)):
-        first = torch.nn.functional.normalize(at(points), dim=-1)
-        second = torch.nn.functional.normalize(at(points + step * first), dim=-1)
-        moved = points + 0.5 * step * (first + second)
-        points = torch.where((moved[:, :1] < upper[0]) & (points[:, :1] < upper[0]), moved, points)
-        path.append(points)
-        speeds.append(torch.linalg.vector_norm(at(points), dim=-1))
-    lines, paces = torch.stack(path, 1), torch.stack(speeds, 1)
-    kept = [(torch.diff(line, dim=0).abs().sum(-1) > 1e-9).sum() + 1 for line in lines]
-    every = max(1, round(0.03 / step))
-    return (
-        [line[: int(n)][::every] for line, n in zip(lines, kept, strict=True)],
-        [pace[: int(n)][::every] for pace, n in zip(paces, kept, strict=True)],
-    )
 
 
 SECTION = Section("obstacles", "Voxel obstacles in three dimensions", write)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from . import batch, boundaries, comparison, convergence, jumping_coefficient, obstacles, poisson, recovery
+from . import (
+    batch,
+    boundaries,
+    comparison,
+    convergence,
+    hard_coefficients,
+    jumping_coefficient,
+    nonlinear,
+    obstacles,
+    part,
+    poisson,
+    recovery,
+    scan,
+)
 from .chapter import Section
 
 SECTIONS: tuple[Section, ...] = (
     poisson.SECTION,
     jumping_coefficient.SECTION,
     obstacles.SECTION,
+    scan.SECTION,
     boundaries.SECTION,
     convergence.SECTION,
+    part.SECTION,
+    hard_coefficients.SECTION,
+    nonlinear.SECTION,
     recovery.SECTION,
     batch.SECTION,
     comparison.SECTION,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import math
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from sciml.benchmarks.linear.peers import MULTIGRID_CG, RUGE_STUBEN, SCIPY_CG, SCIPY_DIRECT, SMOOTHED_AGGREGATION
 from sciml.benchmarks.row import Row
-from sciml.tour import SECTIONS
-from sciml.tour.chapter import Code
+from sciml.tour import SECTIONS, Chapter, hard_coefficients
+from sciml.tour.chapter import Code, Paragraph, Table
 from sciml.tour.comparison import _verdict
 
 if TYPE_CHECKING:
@@ -69,6 +72,86 @@ def test_convergence(visit: Visit) -> None:
     orders = visit.numbers("convergence")["orders"]
     assert orders["2"] == pytest.approx(2, abs=0.1)
     assert orders["4"] == pytest.approx(4, abs=0.1)
+
+
+def test_scan(visit: Visit) -> None:
+    numbers = visit.numbers("scan")
+    assert numbers["imbalance"] <= 1e-10
+    assert 0.5 < numbers["share"] < 1  # of what flows through the empty channel
+    assert abs(numbers["volume_errors"][-1]) <= 0.01
+    # The body that is made: the area of its section, on average, times the length of its line.
+    t = torch.linspace(0, 2 * math.pi, 20_001, dtype=torch.float64)[1:]
+    reach = 1 + 0.5 * torch.cos(3 * t)
+    length = (2.25 + (2 * reach) ** 2).sqrt().mean() * 2 * math.pi
+    assert numbers["volume"] == pytest.approx(float(length) * math.pi * 0.27**2 * (1 + 0.12**2 / 2), rel=0.03)
+    assert f"{numbers['open_edges']} are open" in numbers["refusals"][0]
+    assert "flipped" in numbers["refusals"][1]
+    assert 0 < numbers["wrong_by_winding"] <= 0.01
+
+
+def test_part(visit: Visit) -> None:
+    numbers = visit.numbers("part")
+    assert numbers["smallest_angle"] > 20
+    assert numbers["imbalance"] <= 1e-10
+    heat = numbers["heat"]
+    assert heat["shaft"] == pytest.approx(20e3 * 2 * math.pi * 0.016, rel=0.01)  # a polygon in the place of a circle
+    assert heat["pin"] < 0
+    assert heat["rim"] < 0
+    assert 35 < numbers["coldest"] < 40  # the rim behind the pin, between pin and air
+    assert numbers["hottest"] > 100
+    assert numbers["stored_alike"]
+    for kind in ("triangles", "tetrahedra"):
+        assert numbers["orders"][kind]["L2"] == pytest.approx(2, abs=0.1)
+        assert numbers["orders"][kind]["H1"] == pytest.approx(1, abs=0.1)
+
+
+def test_hard_coefficients(visit: Visit) -> None:
+    numbers = visit.numbers("hard-coefficients")
+    counts = numbers["iterations"]
+    assert numbers["residual"] <= 1.01e-8
+    assert numbers["imbalance"] <= 1e-6
+    assert numbers["lengths"][0] > 3 * numbers["lengths"][1]
+    assert min(count["Jacobi"] for count in counts.values()) >= 300
+    for name in (
+        "jumps by 1e6, two values",
+        "spacings 2 to 1",
+        "spacings 8 to 1",
+        "spacings 32 to 1",
+        "fibres along x",
+    ):
+        assert counts[name]["multigrid"] <= 12
+    if numbers["compared_with_pyamg"]:
+        assert all(count["multigrid"] <= 2 * count["Ruge-Stuben"] for count in counts.values())
+
+
+def test_without_pyamg_the_section_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyamg" else find(name))
+    monkeypatch.setattr(hard_coefficients, "_ruge_stuben", None)
+    chapter = Chapter()
+    rocks = {"two values": hard_coefficients._two_values(24), "blocks": hard_coefficients._blocks(24)}
+    hard_coefficients._compare(chapter, rocks, 24, 300)
+    text = " ".join(block.text for block in chapter.blocks if isinstance(block, Paragraph))
+    assert "pyamg is not installed here" in text
+    (table,) = (block for block in chapter.blocks if isinstance(block, Table))
+    assert table.head == ("problem", "unknowns", "Jacobi", "multigrid")
+    assert all(len(line) == 4 for line in table.rows)
+    assert all(claim.holds for claim in chapter.claims)
+
+
+def test_nonlinear(visit: Visit) -> None:
+    numbers = visit.numbers("nonlinear")
+    assert numbers["steps"]["Newton"] <= 9
+    assert numbers["steps"]["Picard"] > 2 * numbers["steps"]["Newton"]
+    assert numbers["exponent"] == pytest.approx(2, abs=0.3)
+    assert numbers["spread"] <= 1e-8
+    assert numbers["gradient_agreement"] <= 1e-6
+    assert numbers["least_sensitivity"] > 0  # heat nowhere cools
+    tops = dict(zip(numbers["branch"]["lambda"], numbers["branch"]["maximum"], strict=True))
+    rises = [later - earlier for earlier, later in itertools.pairwise(tops.values())]
+    assert rises == sorted(rises)  # the branch is convex
+    assert numbers["reached"] == pytest.approx(6.808, rel=0.01)
+    assert numbers["status"] == "STAGNATED"
 
 
 def test_recovery(visit: Visit) -> None:
