@@ -25,10 +25,12 @@ from sciml.stencil import StencilOperator
 from .choice import choose_linear, direct_is_possible, slower_but_surer
 from .linear import Direct
 from .linear.base import LinearSolver, failure_message
+from .linear.direct import SingularError
 from .mesh_methods import choose_on_mesh
 from .nonlinear import Continuation, Newton, Picard
 from .nonlinear.base import NonlinearSolver
 from .nonlinear.start import resolve_start
+from .singular import why_singular
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
@@ -102,7 +104,10 @@ def solve(
     start = initial.value if isinstance(initial, Solution) else initial
     relief = slower_but_surer(chosen, operator) if method is None else None
     if relief is None:
-        solution = _attempt(chosen, operator, right_side, start, throw)
+        try:
+            solution = _attempt(chosen, operator, right_side, start, throw)
+        except SingularError as error:
+            raise InputError(f"{why_singular(system)} ({str(error).partition(':')[0]})") from error
     else:
         solution = _attempt(replace(chosen, max_iterations=_TRIAL), operator, right_side, start, throw)
         if bool((solution.codes == Status.MAX_ITERATIONS).any()):
@@ -118,8 +123,8 @@ def solve(
         try:
             solution = _attempt(direct, operator, right_side, None, throw)
             chosen, why = direct, reason
-        except InputError:
-            why = f"{why}; the operator is singular to working precision, so that it cannot be factorized either"
+        except SingularError:
+            why = f"{why}; a direct solve is impossible: {why_singular(system)}"
     solution = replace(solution, system=system, method=f"{chosen.describe()} ({why})", notes=(*system.notes, *notes))
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise SolveError(failure_message(solution), solution)

@@ -24,6 +24,10 @@ _PIVOT_THRESHOLD = 0.1
 _SINGULAR = 1e-3
 
 
+class SingularError(InputError):
+    """A matrix is singular to working precision, so that it cannot be factorized."""
+
+
 @dataclass(frozen=True)
 class Direct(LinearSolver):
     """LU factorization: sparse by SuperLU (scipy), dense for small systems and on the GPU.
@@ -197,9 +201,9 @@ def _hold(entries: Entries, held: Tensor) -> Entries:
     )
 
 
-def _singular(row: int, rows: int) -> InputError:
+def _singular(row: int, rows: int) -> SingularError:
     where = f"system {row} of the batch" if rows > 1 else "the operator"
-    return InputError(
+    return SingularError(
         f"{where} is singular to working precision: fix the value somewhere, or name its null space (null_space= of a "
         "symmetric operator); MINRES or GMRES solve singular systems that are consistent"
     )
