@@ -173,8 +173,8 @@ def _compare(chapter: Chapter, rocks: Mapping[str, Tensor], cells: int, most: in
         runs[f"fibres {name}"] = lambda method, angle=angle: solve_fibres(angle, noise, method)  # type: ignore[misc]
 
     peer = importlib.util.find_spec("pyamg") is not None
-    rows, counts = [], {}
-    worst = 0.0
+    rows, worst = [], 0.0
+    counts: dict[str, dict[str, int]] = {}
     for name, run in runs.items():
         simple = run(ConjugateGradient(preconditioner=Jacobi(), max_iterations=most))
         solution = run(ConjugateGradient(preconditioner=Multigrid()))
@@ -182,8 +182,8 @@ def _compare(chapter: Chapter, rocks: Mapping[str, Tensor], cells: int, most: in
         worst = max(worst, problem.relative_residual(solution.value))
         counts[name] = {"Jacobi": _count(simple), "multigrid": _count(solution)}
         if peer:
-            counts[name]["Ruge-Stuben"], residual = _ruge_stuben(problem)
-            worst = max(worst, residual)
+            counts[name]["Ruge-Stuben"], theirs = _ruge_stuben(problem)
+            worst = max(worst, theirs)
         shown = [f"{problem.unknowns:,}", str(counts[name]["Jacobi"]), str(counts[name]["multigrid"])]
         if not bool(simple.converged):
             shown[1] = f"over {most:,}"
