@@ -211,3 +211,5 @@ def test_nonlinear_heat(runs: Runs) -> None:
     assert max(steps) <= 10
     (balance,) = numbers(r"heat in minus heat out, at most ([\d.e+-]+)", text)
     assert balance < 1e-5
+    on_triangles, _ = numbers(r"on triangles, beta 1.0: hottest ([\d.]+), (\d+) Newton steps", text)
+    assert on_triangles == pytest.approx(temperatures[1], rel=5e-3)
