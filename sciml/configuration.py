@@ -40,7 +40,8 @@
     [solver]
     method = "ConjugateGradient"         # or { name = "ConjugateGradient", preconditioner = "Multigrid", ... }; of a
     rtol = 1e-8                          # nonlinear equation "Newton", "Picard", or { name = "Continuation",
-    atol = 0.0                           # parameter = "nu", start = 0.1, method = { name = "Newton", ... } }
+    atol = 0.0                           # parameter = "nu", start = 0.1, method = { name = "Newton", ... } };
+                                         # "none" leaves a part of a method out: line_search = "none"
     initial = "x*(1 - x)"                # where the iteration for a nonlinear equation begins; by unknown if several
 
     [output]

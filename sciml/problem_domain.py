@@ -176,7 +176,8 @@ def _conditions_on_mesh(
 
 def _unknown_part(kind: str, name: str, known: Mapping[str, Tensor], table: str) -> InputError:
     near = suggestion(name, [*known, REST])
-    hint = near if "did you mean" in near else f"; [domain.{table}] names more, and {REST} is what is left"
+    near = near if "did you mean" in near and name != "all" else ""
+    hint = near or f"; [domain.{table}] names more, and {REST} is what is left, also where that is all"
     return InputError(f"the mesh has no {kind} {name!r}, but {', '.join(known) or 'none at all'}{hint}")
 
 

@@ -178,6 +178,7 @@ def test_a_boundary_may_be_called_unknowns(folder: Path) -> None:
         ('inlet = "x', 'rest = "x', "[domain.boundaries] rest: 'rest' stands for what the other names leave"),
         ('inlet = "x', 'exterior = "x', "[domain.boundaries] exterior: Mesh: the boundary 'exterior' is always all"),
         ("inlet = {", "inlte = {", "problem.toml, [boundary]: the mesh has no boundary 'inlte', but x_lower, "),
+        ("rest = {", "all = {", "rest is what is left, also where that is all"),
         ("rest = {", "y_upper = {", "problem.toml, [boundary]: u: nothing is said about 20 of 48 facets (x from 0"),
         ("rest = {", "exterior = {", "problem.toml, [boundary]: u: 12 facets belong to more than one of inlet"),
         ("rest = {", "unknowns.v.rest = {", "problem.toml, [boundary]: the equation has no unknown 'v'"),
