@@ -171,6 +171,8 @@ def check_tensor(value: Tensor, name: str) -> None:
     """Raises InputError unless the tensor is of a real floating dtype and finite."""
     if not value.is_floating_point():
         raise InputError(f"{name}: expected a tensor of a floating dtype, got {value.dtype}; convert it with .to(...)")
+    if not value.numel():
+        raise InputError(f"{name}: a tensor of shape {tuple(value.shape)} holds no values")
     # One cheap pass in the good case: a sum is finite only if every entry is, up to overflow.
     if not bool(torch.isfinite(value.detach().sum())):
         bad = int((~torch.isfinite(value.detach())).sum())

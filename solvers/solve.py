@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sciml.boundary import Boundary
 from sciml.discretization import NonlinearSystem, System, discretize, discretize_nonlinear
+from sciml.discretization.inputs import require_problem
 from sciml.discretization.null_space import names_in, refuse_isolated_cells
 from sciml.elements import MeshSystem, NonlinearMeshSystem
 from sciml.errors import InputError, SolveError
@@ -85,6 +86,7 @@ def solve(
             "method must be a linear solver, for example ConjugateGradient(preconditioner=Multigrid()), or Newton(), "
             f"Picard() or Continuation(...) for a nonlinear equation, got {method!r}"
         )
+    require_problem(equation, domain)
     if not equation.evolving and (not equation.linear or isinstance(method, NonlinearSolver | Continuation)):
         nonlinear = discretize_nonlinear(equation, domain, fields, parameters, boundary, scheme)
         return _solve_nonlinear(nonlinear, method, initial, rtol, atol, throw)

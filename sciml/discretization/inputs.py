@@ -7,11 +7,22 @@ from typing import Any
 
 from torch import Tensor
 
+from ..equations import Equation
 from ..errors import InputError
 from ..given import Number as Number
 from ..given import batch_shape as batch_shape
 from ..given import call, check_value, require_names, resolve_parameters_on
 from ..grid import Grid
+from ..mesh import Mesh
+
+
+def require_problem(equation: Any, domain: Any) -> None:
+    """Raise InputError unless these are an equation and a grid or mesh."""
+    if not isinstance(equation, Equation):
+        hint = f"; write sciml.Equation({equation!r})" if isinstance(equation, str) else ""
+        raise InputError(f"equation: expected an Equation, got {type(equation).__name__}{hint}")
+    if not isinstance(domain, Grid | Mesh):
+        raise InputError(f"domain: expected a Grid or a Mesh, got {type(domain).__name__}")
 
 
 def resolve_field(value: Any, grid: Grid, name: str) -> Number:

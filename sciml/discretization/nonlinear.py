@@ -19,6 +19,7 @@ from ..scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme
 from .assembly import Assembly
 from .face_flux import FaceFlux
 from .flux_formula import Condition, FluxFormula, flux_formula, normal_symbol, slopes_of
+from .inputs import require_problem
 from .jets import JetMap, Side, jet_map
 from .linearization import Cells, NonlinearSystem, Row
 from .problem import Piece, Problem
@@ -89,10 +90,9 @@ def discretize_nonlinear(
             outside of div(...) and factors of div(...) that depend on the solution, and for derivatives of another
             unknown alone in a divergence, all limits of this version and not of the method.
     """
+    require_problem(equation, domain)
     if isinstance(domain, Mesh):
         return discretize_nonlinear_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)
-    if not isinstance(domain, Grid):
-        raise InputError(f"domain: expected a Grid or a Mesh, got {type(domain).__name__}")
     if isinstance(scheme, FiniteElement):
         raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
 

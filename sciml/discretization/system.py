@@ -18,7 +18,7 @@ from ..mesh import Mesh
 from ..scheme import FiniteElement, Scheme
 from .assembly import Assembly
 from .fluxes import boundary_flux, boundary_value
-from .inputs import Number
+from .inputs import Number, require_problem
 from .problem import Problem
 
 if TYPE_CHECKING:
@@ -174,10 +174,9 @@ def discretize(
             of a wrong shape, dtype or device, or not finite, too few axes or cells, and terms that this version has no
             formula for at walls (mixed derivatives outside of div, and derivatives above the second).
     """
+    require_problem(equation, domain)
     if isinstance(domain, Mesh):
         return discretize_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)
-    if not isinstance(domain, Grid):
-        raise InputError(f"domain: expected a Grid or a Mesh, got {type(domain).__name__}")
     problem = Problem(equation, domain, fields or {}, parameters or {}, boundary, scheme)
     assembly = Assembly(problem)
     operator: LinearOperator = assembly.diagonal_blocks[0]

@@ -227,6 +227,9 @@ def prepare(
         for name, part in split_by_unknown(boundary, mesh, unknowns).items()
     }
     conditions = {name: resolve(part, mesh, geometry) for name, part in given.items()}
+    batch_shape(
+        [*values.given_tensors(), *((f"boundary of {n}", v) for n, c in conditions.items() for v in c.tensors())], 1
+    )
     forms = tuple(
         WeakForm(row, own, conditions[own], values, pattern, scheme) for own, row in zip(unknowns, rows, strict=True)
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..boundary import check_tensor
 from ..equations.evaluation import evaluate, names, shown
 from ..errors import InputError
-from ..given import Number, call, check_value
+from ..given import Number, batch_shape, call, check_value
 from ..mesh import Mesh
 from .geometry import Geometry
 
@@ -91,6 +91,10 @@ class Values:
     def given(self) -> dict[str, Any]:
         """The fields as they can be given again, to be read in the same way."""
         return {name: ByCell(value) if name in self.by_cell else value for name, value in self.fields.items()}
+
+    def given_tensors(self) -> list[tuple[str, Tensor]]:
+        """The tensors among fields and parameters, with their names."""
+        return [(name, v) for name, v in {**self.fields, **self.parameters}.items() if isinstance(v, Tensor)]
 
     def tensors(self) -> list[tuple[str, Tensor]]:
         """All values found so far, with their names."""
@@ -246,8 +250,11 @@ def _by_region(given: Mapping[str, Any], mesh: Mesh, name: str) -> Tensor:
             f"{others}, and {REST!r} stands for what is left"
         )
     total = torch.zeros(len(mesh.cells), dtype=mesh.dtype, device=mesh.device)
+    named = {region: (f"{name} in region {region!r}", given[region]) for region in masks}
+    values = {region: check_value(value, mesh, where) for region, (where, value) in named.items()}
+    batch_shape([(named[r][0], v.unsqueeze(-1)) for r, v in values.items() if isinstance(v, Tensor)], 1)
     for region, mask in masks.items():
-        value = check_value(given[region], mesh, f"{name} in region {region!r}")
+        value = values[region]
         total = torch.where(mask, value.unsqueeze(-1) if isinstance(value, Tensor) else value, total)
     return total
 

@@ -294,6 +294,19 @@ def test_gradient_of_a_batch_with_obstacles_and_parameters():
     assert [status.name for status in solution.adjoint_status] == ["CONVERGED"] * 3
 
 
+def test_what_is_no_equation_or_domain_is_refused():
+    grid, equation = sciml.Grid((4, 4)), sciml.Equation("-laplacian(u) = 1")
+    for call in (sciml.solve, sciml.discretize, sciml.discretize_nonlinear):
+        with pytest.raises(
+            sciml.InputError, match=r"expected an Equation, got str; write sciml.Equation\('-laplacian\(u\)"
+        ):
+            call("-laplacian(u) = 1", grid)
+        with pytest.raises(sciml.InputError, match="expected an Equation, got NoneType"):
+            call(None, grid)
+        with pytest.raises(sciml.InputError, match="domain: expected a Grid or a Mesh, got tuple"):
+            call(equation, (4, 4))
+
+
 def test_wrong_method_is_refused():
     with pytest.raises(sciml.InputError, match="method must be a linear solver"):
         sciml.solve(POISSON, sciml.Grid((8, 8)), fields={"f": 1.0}, method="cg")

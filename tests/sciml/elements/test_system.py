@@ -139,6 +139,19 @@ def test_field_refusals(box: Mesh, value: Any, message: str) -> None:
         entries(box, value)
 
 
+def test_batches_that_do_not_broadcast_are_refused(box: Mesh) -> None:
+    three, two = torch.ones(3, 32, dtype=torch.float64), torch.ones(2, 25, dtype=torch.float64)
+    with pytest.raises(InputError, match=r"the batch shapes do not broadcast: a \(3,\), f \(2,\)"):
+        discretize(POISSON, box, {"a": three, "f": two}, boundary=ZERO)
+    with pytest.raises(InputError, match=r"do not broadcast: a \(3,\), boundary of u \(2,\)"):
+        discretize(POISSON, box, {"a": three, "f": 1.0}, boundary=Dirichlet(two))
+    by_region = {"left": torch.ones(3, dtype=torch.float64), "rest": torch.ones(2, dtype=torch.float64)}
+    with pytest.raises(InputError, match=r"do not broadcast: field 'a' in region 'left' \(3,\), field 'a' in region"):
+        discretize(POISSON, box, {"a": by_region, "f": 1.0}, boundary=ZERO)
+    with pytest.raises(InputError, match=r"field 'a': a tensor of shape \(0, 32\) holds no values"):
+        discretize(POISSON, box, {"a": three[:0], "f": 1.0}, boundary=ZERO)
+
+
 def test_a_part_called_rest_is_not_what_is_left(box: Mesh) -> None:
     named = Mesh(box.points, box.cells, {"rest": box.boundary("x_lower")}, {"rest": torch.arange(4)})
     conditions = {"exterior": ZERO}
