@@ -59,6 +59,13 @@ class NonlinearRow:
         """bool `(n,)`, the points where a Dirichlet condition gives the value."""
         return self.form.conditions.held
 
+    def is_symmetric(self, lagged: bool) -> bool:
+        """Whether the derivative by the row's own unknown is by construction."""
+        if self.nonlinear is None:
+            return self.form.symmetric
+        terms = self.nonlinear.terms
+        return self.form.symmetric and (terms.lagged_symmetric if lagged else terms.symmetric)
+
 
 @dataclass(frozen=True, eq=False)
 class NonlinearMeshSystem:
@@ -206,10 +213,9 @@ class NonlinearMeshSystem:
             blocks.append([])
             for place, name in enumerate(self.unknowns):
                 own = name == row.form.own
-                symmetric = own and is_symmetric(row.form, row.nonlinear, lagged)
-                entries = derivative(row.linear, row.nonlinear, state, place, name, lagged=lagged, symmetric=symmetric)
-                if entries is None and own:
-                    entries = torch.zeros_like(row.linear.full[place])
+                symmetric = own and row.is_symmetric(lagged)
+                fixed = row.linear.full.get(place)
+                entries = derivative(fixed, row.nonlinear, state, name, lagged=lagged, symmetric=symmetric)
                 if entries is None:
                     blocks[-1].append(None)
                     continue
@@ -237,27 +243,19 @@ def lifted(u: Tensor, conditions: Conditions) -> Tensor:
     return torch.where(conditions.held, conditions.lift, u)
 
 
-def is_symmetric(form: WeakForm, nonlinear: NonlinearForm | None, lagged: bool) -> bool:
-    """Whether the derivative of a row by its own unknown is by construction."""
-    return form.symmetric and (nonlinear is None or nonlinear.terms.is_symmetric(lagged))
-
-
 def derivative(
-    linear: LinearRow,
-    nonlinear: NonlinearForm | None,
-    state: State,
-    place: int,
-    unknown: str,
-    *,
-    lagged: bool,
-    symmetric: bool,
+    linear: Tensor | None, nonlinear: NonlinearForm | None, state: State, unknown: str, *, lagged: bool, symmetric: bool
 ) -> Tensor | None:
-    """The entries of the derivative of a row by an unknown, conditions on the value left out; None where it is 0."""
-    own = None if nonlinear is None else nonlinear.derivative(state, unknown, lagged=lagged, symmetric=symmetric)
-    fixed = linear.full.get(place)
-    if own is None or fixed is None:
-        return fixed if own is None else own
-    return own + fixed
+    """The entries of the derivative of a row by an unknown, conditions on the value left out; None where it is 0.
+
+    Args:
+        linear: of the linear terms.
+        nonlinear, state, unknown, lagged, symmetric: see `NonlinearForm.derivative`.
+    """
+    found = None if nonlinear is None else nonlinear.derivative(state, unknown, lagged=lagged, symmetric=symmetric)
+    if found is None or linear is None:
+        return linear if found is None else found
+    return found + linear
 
 
 def _build(
@@ -314,7 +312,7 @@ def _row(
     """A row with the scale of its held points: that of the diagonal of `lagged` at u = 0."""
     place, pattern = given.unknowns.index(form.own), given.pattern
     with torch.no_grad():
-        entries = derivative(linear, nonlinear, start, place, form.own, lagged=True, symmetric=False)
+        entries = derivative(linear.full[place], nonlinear, start, form.own, lagged=True, symmetric=False)
         entries = linear.full[place] if entries is None else entries
         diagonal = torch.nan_to_num(entries[..., pattern.diagonal].detach(), 0.0, 0.0, 0.0)
         sign = -1 if float(diagonal.sum()) < 0.0 else 1

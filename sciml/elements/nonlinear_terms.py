@@ -93,20 +93,29 @@ class NonlinearTerms:
             for name, one in self.symbols.items()
         }
 
-    def is_symmetric(self, lagged: bool) -> bool:
+    @cached_property
+    def symmetric(self) -> bool:
         """Whether the derivative by the row's own unknown equals its transpose, as far as the expressions tell."""
-        entries = self.factors if lagged else self.flux_by_slope[self.own]
-        alike = all(sympy.expand(entry - entries.get((j, k), _ZERO)) == 0 for (k, j), entry in entries.items())
-        return alike and not self.source_by_slope[self.own] and (lagged or not self.flux_by_value[self.own])
+        return self._diffusion_is_symmetric(self.flux_by_slope[self.own]) and not self.flux_by_value[self.own]
+
+    @cached_property
+    def lagged_symmetric(self) -> bool:
+        """The same with the factors of derivatives kept, and all else left out."""
+        return self._diffusion_is_symmetric(self.factors)
+
+    def _diffusion_is_symmetric(self, entries: Entries) -> bool:
+        pairs = [(entry, entries.get((j, k), _ZERO)) for (k, j), entry in entries.items()]
+        alike = all(entry == other or sympy.expand(entry - other) == 0 for entry, other in pairs)
+        return alike and not self.source_by_slope[self.own]
 
 
 def read_nonlinear_rows(equation: Equation, mesh: Mesh) -> tuple[tuple[Row, NonlinearTerms | None], ...]:
     """For each equation its linear terms, and the others where there are any.
 
     Raises:
-        InputError: for an evolving equation, more axes than the mesh has, and terms without a weak form here: second
-            derivatives outside of div(...) with factors that depend on the solution, divergences with factors that
-            vary, and derivatives of the third order or above.
+        InputError: for an evolving equation, more axes than the mesh has, and what this version does not integrate by
+            parts: second derivatives outside of div(...) with factors that depend on the solution, divergences with
+            factors that vary, fluxes of another unknown's derivatives alone, derivatives of the third order or above.
     """
     refuse_what_does_not_fit(equation, mesh)
     unknowns = (*equation.unknowns, *equation.constrained)
@@ -163,9 +172,9 @@ def _sort_symbols(form: ResidualForm, own: str) -> dict[str, Symbols]:
     for symbol, jet in form.jets.items():
         if sum(jet.order) > 1:
             raise InputError(
-                f"the equation of {own} holds {symbol} in a nonlinear term, which has no weak form: write second "
-                "derivatives as the divergence of a flux, for example -div((1 + u**2)*grad(u)), and higher ones as a "
-                "system of second-order equations"
+                f"the equation of {own} holds {symbol} in a nonlinear term, and on meshes this version integrates "
+                "divergences alone by parts: write second derivatives as that of a flux, for example "
+                "-div((1 + u**2)*grad(u)), and higher ones as a system of second-order equations"
             )
         one = symbols.setdefault(jet.field, Symbols(sympy.Symbol(jet.field, real=True), {}))
         if any(jet.order):

@@ -167,7 +167,7 @@ def test_parameters_can_be_changed(mesh: Mesh) -> None:
 
 
 REFUSALS: list[tuple[Any, str]] = [
-    ("-(1 + u**2)*laplacian(u) = 1", "holds u_xx in a nonlinear term.*write second derivatives as the divergence"),
+    ("-(1 + u**2)*laplacian(u) = 1", "holds u_xx in a nonlinear term.*write second derivatives as that of a flux"),
     ("-laplacian(u**3) = 1", "holds u_xx in a nonlinear term"),
     ("-u*div(u*grad(u)) = 1", "has the factor -u before a divergence.*bring the factor under div"),
     ("-a*div((1 + u**2)*grad(u)) = 1", "has the factor -a before a divergence"),
