@@ -9,6 +9,8 @@ from math import cos, radians, sin
 import torch
 from torch import Tensor
 
+from sciml.solvers.linear import AlgebraicMultigrid, ConjugateGradient
+
 from ...boundary import Dirichlet
 from ...discretization import discretize
 from ...equations import Equation
@@ -32,6 +34,12 @@ TENSOR = Equation("-div([p*u_x + q*u_y, q*u_x + s*u_y]) = f")
 def thresholded(n: int, device: str, seed: int = 0) -> Problem:
     """a is CONTRAST where a smooth random field is positive and 1 elsewhere; zero on all sides, f random."""
     a = torch.where(gaussian_field((n, n), seed) >= 0, CONTRAST, 1.0).to(torch.float64)
+    return _diffusion(a, device, seed)
+
+
+def rough(n: int, device: str, seed: int = 0) -> Problem:
+    """The same with a field whose correlation length is a two-hundredth of the side: about two cells of 421."""
+    a = torch.where(gaussian_field((n, n), seed, shift=4e4, power=4.0) >= 0, CONTRAST, 1.0).to(torch.float64)
     return _diffusion(a, device, seed)
 
 
@@ -82,6 +90,11 @@ def thresholded_case(n: int) -> str:
     return f"contrast {CONTRAST:.0e}, thresholded field {n}x{n}, to 1e-8"
 
 
+def rough_case(n: int) -> str:
+    """Name of the case."""
+    return f"contrast {CONTRAST:.0e}, rough thresholded field {n}x{n}, to 1e-8"
+
+
 def blocks_case(n: int) -> str:
     """Name of the case."""
     return f"contrast {CONTRAST:.0e}, blocks of 8x8 cells {n}x{n}, to 1e-8"
@@ -101,6 +114,20 @@ def measure_thresholded(n: int, seeds: int, bench: Bench) -> list[Row]:
     """One field timed against pyamg, several counted."""
     return _measure(
         thresholded_case(n), {f"seed {s}": partial(thresholded, n, bench.device, s) for s in range(seeds)}, bench
+    )
+
+
+def measure_rough(n: int, bench: Bench) -> list[Row]:
+    """A field too rough for geometric multigrid; `sciml.solve` leaves it to algebraic multigrid after 60 iterations."""
+    problem = rough(n, bench.device)
+    algebraic = ConjugateGradient(preconditioner=AlgebraicMultigrid(), rtol=TOLERANCE)
+    contenders = [
+        own(problem, "CG + AlgebraicMultigrid", algebraic),
+        own(problem, OWN, multigrid_cg(TOLERANCE)),
+        pyamg_cg(problem, RUGE_STUBEN, TOLERANCE),
+    ]
+    return bench.compare(
+        rough_case(n), contenders, unknowns=problem.unknowns, residual=problem.relative_residual, tolerance=TOLERANCE
     )
 
 

@@ -50,17 +50,21 @@ def unstructured(shape: tuple[int, ...], device: str = "cpu", seed: int = 0) -> 
     return Mesh(points, mesh.cells, mesh.boundaries).to(device)
 
 
+def _cells(shape: tuple[int, ...]) -> str:
+    return f"{(2 if len(shape) == 2 else 6) * math.prod(shape):,} {'triangles' if len(shape) == 2 else 'tetrahedra'}"
+
+
 # Assembly
 
 
-def assembly_case(n: int) -> str:
-    """Name of the case."""
-    return f"P1 assembly to CSR, {2 * n * n:,} triangles"
+def assembly_case(shape: tuple[int, ...]) -> str:
+    """Name of the case, on a box of as many smaller ones along each axis."""
+    return f"P1 assembly to CSR, {_cells(shape)}"
 
 
-def measure_assembly(n: int, bench: Bench) -> list[Row]:
+def measure_assembly(shape: tuple[int, ...], bench: Bench) -> list[Row]:
     """The stiffness matrix from points and cells, and again where the pattern (scikit-fem: the basis) is there."""
-    mesh = unstructured((n, n), bench.device)
+    mesh = unstructured(shape, bench.device)
     expected = stiffness(mesh)
 
     def error(value: Any) -> float:
@@ -105,7 +109,7 @@ def measure_assembly(n: int, bench: Bench) -> list[Row]:
             lambda: _skfem_basis(_skfem_mesh(mesh)),
         ),
     ]
-    return bench.compare(assembly_case(n), contenders, unknowns=len(mesh.points), error=error)
+    return bench.compare(assembly_case(shape), contenders, unknowns=len(mesh.points), error=error)
 
 
 @torch.no_grad()
@@ -128,13 +132,13 @@ def _skfem_mesh(mesh: Mesh) -> Any:
 
     points = numpy.ascontiguousarray(mesh.points.cpu().numpy().T)
     cells = numpy.ascontiguousarray(mesh.cells.cpu().numpy().T)
-    return skfem.MeshTri(points, cells)
+    return (skfem.MeshTri if len(points) == 2 else skfem.MeshTet)(points, cells)
 
 
 def _skfem_basis(mesh: Any) -> Any:
     import skfem
 
-    return skfem.Basis(mesh, skfem.ElementTriP1())
+    return skfem.Basis(mesh, skfem.ElementTriP1() if mesh.dim() == 2 else skfem.ElementTetP1())
 
 
 def _skfem(basis: Any) -> Any:
@@ -197,7 +201,7 @@ class MatrixProblem:
 
 def tetrahedra_case(n: int) -> str:
     """Name of the case."""
-    return f"Poisson on {6 * n**3:,} tetrahedra to 1e-8"
+    return f"Poisson on {_cells((n, n, n))} to 1e-8"
 
 
 def measure_tetrahedra(n: int, bench: Bench) -> list[Row]:

@@ -22,7 +22,8 @@ class Extent:
     ratios: tuple[int, ...]
     anisotropic: int
     voxels: Sequence[int]
-    triangles: int
+    outside: int
+    assembled: Sequence[tuple[int, ...]]
     tetrahedra: int
     newton: int
 
@@ -34,7 +35,8 @@ _MEDIUM = Extent(
     ratios=(2, 4, 8, 16, 32),
     anisotropic=256,
     voxels=(128, 256),
-    triangles=224,
+    outside=96,
+    assembled=((224, 224), (30, 30, 30)),
     tetrahedra=58,
     newton=512,
 )
@@ -46,7 +48,8 @@ EXTENTS = {
         ratios=(2, 4),
         anisotropic=24,
         voxels=(16,),
-        triangles=12,
+        outside=12,
+        assembled=((12, 12), (4, 4, 4)),
         tetrahedra=6,
         newton=24,
     ),
@@ -57,7 +60,8 @@ EXTENTS = {
         ratios=(2, 8, 32),
         anisotropic=128,
         voxels=(64, 128),
-        triangles=224,
+        outside=32,
+        assembled=((224, 224), (16, 16, 16)),
         tetrahedra=30,
         newton=128,
     ),
@@ -69,7 +73,8 @@ EXTENTS = {
         ratios=(2, 8, 32, 128),
         anisotropic=1024,
         voxels=(128, 256, 512),
-        triangles=1000,
+        outside=512,
+        assembled=((1000, 1000), (118, 118, 118)),
         tetrahedra=118,
         newton=1024,
     ),
@@ -86,6 +91,7 @@ def _cases(extent: Extent) -> Iterator[Case]:
     n, seeds = extent.contrast, extent.seeds
     yield Case(coefficients.thresholded_case(n), partial(coefficients.measure_thresholded, n, seeds))
     yield Case(coefficients.blocks_case(n), partial(coefficients.measure_blocks, n, seeds))
+    yield Case(coefficients.rough_case(n), partial(coefficients.measure_rough, n))
     name = coefficients.stretched_case(extent.stretched)
     yield Case(name, partial(coefficients.measure_stretched, extent.stretched, extent.ratios))
     for angle in ANGLES:
@@ -93,7 +99,9 @@ def _cases(extent: Extent) -> Iterator[Case]:
         yield Case(name, partial(coefficients.measure_anisotropic, extent.anisotropic, angle))
     for n in extent.voxels:
         yield Case(scans.voxels_case(n), partial(scans.measure_voxels, n))
-    yield Case(meshes.assembly_case(extent.triangles), partial(meshes.measure_assembly, extent.triangles))
+    yield Case(scans.outside_case(extent.outside), partial(scans.measure_outside, extent.outside))
+    for shape in extent.assembled:
+        yield Case(meshes.assembly_case(shape), partial(meshes.measure_assembly, shape))
     yield Case(meshes.tetrahedra_case(extent.tetrahedra), partial(meshes.measure_tetrahedra, extent.tetrahedra))
     for dimension in (2, 3):
         yield Case(meshes.orders_case(dimension), partial(meshes.measure_orders, dimension))
@@ -148,7 +156,7 @@ def _figures() -> Iterator[Figure]:
     yield Figure(scans.voxels_case(128), 2.0, "seconds", partial(_seconds, scans.voxels_case(128)))
     what = f"volume of the cells inside, {scans.voxels_case(256)}, relative error"
     yield Figure(what, 0.01, "number", partial(_error, scans.voxels_case(256), scans.VOXELIZE))
-    case = meshes.assembly_case(224)
+    case = meshes.assembly_case((224, 224))
     reached = partial(_solve_share, case, meshes.ASSEMBLY, meshes.SKFEM)
     yield Figure(f"{case}, over scikit-fem's Basis and assemble", 1 / 6, "share", reached)
     reached = partial(_solve_share, case, meshes.KEPT, meshes.SKFEM_KEPT)

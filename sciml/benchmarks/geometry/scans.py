@@ -11,6 +11,9 @@ from torch import Tensor
 from ...grid import Grid
 from ...surfaces import surface_volume
 from ..bench import Bench, version_of
+from ..linear.peers import RUGE_STUBEN, SMOOTHED_AGGREGATION
+from ..linear.problems import around
+from ..linear.solves import against_pyamg
 from ..row import Row
 from ..timing import Contender, Outcome
 
@@ -68,3 +71,15 @@ def measure_voxels(n: int, bench: Bench) -> list[Row]:
         device=bench.device,
     )
     return bench.compare(voxels_case(n), [contender], unknowns=n**3, error=error)
+
+
+def outside_case(n: int) -> str:
+    """Name of the case."""
+    return f"Poisson outside a surface at {n}x{n}x{n} to 1e-6"
+
+
+def measure_outside(n: int, bench: Bench) -> list[Row]:
+    """Set-up and solve to 1e-6 on the cells outside, no flux through the surface."""
+    grid = Grid((n, n, n), lower=-0.5, upper=0.5, device=bench.device)
+    problem = around(grid.voxelize(bumpy_sphere(TRIANGLES, bench.device)))
+    return against_pyamg(outside_case(n), problem, [SMOOTHED_AGGREGATION, RUGE_STUBEN], 1e-6, bench)

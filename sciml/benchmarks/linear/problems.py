@@ -130,20 +130,23 @@ def poisson(shape: Sequence[int], device: str, seed: int = 0) -> Problem:
 
 
 def voxels(n: int, device: str, seed: int = 0, boxes: int = 12) -> Problem:
-    """-laplacian(u) = f around random solid boxes in a cube, insulated but for one side where u is zero; f random.
-
-    The boxes have 2 to n/4 cells along each axis, each drawn alike, and may overlap.
-    """
+    """`around` random solid boxes, of 2 to n/4 cells along each axis, each drawn alike, which may overlap."""
     generator = torch.Generator().manual_seed(seed)
     solid = torch.zeros(n, n, n, dtype=torch.bool)
     for _ in range(boxes):
         lengths = torch.randint(2, n // 4 + 1, (3,), generator=generator)
         corner = [int(torch.randint(0, n - int(length) + 1, (), generator=generator)) for length in lengths]
         solid[tuple(slice(start, start + int(length)) for start, length in zip(corner, lengths, strict=True))] = True
+    return around(solid.to(device), seed)
+
+
+def around(solid: Tensor, seed: int = 0) -> Problem:
+    """-laplacian(u) = f around the solid cells of a cube, insulated but for one side where u is zero; f random."""
+    shape, device = tuple(solid.shape), str(solid.device)
     sides = {"x": (Dirichlet(0.0), Neumann(0.0)), "y": Neumann(0.0), "z": Neumann(0.0)}
-    grid = Grid((n, n, n), boundary=sides, solid=solid.to(device), device=device)
+    grid = Grid(shape, boundary=sides, solid=solid, device=device)
     operator = _stencil(Equation("-laplacian(u) = f"), grid, {"f": 0.0})
-    b = random_right_side((n, n, n), device, seed)
+    b = random_right_side(shape, device, seed)
     return Problem(operator, b.masked_fill(grid.solid, 0.0) if grid.solid is not None else b, grid.solid)
 
 

@@ -65,7 +65,7 @@ def size(shape: Sequence[int]) -> str:
 def solve_poisson(shape: Sequence[int], peers: Sequence[str], bench: Bench) -> list[Row]:
     """Set-up and solve to 1e-8."""
     problem = poisson(shape, bench.device)
-    rows = _against_pyamg(poisson_case(shape), problem, peers, 1e-8, bench)
+    rows = against_pyamg(poisson_case(shape), problem, peers, 1e-8, bench)
     rows[0] = solve_bandwidth(rows[0], problem, bench)
     if bench.device == "cuda":
         prepared = multigrid_cg(1e-8).prepare(problem.operator)
@@ -77,7 +77,7 @@ def solve_poisson(shape: Sequence[int], peers: Sequence[str], bench: Bench) -> l
 def solve_voxels(n: int, seeds: int, bench: Bench) -> list[Row]:
     """One set of random boxes timed, several counted."""
     case = voxel_case(n)
-    rows = _against_pyamg(case, voxels(n, bench.device), [SMOOTHED_AGGREGATION, RUGE_STUBEN], 1e-6, bench)
+    rows = against_pyamg(case, voxels(n, bench.device), [SMOOTHED_AGGREGATION, RUGE_STUBEN], 1e-6, bench)
     problems = {f"seed {seed}": partial(voxels, n, bench.device, seed) for seed in range(seeds)}
     return [*rows, _most_iterations(case, problems, 1e-6, bench)]
 
@@ -85,7 +85,7 @@ def solve_voxels(n: int, seeds: int, bench: Bench) -> list[Row]:
 def solve_darcy(n: int, seeds: int, bench: Bench) -> list[Row]:
     """One random coefficient timed; several counted, both with random right sides and with f = 1."""
     case = darcy_case(n)
-    rows = _against_pyamg(case, darcy(n, bench.device), [RUGE_STUBEN, SMOOTHED_AGGREGATION], 1e-8, bench)
+    rows = against_pyamg(case, darcy(n, bench.device), [RUGE_STUBEN, SMOOTHED_AGGREGATION], 1e-8, bench)
     problems = {
         f"seed {seed}, f {'= 1' if smooth else 'random'}": partial(darcy, n, bench.device, [seed], smooth)
         for seed in range(seeds)
@@ -127,7 +127,8 @@ def solve_batch(count: int, n: int, bench: Bench) -> list[Row]:
     )
 
 
-def _against_pyamg(case: str, problem: Problem, peers: Sequence[str], tolerance: float, bench: Bench) -> list[Row]:
+def against_pyamg(case: str, problem: Problem, peers: Sequence[str], tolerance: float, bench: Bench) -> list[Row]:
+    """Multigrid-CG, timed against pyamg's methods where they would not take all day."""
     contenders: list[Contender] = [own(problem, MULTIGRID_CG, multigrid_cg(tolerance))]
     largest = _LARGEST_FOR_CPU_PEERS_BESIDE_A_GPU if bench.device == "cuda" else _LARGEST_FOR_PEERS
     if problem.unknowns <= largest:

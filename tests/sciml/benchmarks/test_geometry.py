@@ -47,7 +47,7 @@ def test_every_figure_follows_from_the_rows_of_some_case():
         *(coefficients.anisotropic_case(256, angle) for angle in plan.ANGLES),
         scans.voxels_case(128),
         scans.voxels_case(256),
-        meshes.assembly_case(224),
+        meshes.assembly_case((224, 224)),
         meshes.tetrahedra_case(58),
         nonlinear.newton_case(512),
     ):
