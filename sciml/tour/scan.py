@@ -48,7 +48,7 @@ def close_by_winding(surface: Surface, cells: int) -> Tensor:
 
 def write(chapter: Chapter, quick: bool) -> None:
     surface = make_rope(160, 20) if quick else make_rope(240, 24)
-    cells = 48 if quick else 112
+    cells = 48 if quick else 96
     _write_flow(chapter, surface, cells)
     _write_volumes(chapter, surface, (24, 48, 96) if quick else (32, 64, 128, 256))
     _write_holes(chapter, surface, 64 if quick else 128)
