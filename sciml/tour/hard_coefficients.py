@@ -199,7 +199,7 @@ def _compare(chapter: Chapter, rocks: Mapping[str, Tensor], cells: int, most: in
             "and with the algebraic multigrid of Ruge and Stüben as pyamg has it, on the same matrix with the same "
             "right side of random numbers."
             if peer
-            else "with random right sides. The comparison with the algebraic multigrid of pyamg is left out, since pyamg "
+            else "with random right sides. The comparison with the algebraic multigrid of pyamg is left out, since it "
             "is not installed here; `pip install 'sciml-torch[demo]'` brings it."
         )
     )

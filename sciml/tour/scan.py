@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import torch
-from matplotlib.colors import ListedColormap
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -244,25 +244,39 @@ def _cut(channel: Grid, field: Tensor, solid: Tensor, axis: int, level: int, top
 def _compare(channel: Grid, found: Tensor, whole: Tensor, level: int) -> Figure:
     with figures.style():
         figure, axes = figures.panel(4.3, 4.0)
-        kinds = found[level].long() + 2 * (found[level] != whole[level]).long()
-        colours = ("#00000000", figures.SOLID, figures.LINES[1], figures.LINES[0])
-        names = ("", "inside", "missed", "too many")
-        axes.imshow(
-            kinds.T.numpy(),
-            origin="lower",
-            extent=(channel.lower[1], channel.upper[1], channel.lower[2], channel.upper[2]),
-            cmap=ListedColormap(colours),
-            vmin=-0.5,
-            vmax=3.5,
-            interpolation="nearest",
-        )
+        one, other = found[level], whole[level]
+        kinds = {"inside": one & other, "missed": ~one & other, "too many": one & ~other}
+        colours = dict(zip(kinds, (figures.SOLID, figures.LINES[1], figures.LINES[0]), strict=True))
+        handles = []
+        for name, cells in kinds.items():
+            if bool(cells.any()):
+                colour = colours[name]
+                runs = PolyCollection(_runs(channel, cells), facecolors=colour, edgecolors=colour, linewidths=0.2)
+                axes.add_collection(runs)
+                handles.append(Patch(color=colour, label=name))
+        axes.set_aspect("equal")
+        axes.set(xlim=(channel.lower[1], channel.upper[1]), ylim=(channel.lower[2], channel.upper[2]))
         axes.set(xlabel="y", ylabel="z")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        shown = [kind for kind in (1, 2, 3) if bool((kinds == kind).any())]
-        handles = [Patch(color=colours[kind], label=names[kind]) for kind in shown]
         figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=1.0)
         return figure
+
+
+def _runs(channel: Grid, cells: Tensor) -> list[list[tuple[float, float]]]:
+    """Rectangles of cells that follow one another along y, of a plane `(ny, nz)` across x."""
+    padded = torch.nn.functional.pad(cells.to(torch.int8), (0, 0, 1, 1)).diff(dim=0)
+    h, k = channel.spacing[1:]
+    left, below = channel.lower[1:]
+    rectangles = []
+    for row in range(cells.shape[1]):
+        z = below + row * k
+        ends = zip(
+            (padded[:, row] == 1).nonzero()[:, 0].tolist(), (padded[:, row] == -1).nonzero()[:, 0].tolist(), strict=True
+        )
+        for y, far in ((left + first * h, left + last * h) for first, last in ends):
+            rectangles.append([(y, z), (far, z), (far, z + k), (y, z + k)])
+    return rectangles
 
 
 SECTION = Section("scan", "A scanned body becomes an obstacle", write)
