@@ -28,6 +28,7 @@ from ..choice import choose_linear, direct_is_possible, negated, positive_diagon
 from ..linear import ConjugateGradient, Direct, Multigrid
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared, failure_message
+from ..linear.direct import SingularError
 from ..linear.rows import Rows
 from ..linear.settings import check_count, check_number
 from ..mesh_methods import choose_for_jacobian
@@ -280,7 +281,12 @@ class _Run:
                 self.seconds_setup += time.perf_counter() - start
                 linear = replace(linear, preconditioner=_Kept(self.preconditioner))  # type: ignore[call-arg]
             prepared = linear.prepare(operator)
+        except SingularError:
+            return None
         except InputError:
+            # Who asked for a method that does not suit the equation is told so, at the first step and not by a status.
+            if self.method.linear is not None and len(self.history) == 1:
+                raise
             return None
         self.seconds_setup += prepared.seconds_setup
         with warnings.catch_warnings():

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import sciml
-from sciml import Dirichlet, Grid, InputError, Neumann, SolveError, Status
-from sciml.solvers.linear import GMRES, Direct, Multigrid
+from sciml import Dirichlet, Grid, InputError, Mesh, Neumann, SolveError, Status
+from sciml.solvers.linear import GMRES, ConjugateGradient, Direct, IncompleteCholesky, Multigrid
 from sciml.solvers.nonlinear import Backtracking, Continuation, EisenstatWalker, Newton, Picard
 
 BRATU = sciml.Equation("-laplacian(u) = lam*exp(u)", parameters={"lam": 1.0})
@@ -224,7 +224,31 @@ def test_failed_rows_have_no_gradient() -> None:
     assert float(gradient[1]) == 0.0
 
 
+def test_a_start_where_the_equation_is_not_defined_is_told() -> None:
+    equation = sciml.Equation("-laplacian(u) + log(u) = 1")
+    one = Dirichlet(1.0)
+    with pytest.raises(SolveError, match=r"NON_FINITE.*begin where it is defined, with another initial guess"):
+        sciml.solve(equation, Grid((8, 8)), boundary=one)
+    assert sciml.solve(equation, Grid((8, 8)), boundary=one, initial=1.0).converged
+
+
 # What is refused
+
+
+@pytest.mark.parametrize(
+    ("linear", "message"),
+    [
+        (ConjugateGradient(), "need.* a symmetric operator.*use GMRES or BiCGStab"),
+        (ConjugateGradient(IncompleteCholesky()), "IncompleteCholesky needs a symmetric operator"),
+    ],
+)
+def test_a_linear_solver_that_does_not_suit_is_not_taken_for_a_singular_jacobian(linear: Any, message: str) -> None:
+    burgers = sciml.Equation("-laplacian(u) + u*u_x = 1")
+    with pytest.raises(InputError, match=message):
+        sciml.solve(burgers, Grid((8, 8)), method=Newton(linear=linear))
+    on_grids = Newton(linear=GMRES(preconditioner=Multigrid()))
+    with pytest.raises(InputError, match="geometric multigrid needs a stencil on a grid"):
+        sciml.solve(burgers, Mesh.box((4, 4)), boundary=Dirichlet(0.0), method=on_grids)
 
 
 @pytest.mark.parametrize(
