@@ -43,7 +43,7 @@ class NonlinearRow:
         operators: unknown's place -> the matrix of the linear terms with Robin conditions; those that are 0 left out.
         scale: `(*batch, n)`, what stands on the diagonal at held points.
         fixed: `(*batch, entries)`, the matrix that is scale at held points and 0 elsewhere.
-        open: unknown's place -> bool `(entries,)`, where neither the row nor the column belongs to a held point.
+        free: unknown's place -> bool `(entries,)`, where neither the row nor the column belongs to a held point.
     """
 
     form: WeakForm
@@ -52,7 +52,7 @@ class NonlinearRow:
     operators: dict[int, LinearOperator]
     scale: Tensor
     fixed: Tensor
-    open: dict[int, Tensor]
+    free: dict[int, Tensor]
 
     @property
     def held(self) -> Tensor:
@@ -219,7 +219,7 @@ class NonlinearMeshSystem:
                 if entries is None:
                     blocks[-1].append(None)
                     continue
-                kept = torch.where(row.open[place], entries, row.fixed if own else 0.0)
+                kept = torch.where(row.free[place], entries, row.fixed if own else 0.0)
                 blocks[-1].append(matrix_operator(pattern, kept, symmetric=symmetric))
         (first, *_), *_ = blocks
         return first if len(self.unknowns) == 1 and first is not None else BlockOperator(blocks)
@@ -320,14 +320,14 @@ def _row(
         scale = held_diagonal(diagonal, held, sign)
         ones, zeros = torch.ones(len(pattern.places), device=held.device), torch.zeros_like(entries)
         columns = enumerate(given.conditions[name].held for name in given.unknowns)
-        open = {k: eliminated(pattern, ones, held, other, None).bool() for k, other in columns}
+        free = {k: eliminated(pattern, ones, held, other, None).bool() for k, other in columns}
     own_terms = form.row.terms[form.own]
     operators = {}
     for other, full in linear.full.items():
         if other != place or not own_terms.is_empty or full is not linear.volume[other]:
             operators[other] = matrix_operator(pattern, full, symmetric=False)
     fixed = eliminated(pattern, zeros, held, held, scale)
-    return NonlinearRow(form, linear, nonlinear, operators, scale, fixed, open)
+    return NonlinearRow(form, linear, nonlinear, operators, scale, fixed, free)
 
 
 def _has_first_derivatives(row: NonlinearRow) -> bool:

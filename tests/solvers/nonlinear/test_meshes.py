@@ -306,6 +306,16 @@ def test_continuation_gets_where_newton_does_not() -> None:
     assert float(solution.history["parameter"][-1]) == 8.0
 
 
+def test_picard_makes_a_start_where_zero_is_too_far() -> None:
+    """Between held sides of a strip K(u) = u/100 + u**5/5 is linear, and the mean of u that of u K'(u) over K(3)."""
+    mesh = unstructured(24)
+    boundary = {"x_lower": ZERO, "x_upper": Dirichlet(3.0), "rest": Neumann(0.0)}
+    solution = solve(Equation("-div((0.01 + u**4)*grad(u)) = 0"), mesh, boundary=boundary)
+    assert "from a start by Picard's iteration" in solution.method
+    assert float(solution.integral()) == pytest.approx((0.045 + 121.5) / 48.63, rel=1e-2)
+    assert float(solution.flux("x_upper")) == pytest.approx(-float(solution.flux("x_lower")), rel=1e-8)
+
+
 def test_the_start_selects_the_solution() -> None:
     """Allen-Cahn has the solutions 1 and -1."""
     equation, mesh = Equation("-0.01*laplacian(u) + u**3 - u = 0"), unstructured(6)
@@ -391,6 +401,17 @@ def test_float32() -> None:
     found = solve(HEAT, single, fields={"f": 5.0}, boundary=ZERO).value
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("equation", [BRATU, HEAT], ids=["symmetric", "not symmetric"])
+def test_on_a_gpu(equation: Equation) -> None:
+    mesh, fields = unstructured(12), {"f": 5.0} if "f" in equation.coefficients else {}
+    expected = solve(equation, mesh, fields=fields, boundary=ZERO)
+    found = solve(equation, mesh.to("cuda"), fields=fields, boundary=ZERO)
+    assert found.value.device.type == "cuda"
+    torch.testing.assert_close(found.value.cpu(), expected.value, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(found.flux("exterior").cpu(), expected.flux("exterior"), rtol=1e-6, atol=0.0)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda solution: pickle.loads(pickle.dumps(solution))])
