@@ -25,7 +25,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/pytest $(ARGS)
 
 bench: $(VENV)/installed-bench
-	$(BIN)/sciml bench $(or $(ARGS),linear)
+	$(BIN)/sciml bench $(ARGS)
 
 lint: style types
 
