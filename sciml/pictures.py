@@ -14,6 +14,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
@@ -147,7 +148,7 @@ def _draw_lines(
             values = row if solid is None else row.masked_fill(solid, math.nan)
             marker = "." if row.numel() <= 40 else ""
             axes.plot(
-                coordinate, values, color=LINES[index % len(LINES)], marker=marker, label=_row_title(solution, index)
+                coordinate, values, color=LINES[index % len(LINES)], marker=marker, label=row_title(solution, index)
             )
         if solid is not None:
             for first, last in _runs(solid):
@@ -161,8 +162,8 @@ def _draw_lines(
         if len(rows) > 1:
             axes.legend(loc="best")
     if curve is not None:
-        draw_curve(all_axes[-1], curve)
-    _head(figure, solution, grid)
+        draw_curve(all_axes[-1], curve, is_nonlinear(solution))
+    draw_head(figure, solution, _size(grid))
     return figure
 
 
@@ -176,7 +177,7 @@ def _draw_maps(
         values = rows if solid is None else rows.masked_fill(solid, math.nan)
         colours = colour_scale(values, name)
         for index, row in enumerate(values):
-            title = _row_title(solution, index)
+            title = row_title(solution, index)
             if len(fields) > 1:
                 title = f"{name}{', ' if batched else ' ' if title else ''}{title}"
             table.append(_panels(grid, row, name, title, colours))
@@ -232,22 +233,26 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
     if curve is not None:
         figure.set_size_inches(width + 3.9, max(height, 3.0))
         maps, side = figure.subfigures(1, 2, width_ratios=(width, 3.9))
-        draw_curve(side.subplots(), curve)
+        draw_curve(side.subplots(), curve, is_nonlinear(solution))
     all_axes = maps.subplots(len(table), len(across), squeeze=False, width_ratios=across)
     for axes_row, panel_row in zip(all_axes, table, strict=True):
         for column, (axes, panel) in enumerate(zip(axes_row, panel_row, strict=True)):
             image = _draw_map(axes, grid, panel, true)
             if _ends_group(panel_row, column):
-                _draw_bar(axes, image, panel.group, 0.14 / (unit * across[column]))
-    _head(figure, solution, grid)
+                draw_bar(axes, image, panel.group, 0.14 / (unit * across[column]))
+    draw_head(figure, solution, _size(grid))
     return figure
+
+
+def _size(grid: Grid) -> str:
+    return r" \times ".join(str(count) for count in grid.shape)
 
 
 def _ends_group(panels: list[_Panel], column: int) -> bool:
     return column + 1 == len(panels) or panels[column + 1].group != panels[column].group
 
 
-def _draw_bar(axes: Axes, image: AxesImage, label: str, width: float) -> None:
+def draw_bar(axes: Axes, image: ScalarMappable, label: str, width: float) -> None:
     """A colour bar exactly as high as its map; `width` as a fraction of the map's."""
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.0 + 0.8 * width, 0.0, width, 1.0)), ticks=MaxNLocator(6))
     bar.set_label(label, rotation=0, labelpad=8)
@@ -296,9 +301,12 @@ def colour_scale(values: torch.Tensor, name: str) -> tuple[Normalize, str]:
     return Normalize(low, high), "viridis"
 
 
-def draw_curve(axes: Axes, norms: torch.Tensor) -> None:
+def draw_curve(axes: Axes, norms: torch.Tensor, nonlinear: bool = False) -> None:
+    """The history of a solve, relative to its beginning."""
     _draw_norms(axes, norms / norms[0].where(norms[0] > 0, torch.ones_like(norms[0])), LINES[0], "")
-    axes.set_ylabel("residual |b - A x|, relative to the first")
+    axes.set_ylabel(f"residual {'|F(u)|' if nonlinear else '|b - A x|'}, relative to the first")
+    if nonlinear:
+        axes.set_xlabel("step")
     axes.set_title("convergence", loc="left")
 
 
@@ -317,9 +325,9 @@ def _tidy(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _head(figure: Figure, solution: Solution, grid: Grid) -> None:
+def draw_head(figure: Figure, solution: Solution, size: str) -> None:
+    """The equation over a figure, with the size of the problem, as LaTeX without dollar signs."""
     if solution.equation is not None:
-        size = r" \times ".join(str(count) for count in grid.shape)
         lines = [f"${mathtext(line)}$" for line in solution.equation.latex_lines()]
         try:
             for line in lines:
@@ -328,6 +336,11 @@ def _head(figure: Figure, solution: Solution, grid: Grid) -> None:
             lines = str(solution.equation).splitlines()
         lines[-1] += f"      $({size})$"
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11.5)
+
+
+def is_nonlinear(solution: Solution) -> bool:
+    """Whether the history counts steps of a nonlinear iteration."""
+    return solution.equation is not None and not solution.equation.linear
 
 
 def mathtext(latex: str) -> str:
@@ -344,7 +357,7 @@ def mathtext(latex: str) -> str:
     return "".join(parts)
 
 
-def _row_title(solution: Solution, index: int) -> str:
+def row_title(solution: Solution, index: int) -> str:
     title = f"row {index}" if solution.codes.numel() > 1 else ""
     status = solution.status[index]
     return title if not status else f"{title} ({status.name})".strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import torch
@@ -19,7 +19,19 @@ from torch import Tensor
 
 from .errors import InputError
 from .grid import Grid
-from .pictures import LINES, SOLID, STYLE, colour_scale, draw_curve, first_rows, make_figure
+from .pictures import (
+    LINES,
+    SOLID,
+    STYLE,
+    colour_scale,
+    draw_bar,
+    draw_curve,
+    draw_head,
+    first_rows,
+    is_nonlinear,
+    make_figure,
+    row_title,
+)
 
 if TYPE_CHECKING:
     from .mesh import Mesh
@@ -107,16 +119,18 @@ def draw_solution(solution: Solution, *, history: bool = False) -> Figure:
     across = len(fields) + (curve is not None)
     width, height = _size(mesh)
     with matplotlib.rc_context(STYLE):
-        figure = make_figure(across * width, down * height)
+        figure = make_figure(across * width, down * height + 0.3)
         for column, (name, rows) in enumerate(fields.items(), 1):
             for row, data in enumerate(rows):
-                _draw_panel(figure, (down, across, row * across + column), mesh, data, name)
+                axes = _draw_panel(figure, (down, across, row * across + column), mesh, data, name)
+                axes.set_title(row_title(solution, row), loc="left")
         if curve is not None:
-            draw_curve(figure.add_subplot(down, across, across), curve)
+            draw_curve(figure.add_subplot(down, across, across), curve, is_nonlinear(solution))
+        draw_head(figure, solution, rf"{len(mesh.points)}\ \mathrm{{points}}")
         return figure
 
 
-def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: Tensor, name: str) -> None:
+def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: Tensor, name: str) -> Axes:
     """One field with its colour bar, in the place (rows, columns, number) of a figure."""
     at_points = len(data) == len(mesh.points)
     norm, colours = colour_scale(data, name)
@@ -124,13 +138,15 @@ def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: T
     if mesh.dimension == 3:
         on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
         paint = torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy())
-        axes: Any = _draw_surface(figure, place, mesh, _shaded(mesh, paint), False)
-    else:
-        axes = figure.add_subplot(*place)
-        _draw_plane(axes, mesh, data, at_points, norm, colours)
-    bar = figure.colorbar(shown, ax=axes, ticks=MaxNLocator(6), shrink=0.8, pad=0.05 if mesh.dimension == 2 else 0.12)
-    bar.set_label(name, rotation=0, labelpad=8)
-    bar.outline.set_linewidth(0.5)
+        solid = _draw_surface(figure, place, mesh, _shaded(mesh, paint), False)
+        bar = figure.colorbar(shown, ax=solid, ticks=MaxNLocator(6), shrink=0.7, aspect=22, pad=0.08)
+        bar.set_label(name, rotation=0, labelpad=8)
+        bar.outline.set_linewidth(0.5)
+        return solid
+    axes = figure.add_subplot(*place)
+    _draw_plane(axes, mesh, data, at_points, norm, colours)
+    draw_bar(axes, shown, name, 0.14 / (_size(mesh)[0] - 1.9))
+    return axes
 
 
 def _size(mesh: Mesh) -> tuple[float, float]:
@@ -148,7 +164,15 @@ def _draw_plane(axes: Axes, mesh: Mesh, data: Tensor, at_points: bool, norm: Nor
     words = {} if at_points else {"facecolors": data.numpy()}
     positional = (data.numpy(),) if at_points else ()
     axes.tripcolor(
-        x, y, *positional, triangles=mesh.cells.cpu().numpy(), norm=norm, cmap=colours, shading=shading, **words
+        x,
+        y,
+        *positional,
+        triangles=mesh.cells.cpu().numpy(),
+        norm=norm,
+        cmap=colours,
+        shading=shading,
+        rasterized=True,  # in an SVG or PDF every triangle would be a drawing of its own
+        **words,
     )
     axes.add_collection(_outline(mesh, "exterior", "#000000", 0.6))
     _tidy_plane(axes)
@@ -178,7 +202,9 @@ def _draw_surface(figure: Figure, place: tuple[int, int, int], mesh: Mesh, paint
     axes = figure.add_subplot(*place, projection="3d", computed_zorder=True)
     corners = mesh.points.detach().cpu()[mesh.facets.cpu()].numpy()
     lines = {"edgecolors": (0.0, 0.0, 0.0, 0.35), "linewidths": 0.25} if edges else {"edgecolors": paint.numpy()}
-    axes.add_collection3d(Poly3DCollection(corners, facecolors=paint.numpy(), **lines))
+    surface = Poly3DCollection(corners, facecolors=paint.numpy(), **lines)
+    surface.set_rasterized(len(mesh.facets) > _MOST_EDGES)
+    axes.add_collection3d(surface)
     lower, upper = mesh.points.detach().cpu().amin(0), mesh.points.detach().cpu().amax(0)
     for set_limits, low, high in zip(
         (axes.set_xlim, axes.set_ylim, axes.set_zlim), lower.tolist(), upper.tolist(), strict=True

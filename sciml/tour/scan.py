@@ -251,7 +251,7 @@ def _compare(channel: Grid, found: Tensor, whole: Tensor, level: int) -> Figure:
         for name, cells in kinds.items():
             if bool(cells.any()):
                 colour = colours[name]
-                runs = PolyCollection(_runs(channel, cells), facecolors=colour, edgecolors=colour, linewidths=0.2)
+                runs = PolyCollection(_runs(channel, cells), facecolors=colour, edgecolors=colour, linewidths=0.6)
                 axes.add_collection(runs)
                 handles.append(Patch(color=colour, label=name))
         axes.set_aspect("equal")

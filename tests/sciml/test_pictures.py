@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from sciml import Dirichlet, Equation, Grid, InputError, Periodic, Solution, discretize, pictures
+from sciml.discretization import discretize_nonlinear
 
 POISSON = Equation("-laplacian(u) = f")
 
@@ -130,6 +131,32 @@ def test_the_history_is_that_of_the_worst_row() -> None:
     curve = next(axes for axes in figure.axes if axes.get_yscale() == "log")
     np.testing.assert_array_equal(curve.lines[0].get_ydata(), [1.0, 0.5, float("nan")])
     assert not any(axes.get_yscale() == "log" for axes in pictures.draw(solution).axes)
+
+
+@pytest.mark.parametrize(("text", "name"), [("-laplacian(u) = f", "|b - A x|"), ("-laplacian(u) = u**2", "|F(u)|")])
+def test_the_history_of_a_nonlinear_equation_is_that_of_its_residual(text: str, name: str) -> None:
+    equation = Equation(text)
+    system = (discretize if equation.linear else discretize_nonlinear)(
+        equation, Grid((4, 4)), dict.fromkeys(equation.coefficients, 1.0)
+    )
+    history = {"residual_norm": torch.tensor([1.0, 0.5])}
+    codes = torch.zeros((), dtype=torch.int64)
+    solution = Solution(torch.rand(4, 4, dtype=torch.float64), codes, {}, history, system=system)
+    labels = [axes.get_ylabel() for axes in pictures.draw(solution, history=True).axes]
+    assert any(label.startswith(f"residual {name}") for label in labels)
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        (r"\exp\left(u\right)", r"\exp(u)"),
+        (r"\left(\left(1 + u^{2}\right) \nabla u\right)", r"\left(\left(1 + u^{2}\right) \nabla u\right)"),
+        (r"\left(\sin\left(x\right)\right)^{2}", r"(\sin(x))^{2}"),
+        (r"\left(\frac{u}{2}\right) \left(x\right)", r"\left(\frac{u}{2}\right) (x)"),
+    ],
+)
+def test_parentheses_around_low_letters_are_not_shrunk(latex: str, expected: str) -> None:
+    assert pictures.mathtext(latex) == expected
 
 
 def test_histories_of_methods_are_compared() -> None:

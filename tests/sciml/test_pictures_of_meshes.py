@@ -28,6 +28,11 @@ def outlines(figure: Figure) -> dict[str, np.ndarray[Any, Any]]:
     return {to_hex(item.get_color()[0]): np.array(item.get_segments()) for item in found if len(item.get_color())}
 
 
+def labels(figure: Figure) -> list[str]:
+    """Of the ordinates and the colour bars."""
+    return [axes.get_ylabel() for parent in figure.axes for axes in (parent, *parent.child_axes)]
+
+
 def test_a_plane_mesh_shows_its_names_in_the_colours_of_the_legend() -> None:
     mesh = Mesh.box((3, 2), (0, 0), (3, 1))
     figure = draw_mesh(mesh)
@@ -53,7 +58,7 @@ def test_a_field_at_points_is_drawn_at_them_on_a_scale_by_its_sign() -> None:
     np.testing.assert_array_equal(drawn.get_array(), values)
     np.testing.assert_array_equal(drawn._triangulation.triangles, mesh.cells)
     assert (drawn.get_cmap().name, drawn.norm.vmin, drawn.norm.vmax) == ("RdBu_r", -0.5, 0.5)
-    assert "speed" in [axes.get_ylabel() for axes in figure.axes]
+    assert "speed" in labels(figure)
 
 
 def test_a_field_in_cells_is_constant_in_them() -> None:
@@ -100,6 +105,14 @@ def test_pictures_become_files(tmp_path: Any, shape: tuple[int, ...]) -> None:
     assert b"</svg>" in (tmp_path / "field.svg").read_bytes()
 
 
+def test_a_field_in_a_vector_file_is_one_raster(tmp_path: Any) -> None:
+    mesh = Mesh.box((12, 12))
+    pictures.write(draw_field(mesh, mesh.coordinates[0]), tmp_path / "field.svg")
+    drawing = (tmp_path / "field.svg").read_text()
+    assert "<image" in drawing
+    assert drawing.count("<path") < len(mesh.cells)
+
+
 def test_fields_that_do_not_fit_are_refused() -> None:
     mesh = Mesh.box((2, 2))
     with pytest.raises(InputError, match=r"9 values at the points or 8 in the cells; 'u' has shape \(7,\)"):
@@ -115,7 +128,8 @@ def test_a_solution_is_drawn_with_a_panel_for_each_unknown_and_row(tmp_path):
     f = torch.tensor([[1.0], [2.0]], dtype=torch.float64).expand(2, len(mesh.points))
     solution = sciml.solve(equation, mesh, fields={"f": f}, boundary=sides)
     figure = draw_solution(solution, history=True)
-    labels = [axes.get_ylabel() for axes in figure.axes]
-    assert labels.count("u") == labels.count("v") == 2
+    assert labels(figure).count("u") == labels(figure).count("v") == 2
+    assert [axes.get_title("left") for axes in figure.axes] == ["row 0", "row 1", "row 0", "row 1", "convergence"]
+    assert r"(20\ \mathrm{points})" in figure.get_suptitle()
     solution.plot(tmp_path / "solution.png")
     assert (tmp_path / "solution.png").read_bytes().startswith(b"\x89PNG")
