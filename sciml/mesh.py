@@ -309,7 +309,8 @@ class Mesh:
         """
         kept = vars(self).setdefault(_KEPT, {})
         if make not in kept:
-            kept[make] = make(self)
+            with torch.inference_mode(False):  # or what is kept could not be used with gradients later
+                kept[make] = make(self)
         return kept[make]
 
     def __getstate__(self) -> dict[str, Any]:

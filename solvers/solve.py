@@ -16,6 +16,7 @@ from sciml.discretization.null_space import names_in, refuse_isolated_cells
 from sciml.elements import MeshSystem, NonlinearMeshSystem
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
+from sciml.inference import outside_inference_mode
 from sciml.linear_operator import LinearOperator
 from sciml.mesh import Mesh
 from sciml.scheme import FiniteElement, Scheme
@@ -44,6 +45,7 @@ _COUNTS = ("iterations", "seconds_setup", "seconds_solve")
 Method = LinearSolver | NonlinearSolver | Continuation
 
 
+@outside_inference_mode
 def solve(
     equation: Equation,
     domain: Grid | Mesh,

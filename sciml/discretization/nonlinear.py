@@ -14,6 +14,7 @@ from ..equations.evaluation import names
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from ..grid import Grid
+from ..inference import outside_inference_mode
 from ..mesh import Mesh
 from ..scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme
 from .assembly import Assembly
@@ -61,6 +62,7 @@ def discretize_nonlinear(
 ) -> NonlinearSystem | NonlinearMeshSystem: ...
 
 
+@outside_inference_mode
 def discretize_nonlinear(
     equation: Equation,
     domain: Grid | Mesh,

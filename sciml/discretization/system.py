@@ -13,6 +13,7 @@ from ..boundary import Boundary, SidesByAxis
 from ..elements import MeshSystem, discretize_on_mesh
 from ..errors import InputError
 from ..grid import Grid
+from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
 from ..mesh import Mesh
 from ..scheme import FiniteElement, Scheme
@@ -135,6 +136,7 @@ def discretize(
 ) -> System | MeshSystem: ...
 
 
+@outside_inference_mode
 def discretize(
     equation: Equation,
     domain: Grid | Mesh,

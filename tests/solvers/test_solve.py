@@ -294,6 +294,21 @@ def test_gradient_of_a_batch_with_obstacles_and_parameters():
     assert [status.name for status in solution.adjoint_status] == ["CONVERGED"] * 3
 
 
+@pytest.mark.parametrize("domain", [sciml.Grid((6, 5)), sciml.Mesh.box((4, 4))], ids=["grid", "mesh"])
+@pytest.mark.parametrize("make", [sciml.solve, sciml.discretize], ids=["solve", "discretize"])
+def test_domains_first_used_in_inference_mode_still_carry_gradients(domain, make):
+    equation = sciml.Equation("-div(a*grad(u)) + b*u_x = c*f")
+    fields = {"a": lambda x, y: 2.0 + 0.0 * x, "b": 0.5, "f": lambda x, y: 1.0 + x * y}
+    with torch.inference_mode():
+        first = make(equation, domain, fields={**fields, "c": 1.0}, boundary=sciml.Dirichlet(0.0))
+    c = torch.ones((), dtype=torch.float64, requires_grad=True)
+    second = sciml.solve(equation, domain, fields={**fields, "c": c}, boundary=sciml.Dirichlet(0.0))
+    (gradient,) = torch.autograd.grad(second.integral(), c)
+    assert float(gradient) == pytest.approx(float(second.integral()), rel=1e-9)  # the solution is linear in c
+    if make is sciml.solve:
+        torch.testing.assert_close(second.value.detach(), first.value, rtol=1e-7, atol=1e-10)
+
+
 def test_what_is_no_equation_or_domain_is_refused():
     grid, equation = sciml.Grid((4, 4)), sciml.Equation("-laplacian(u) = 1")
     for call in (sciml.solve, sciml.discretize, sciml.discretize_nonlinear):
