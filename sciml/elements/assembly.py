@@ -37,7 +37,7 @@ class MatrixSum:
         self._even: Tensor | None = None  # (*batch, m): a multiple of the ones, and twice that on the diagonal
         self._shared: Tensor | None = None  # (*batch, pairs, m): symmetric, off the diagonal
         self._columns: Tensor | None = None  # (*batch, d + 1, m): every column, which sums to 0
-        self._general: Tensor | None = None  # (*batch, d + 1, d + 1, m)
+        self._general: list[list[Tensor]] = []  # d + 1 times d + 1 of (*batch, m)
         self._points: list[Tensor] = []  # (*batch, (d + 1) * m): on the diagonal
         self._facets: list[tuple[Tensor, Tensor, Tensor]] = []  # facets; (*batch, pairs, k); (*batch, d, k)
 
@@ -140,13 +140,14 @@ class MatrixSum:
         if self._shared is not None:
             shared = self._summed_on_edges(self._shared)
             above, below = above + shared, below + shared
-        if self._general is not None:
+        if self._general:
             general, swapped = self._general, pattern.swapped
-            ahead = torch.stack([general[..., a, b, :] for a, b in pattern.pairs], -2)
-            back = torch.stack([general[..., b, a, :] for a, b in pattern.pairs], -2)
+            ahead = torch.stack(_broadcast([general[a][b] for a, b in pattern.pairs]), -2)
+            back = torch.stack(_broadcast([general[b][a] for a, b in pattern.pairs]), -2)
             above = above + self._summed_on_edges(torch.where(swapped, back, ahead))
             below = above if symmetric else below + self._summed_on_edges(torch.where(swapped, ahead, back))
-            parts.append(pattern.point_sum(general.diagonal(dim1=-3, dim2=-2).mT.flatten(-2)))
+            own = torch.stack(_broadcast([general[a][a] for a in range(len(general))]), -2)
+            parts.append(pattern.point_sum(own.flatten(-2)))
         parts += [pattern.point_sum(points) for points in self._points]
         diagonal = sum(parts[1:], start=parts[0])
         for facets, between, corners in self._facets:
@@ -186,9 +187,10 @@ class MatrixSum:
         return self.geometry.volumes * sum((value * a[k] * b[j] for (k, j), value in tensor.items()), start=zero)
 
     def _add_general(self, rows: list[list[Tensor]]) -> None:
-        count = len(rows)
-        parts = _broadcast([value for row in rows for value in row])
-        self._general = _plus(self._general, torch.stack(parts, -2).unflatten(-2, (count, count)))
+        if self._general:
+            pairs = zip(self._general, rows, strict=True)
+            rows = [[a + b for a, b in zip(total, row, strict=True)] for total, row in pairs]
+        self._general = rows
 
 
 def load(pattern: Pattern, geometry: Geometry, source: Number, *, by_point: bool) -> Tensor:
