@@ -172,9 +172,10 @@ def discretize(
         the system, with notes of what was chosen.
 
     Raises:
-        InputError: for a nonlinear or evolving equation (a limit of this version), names missing or unknown, values
-            of a wrong shape, dtype or device, or not finite, too few axes or cells, and terms that this version has no
-            formula for at walls (mixed derivatives outside of div, and derivatives above the second).
+        InputError: for a nonlinear equation, see `discretize_nonlinear`, or an evolving one (a limit of this version),
+            names missing or unknown, values of a wrong shape, dtype or device, or not finite, too few axes or cells,
+            and terms that this version has no formula for at walls (mixed derivatives outside of div, and derivatives
+            above the second).
     """
     require_problem(equation, domain)
     if isinstance(domain, Mesh):
