@@ -98,7 +98,12 @@ def test_scripts_are_short(name: str) -> None:
 
 def test_the_list_of_examples_is_complete() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"\]\(([^)]+)\)", text)) == {*SCRIPTS, *PROBLEMS}
+    targets = set(re.findall(r"\]\(([^)]+)\)", text))
+    pictures = {target for target in targets if target.endswith(".png")}
+    assert targets - pictures == {*SCRIPTS, *PROBLEMS}
+    for name in pictures:
+        assert (EXAMPLES / name).read_bytes().startswith(PNG)
+        assert (EXAMPLES / name).stat().st_size < 60_000
 
 
 # What they print
