@@ -20,7 +20,10 @@ def target(path: str | os.PathLike[str], suffixes: tuple[str, ...] = ()) -> Path
     Raises:
         InputError: the folder does not exist, the path is a folder, or the ending is not one of `suffixes`.
     """
-    resolved = Path(os.path.realpath(path))
+    try:
+        resolved = Path(os.path.realpath(path))
+    except TypeError as error:
+        raise InputError(f"the path of a file is a text or a path, got {path!r}") from error
     if suffixes and resolved.suffix.lower() not in suffixes:
         raise InputError(f"{path}: a file name ending in {' or '.join(suffixes)} is needed")
     if resolved.is_dir():

@@ -129,6 +129,9 @@ def test_paths_that_are_none_are_refused(tmp_path: Path) -> None:
             Mesh.read(path)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is a folder; give the name of a file in it"):
         Mesh.read(tmp_path)
+    for path in (None, 3, b"part.msh"):
+        with pytest.raises(InputError, match="the path of a file is a text or a path, got"):
+            PLATE.write(path)  # type: ignore[arg-type]
 
 
 def test_a_surface_is_not_part_of_what_a_file_holds(tmp_path: Path) -> None:
