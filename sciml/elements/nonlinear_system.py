@@ -17,11 +17,9 @@ from ..mesh import Mesh
 from ..scheme import FiniteElement
 from .boundary import Conditions
 from .fluxes import Further, boundary_flux
-from .geometry import geometry_of
 from .nonlinear_form import NonlinearForm, State
 from .nonlinear_terms import NonlinearTerms, read_nonlinear_rows
 from .operator import matrix_operator
-from .pattern import pattern_of
 from .system import Given, LinearRow, checked_scheme, eliminated, held_diagonal, linear_row, prepare
 from .terms import Row
 from .weak_form import WeakForm
@@ -75,6 +73,9 @@ class NonlinearMeshSystem:
     the right side of `sciml.discretize`. At held points F is a multiple of u minus its value there, and elsewhere it
     takes that value whatever u is at held points: rows and columns of the derivative are eliminated symmetrically.
 
+    Conditions on the flux state that part of what stands in the divergence that holds derivatives of the row's unknown:
+    of -div(k*grad(u) - [b*u**2, 0]) it is k du/dn, also where k depends on u and its gradient.
+
     Quadrature: coefficients at the centres of cells and facets; the solution in fluxes at the centres of cells, in
     other terms by a rule of degree 2 (with `lumped`, at the points of the mesh), of second order all. There is no
     stabilization of first derivatives in a nonlinear equation.
@@ -87,6 +88,8 @@ class NonlinearMeshSystem:
         scheme: the scheme used.
         notes: what was chosen, for people to read.
         batch: the shape that fields, parameters and boundary values broadcast to.
+        rows: one for each equation.
+        terms: the same as expressions, linear ones and others.
     """
 
     equation: Equation
@@ -180,7 +183,7 @@ class NonlinearMeshSystem:
         """
         facets = self.domain.boundary(boundary_name)
         channels = self._channels(value)
-        state = State(geometry_of(self.domain), channels)
+        state = State(self.forms[0].geometry, channels)
         rows = []
         for row, own in zip(self.rows, self.unknowns, strict=True):
             residual, further = row.linear.load, None
@@ -203,11 +206,11 @@ class NonlinearMeshSystem:
     def _state(self, channels: Mapping[str, Tensor]) -> State:
         """The fields with the values of Dirichlet conditions at held points."""
         conditions = {row.form.own: row.form.conditions for row in self.rows}
-        return State(geometry_of(self.domain), {n: lifted(u, conditions[n]) for n, u in channels.items()})
+        return State(self.forms[0].geometry, {n: lifted(u, conditions[n]) for n, u in channels.items()})
 
     def _linearized(self, u: Tensor, lagged: bool) -> LinearOperator:
         state = self._state(self._channels(u))
-        pattern = pattern_of(self.domain)
+        pattern = self.forms[0].pattern
         blocks: list[list[LinearOperator | None]] = []
         for row in self.rows:
             blocks.append([])
@@ -281,7 +284,7 @@ def _build(
         None if terms is None else NonlinearForm(terms, given.values, given.pattern, scheme.lumped) for _, terms in rows
     ]
     linear = [linear_row(form, given.unknowns) for form in given.forms]
-    state = State(geometry_of(mesh), {name: one.lift.detach() for name, one in given.conditions.items()})
+    state = State(given.values.geometry, {name: one.lift.detach() for name, one in given.conditions.items()})
     built = tuple(
         _row(form, own, part, state, given) for form, own, part in zip(given.forms, forms, linear, strict=True)
     )
