@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import InputError
 from .files import target, write_whole
 from .mesh_formats import DIMENSIONS, load
+from .mesh_input import tensor_of
 from .mesh_simplices import exterior_facets, find_rows, oriented, row_keys
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def write_fields(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, 
     Args:
         path: ends in .msh, .vtk, .vtu or .xdmf; ParaView reads the last three.
         mesh: what to write.
-        fields: name -> values at the points, `(n,)` or `(n, k)`, or in the cells, `(m,)` or `(m, k)`.
+        fields: name -> values at the points, `(n,)` or `(n, k)`, or in the cells, `(m,)` or `(m, k)`; masks become 0
+            and 1, and vectors of two components get a third, 0.
 
     Raises:
         InputError: the path cannot become a file, a field has another shape, or a name cannot be kept in the format.
@@ -158,6 +160,11 @@ def write_fields(path: str | os.PathLike[str], mesh: Mesh, fields: Mapping[str, 
         cells, tags, names = _physical_groups(mesh, kind)
         if in_cells:
             raise InputError(f"{path}: .msh files get no fields in cells ({', '.join(in_cells)}); write .vtu")
+        for name, values in at_points.items():
+            if values.ndim == 2 and values.shape[1] not in (1, 3, 9):
+                raise InputError(
+                    f"the field {name!r} has {values.shape[1]} components; .msh files hold 1, 3 or 9: write .vtu"
+                )
         data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
         content = meshio.Mesh(points.numpy(), cells, point_data=at_points, cell_data=data, field_data=names)
         options: dict[str, Any] = {"file_format": "gmsh22"}
@@ -187,7 +194,9 @@ def attach(mesh: Mesh, rows: Mapping[str, Tensor], path: str | os.PathLike[str])
                 "of the mesh but inside or beside it, and are left out",
                 stacklevel=3,
             )
-        if lost < len(facets) and not (name == "exterior" and len(places.unique()) == len(mesh.facets)):
+        if (lost < len(facets) or not len(facets)) and not (
+            name == "exterior" and len(places.unique()) == len(mesh.facets)
+        ):
             found[name] = places[places >= 0]
     return found
 
@@ -364,12 +373,19 @@ def _physical_groups(mesh: Mesh, kind: str) -> tuple[list[Any], list[Any], dict[
 def _split_fields(mesh: Mesh, fields: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Any]]:
     at_points: dict[str, Any] = {}
     in_cells: dict[str, Any] = {}
-    for name, values in fields.items():
-        values = torch.as_tensor(values).detach().cpu()
+    if not isinstance(fields, Mapping):
+        raise InputError(f"fields is a dict, name -> values, got {type(fields).__name__}")
+    for name, field_values in fields.items():
+        values = tensor_of(field_values, f"the field {name!r}").detach().cpu()
+        if values.is_complex():
+            raise InputError(f"the field {name!r} is of {values.dtype}; real numbers can be written")
+        values = values.to(torch.uint8) if values.dtype == torch.bool else values
         if values.ndim not in (1, 2) or values.shape[0] not in (len(mesh.points), len(mesh.cells)):
             raise InputError(
                 f"the field {name!r} has shape {tuple(values.shape)}; expected ({len(mesh.points)},) at the points or "
                 f"({len(mesh.cells)},) in the cells of the mesh, of vectors with their components last"
             )
+        if values.ndim == 2 and values.shape[1] == 2:  # of plane vectors some formats want the third component
+            values = torch.cat((values, torch.zeros_like(values[:, :1])), 1)
         (at_points if values.shape[0] == len(mesh.points) else in_cells)[name] = values.numpy()
     return at_points, in_cells

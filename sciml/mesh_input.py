@@ -22,7 +22,7 @@ def read_points(points: Any, where: str) -> Tensor:
     Raises:
         InputError: for something else; `where` begins the message.
     """
-    found = _tensor_of(points, f"{where}: points")
+    found = tensor_of(points, f"{where}: points")
     if found.is_complex() or found.dtype == torch.bool:
         raise InputError(f"{where}: points are real numbers, got {found.dtype}")
     if not found.is_floating_point():
@@ -39,7 +39,7 @@ def read_cells(cells: Any, points: Tensor) -> Tensor:
     Raises:
         InputError: for something else.
     """
-    found = _tensor_of(cells, "Mesh: cells").to(points.device)
+    found = tensor_of(cells, "Mesh: cells").to(points.device)
     width = points.shape[1] + 1
     if (found.ndim == 2 and not len(found)) or not found.numel():
         raise InputError("Mesh: there are no cells")
@@ -72,7 +72,7 @@ def read_groups(groups: Any, count: int, what: str, device: torch.device) -> dic
     for name, item in groups.items():
         if not isinstance(name, str) or not name:
             raise InputError(f"Mesh: a name in {what} is a text, got {name!r}")
-        indices = _tensor_of(item, f"Mesh: {what}[{name!r}]").to(device)
+        indices = tensor_of(item, f"Mesh: {what}[{name!r}]").to(device)
         if indices.dtype == torch.bool and indices.shape == (count,):
             indices = indices.nonzero().flatten()
         whole = not (indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool)
@@ -150,7 +150,7 @@ def read_device(device: Any) -> torch.device:
         raise InputError(f"Mesh: {device!r} is not a device") from error
 
 
-def _tensor_of(value: Any, what: str) -> Tensor:
+def tensor_of(value: Any, what: str) -> Tensor:
     """A dense tensor of numbers."""
     if isinstance(value, Tensor):
         if value.layout != torch.strided:

@@ -187,6 +187,27 @@ def test_fields_are_written_beside_the_mesh(tmp_path: Path) -> None:
     assert same(Mesh.read(tmp_path / "a.vtu"), mesh)
 
 
+@pytest.mark.parametrize("ending", WRITTEN)
+def test_masks_and_plane_vectors_are_written(tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mesh = named()["flat"]
+    mask, flow = mesh.points[:, 0] > 0.5, mesh.points.clone()
+    write_fields(tmp_path / f"a{ending}", mesh, {"mask": mask, "flow": flow})
+    content = meshio.read(tmp_path / f"a{ending}")
+    assert numpy.array_equal(content.point_data["mask"].reshape(-1), mask.numpy())
+    assert numpy.array_equal(content.point_data["flow"][:, :2], flow.numpy())
+    assert not content.point_data["flow"][:, 2:].any()
+    assert "Warning" not in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("ending", [".vtk", ".vtu", ".xdmf"])
+def test_names_of_nothing_are_kept(tmp_path: Path, ending: str) -> None:
+    mesh = Mesh.box((2, 1)).with_boundaries({"slit": []}).with_regions({"void": []})
+    mesh.write(tmp_path / f"a{ending}")
+    assert repr(Mesh.read(tmp_path / f"a{ending}")).replace("exterior (6), ", "") == repr(mesh).replace(
+        "exterior (6), ", ""
+    )
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) -> None:
     mesh = named()["flat"]
     with pytest.raises(InputError, match=r"ending in .msh or .vtk or .vtu or .xdmf is needed"):
@@ -197,6 +218,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is(tmp_path: Path) ->
         mesh.with_boundaries({"my wall": [0]}).write(tmp_path / "mesh.vtk")
     with pytest.raises(InputError, match=r"the field 'u' has shape \(7,\); expected \(20,\) at the points or \(24,\)"):
         write_fields(tmp_path / "mesh.vtu", mesh, {"u": torch.zeros(7)})
+    for values in ("one", None, torch.zeros(20, dtype=torch.complex64), [[1.0], [2.0, 3.0]]):
+        with pytest.raises(InputError, match=r"the field 'u' is (not an array of numbers|of torch.complex64)"):
+            write_fields(tmp_path / "mesh.vtu", mesh, {"u": values})  # type: ignore[dict-item]
+    with pytest.raises(InputError, match=r"fields is a dict, name -> values, got list"):
+        write_fields(tmp_path / "mesh.vtu", mesh, [torch.zeros(20)])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"the field 'u' has 4 components; .msh files hold 1, 3 or 9"):
+        write_fields(tmp_path / "mesh.msh", mesh, {"u": torch.zeros(20, 4)})
     with pytest.raises(InputError, match=r"get no fields in cells \(k\)"):
         write_fields(tmp_path / "mesh.msh", mesh, {"k": torch.zeros(24)})
     with pytest.raises(InputError, match=r"'left' of both a region and a boundary cannot be kept in a .msh file"):
