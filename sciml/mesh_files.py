@@ -379,7 +379,7 @@ def _split_fields(mesh: Mesh, fields: Mapping[str, Tensor]) -> tuple[dict[str, A
         values = tensor_of(field_values, f"the field {name!r}").detach().cpu()
         if values.is_complex():
             raise InputError(f"the field {name!r} is of {values.dtype}; real numbers can be written")
-        values = values.to(torch.uint8) if values.dtype == torch.bool else values
+        values = values.to(torch.int64) if values.dtype == torch.bool else values
         if values.ndim not in (1, 2) or values.shape[0] not in (len(mesh.points), len(mesh.cells)):
             raise InputError(
                 f"the field {name!r} has shape {tuple(values.shape)}; expected ({len(mesh.points)},) at the points or "
