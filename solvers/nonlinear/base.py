@@ -48,7 +48,7 @@ class NonlinearSolver(ABC):
     Args:
         rtol, atol: stop at |F(u)| <= max(rtol |F(0)|, atol), row by row; |F(u0)| stands in where F(0) is 0 or not
             finite. Of a linear equation that is |b - A u| <= max(rtol |b|, atol). rtol, dimensionless, None is 1e-8 in
-            float64 and 1e-5 in float32; atol is in the unit of the equation.
+            float64 and 1e-5 in float32; atol is in the unit of F(u).
         max_iterations: limit on the steps.
         linear: solves for the steps; None chooses by the operator at the start.
         line_search: how steps are shortened; None takes them whole.
