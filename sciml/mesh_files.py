@@ -77,8 +77,8 @@ def read_parts(path: str | os.PathLike[str]) -> Parts:
 def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
     """The triangles of a surface file (STL, OBJ, PLY, OFF, ...), or those around the tetrahedra of a mesh file.
 
-    Points at the same place, which STL has one of a triangle, are made one. Quadrilaterals are cut in two. Triangles
-    with a corner twice are dropped.
+    Points at the same place, which STL has one of a triangle, are made one. Polygons are cut into fans of
+    triangles. Triangles with a corner twice are dropped.
 
     Returns:
         `(n, 3)` float64 points in the unit of length of the file, and `(m, 3)` int64 triangles.
@@ -87,7 +87,7 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         InputError: the file is missing, of no known format or damaged, or holds no triangles in space.
     """
     content = load(path)
-    blocks = {"triangle": [], "quad": [], "tetra": []}  # type: dict[str, list[Tensor]]
+    blocks = {"triangle": [], "quad": [], "polygon": [], "tetra": []}  # type: dict[str, list[Tensor]]
     other = set()
     for block in content.cells:
         if len(block.data) and block.type in blocks:
@@ -96,7 +96,7 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
             other.add(block.type)
     if other:
         raise InputError(
-            f"{path}: a surface is made of triangles or quadrilaterals, or lies around tetrahedra; this file holds "
+            f"{path}: a surface is made of triangles and other polygons, or lies around tetrahedra; this file holds "
             f"{', '.join(sorted(other))} as well: cut them up or leave them out"
         )
     if not any(blocks.values()):
@@ -115,8 +115,10 @@ def read_surface(path: str | os.PathLike[str]) -> tuple[Tensor, Tensor]:
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     else:
-        halves = [rows[:, half] for rows in blocks["quad"] for half in ([0, 1, 2], [0, 2, 3])]
-        triangles = torch.cat([*blocks["triangle"], *halves])
+        # Of a plane polygon that is not convex some triangles of the fan are turned, and cancel what is too much.
+        faces = [*blocks["quad"], *blocks["polygon"]]
+        fans = [rows[:, [0, k, k + 1]] for rows in faces for k in range(1, rows.shape[1] - 1)]
+        triangles = torch.cat([*blocks["triangle"], *fans])
     used, triangles = triangles.unique(return_inverse=True)
     # Adding 0 makes -0 and 0 the same.
     _, first, numbers = numpy.unique(points[used].numpy() + 0.0, axis=0, return_index=True, return_inverse=True)
@@ -204,7 +206,9 @@ def attach(mesh: Mesh, rows: Mapping[str, Tensor], path: str | os.PathLike[str])
 def warn_of_cracks(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     """Warn of exterior facets at the same place, whose cells are not joined because each has points of its own."""
     corners, facets = mesh.facets.unique(return_inverse=True)
-    _, places = numpy.unique(mesh.points[corners].numpy() + 0.0, axis=0, return_inverse=True)
+    distinct, places = numpy.unique(mesh.points[corners].numpy() + 0.0, axis=0, return_inverse=True)
+    if len(distinct) == len(corners):
+        return
     rows = torch.from_numpy(places.reshape(-1))[facets].sort(1).values
     doubled = int((rows.unique(dim=0, return_counts=True)[1] > 1).sum())
     if doubled:

@@ -77,11 +77,28 @@ def _read(file: Path, kind: str, read: Callable[[Any], Any]) -> meshio.Mesh:
         _check_tetgen(file)
     # The number of triangles of an STL file is guessed from bytes that in a text can mean any number.
     with numpy.errstate(over="ignore"):
+        if kind == "obj":
+            return read(_plain_obj(file))
         if kind not in _WAITING:
             return read(str(file))
         stream = _Bytes(io.FileIO(file))
         with stream if _WAITING[kind] == "bytes" else _Text(stream) as lines:
             return read(lines)
+
+
+def _plain_obj(file: Path) -> io.StringIO:
+    """The points and faces of an .obj file and nothing else: meshio wants as many normals as points, and no colours."""
+    lines, points = [], 0
+    with open(file, encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            word, *rest = line.split() or [""]
+            if word == "v":
+                points += 1
+                lines.append(" ".join(["v", *rest[:3]]))
+            elif word == "f":
+                corners = [int(corner.partition("/")[0]) for corner in rest]
+                lines.append(" ".join(["f", *(str(c if c >= 0 else points + 1 + c) for c in corners)]))
+    return io.StringIO("\n".join(lines))
 
 
 class _Bytes(io.BufferedReader):
@@ -126,7 +143,7 @@ def _check_whole(file: Path, kind: str, content: meshio.Mesh) -> None:
     """Refuse what meshio makes of some files that end too early."""
     widths = {name: dimension + 1 for name, dimension in DIMENSIONS.items()}
     torn = [
-        block.type for block in content.cells if block.data.shape[1:] != (widths.get(block.type, block.data.shape[1]),)
+        block.type for block in content.cells if block.type in widths and block.data.shape[1:] != (widths[block.type],)
     ]
     if not torn and kind in ("gmsh", "stl", "ply"):
         torn = [] if _is_whole(file.read_bytes(), kind, content) else [kind]

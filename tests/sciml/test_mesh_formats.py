@@ -11,7 +11,9 @@ import numpy
 import pytest
 import torch
 
+from sciml import surface_check
 from sciml.errors import InputError
+from sciml.grid import Grid
 from sciml.mesh import Mesh
 from sciml.mesh_files import read_surface
 
@@ -121,6 +123,54 @@ def test_formats_of_two_files_need_both(tmp_path: Path) -> None:
         Mesh.read(tmp_path / "a.node")
     (tmp_path / "a.ele").write_text(TETGEN["a.ele"])
     assert float(Mesh.read(tmp_path / "a.node").volume) == pytest.approx(1 / 6)
+
+
+TETRAHEDRON = "v 0 0 0{tail}\nv 1 0 0{tail}\nv 0 1 0{tail}\nv 0 0 1{tail}\n"
+OBJ = {
+    "normals and textures": (
+        "# exported\nmtllib a.mtl\no Solid\n" + TETRAHEDRON + "vn 0 0 1\nvt 0 0\nvt 1 0\ng one\nusemtl x\ns off\n"
+        "f 1/1/1 3/2/1 2/1/1\nf 1//1 2//1 4//1\ng two\nf 1/1 4/1 3/2\nf 2 3 4\n"
+    ),
+    "numbers from the end": TETRAHEDRON + "f -4 -2 -3\nf -4 -3 -1\nf -4 -1 -2\nf -3 -2 -1\n",
+}
+
+
+@pytest.mark.parametrize("tail", ["", " 1.0", " 0.5 0.5 0.5"], ids=["plain", "weights", "colours"])
+@pytest.mark.parametrize("text", OBJ.values(), ids=OBJ)
+def test_obj_files_as_programs_write_them(tmp_path: Path, text: str, tail: str) -> None:
+    (tmp_path / "a.obj").write_text(text.format(tail=tail))
+    points, triangles = read_surface(tmp_path / "a.obj")
+    check = surface_check(points, triangles)
+    assert (check.triangles, check.closed) == (4, True)
+    assert check.volume == pytest.approx(1 / 6, rel=1e-14)
+
+
+def test_polygons_that_are_not_convex_are_exact(tmp_path: Path) -> None:
+    """A prism over an L of six corners, with the fan from a corner that does not see all the others."""
+    outline = [(2, 0), (2, 1), (1, 1), (1, 2), (0, 2), (0, 0)]
+    lines = [f"v {x} {y} {z}" for z in (0, 1) for x, y in outline]
+    lines += [
+        "f 6 5 4 3 2 1",
+        "f 7 8 9 10 11 12",
+        *(f"f {k + 1} {(k + 1) % 6 + 1} {(k + 1) % 6 + 7} {k + 7}" for k in range(6)),
+    ]
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    points, triangles = read_surface(tmp_path / "a.obj")
+    check = surface_check(points, triangles)
+    assert check.closed and check.volume == pytest.approx(3.0, rel=1e-14)
+    grid = Grid((20, 20, 10), (0.0, 0.0, 0.0), (2.0, 2.0, 1.0))
+    x, y, _ = grid.coordinates
+    for method in (None, "parity", "winding"):
+        assert torch.equal(grid.voxelize((points, triangles), method=method), (x < 1) | (y < 1))
+
+
+def test_polyhedra_are_refused(tmp_path: Path) -> None:
+    points = numpy.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+    faces = [[[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]]
+    meshio.Mesh(points, [("polyhedron4", faces)]).write(tmp_path / "a.vtu")
+    for read in (Mesh.read, read_surface):
+        with pytest.raises(InputError, match="this file holds polyhedron4|holds polyhedron4; only triangles"):
+            read(tmp_path / "a.vtu")
 
 
 def test_paths_that_are_none_are_refused(tmp_path: Path) -> None:
