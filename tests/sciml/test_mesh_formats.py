@@ -169,7 +169,7 @@ def test_polyhedra_are_refused(tmp_path: Path) -> None:
     faces = [[[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]]
     meshio.Mesh(points, [("polyhedron4", faces)]).write(tmp_path / "a.vtu")
     for read in (Mesh.read, read_surface):
-        with pytest.raises(InputError, match="this file holds polyhedron4|holds polyhedron4; only triangles"):
+        with pytest.raises(InputError, match=r"holds polyhedron4( as well|; only triangles)"):
             read(tmp_path / "a.vtu")
 
 
