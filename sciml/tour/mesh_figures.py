@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from ..mesh import Mesh
 from . import figures
+from .scene import coloured_tiles, draw_scene
 
 
 def mesh_figure(mesh: Mesh, regions: Mapping[str, str], width: float) -> Figure:
@@ -59,6 +62,25 @@ def field_figure(
             axes.set_title(title, loc="left")
         scale = figure.colorbar(image, cax=axes.inset_axes((1.03, 0.0, 0.03, 1.0)), ticks=MaxNLocator(5))
         scale.outline.set_linewidth(0.4)
+        return figure
+
+
+def surface_figure(mesh: Mesh, values: Tensor, width: float, *, title: str = "", colours: str = "viridis") -> Figure:
+    """A field `(n,)` on the surface of a mesh in space, one shaded colour a facet, its mean there."""
+    norm = Normalize(float(values.min()), float(values.max()))
+    shown = ScalarMappable(norm, colours)
+    paint = shown.to_rgba(values[mesh.facets].mean(1).numpy())[:, :3]
+    tiles = coloured_tiles(mesh.points, mesh.facets, paint)
+    lower, upper = mesh.points.amin(0).tolist(), mesh.points.amax(0).tolist()
+    height = 0.42 * width
+    figure = draw_scene(
+        tiles, [], [], lower, upper, width=width, height=height, share=0.9, elevation=42.0, frame=False, raster=True
+    )
+    with figures.style():
+        scale = figure.colorbar(shown, cax=figure.add_axes((0.925, 0.06, 0.018, 0.82)), ticks=MaxNLocator(5))
+        scale.outline.set_linewidth(0.4)
+        if title:
+            figure.text(0.925, 0.92, title, fontsize=9.5)
         return figure
 
 

@@ -38,6 +38,9 @@ def draw_scene(
     *,
     width: float = figures.WHOLE,
     height: float = 4.3,
+    share: float = 1.0,
+    elevation: float = ELEVATION,
+    frame: bool = True,
     raster: bool = False,
 ) -> Figure:
     """The figure.
@@ -51,6 +54,9 @@ def draw_scene(
         speeds: `(n,)`, what colours the lines.
         lower, upper: corners of the channel.
         width, height: inches; the drawing is made as large as it can be.
+        share: of the width that the drawing may take, from the left.
+        elevation: of the viewer, degrees.
+        frame: draw the edges of the channel.
         raster: draw bodies and lines as an image, which is smaller where there are thousands of them.
     """
     paces = torch.cat([*speeds, torch.zeros(0, dtype=torch.float64)])
@@ -75,32 +81,33 @@ def draw_scene(
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), projection="3d", computed_zorder=False)
         axes.set_axis_off()
         axes.set_box_aspect([high - low for low, high in zip(lower, upper, strict=True)])
-        axes.view_init(elev=ELEVATION, azim=AZIMUTH)
+        axes.view_init(elev=elevation, azim=AZIMUTH)
         x, y, z = zip(lower, upper, strict=True)
         axes.set(xlim=x, ylim=y, zlim=z)
         corners = list(product(x, y, z))
-        frame = [
+        edges_of_channel = [
             (one, other)
             for index, one in enumerate(corners)
             for other in corners[index + 1 :]
             if sum(p != q for p, q in zip(one, other, strict=True)) == 1
         ]
-        axes.add_collection3d(Line3DCollection(frame, colors=figures.SOFT, linewidths=0.5, zorder=0))
+        if frame:
+            axes.add_collection3d(Line3DCollection(edges_of_channel, colors=figures.SOFT, linewidths=0.5, zorder=0))
         body = Poly3DCollection(parts, facecolors=fills, edgecolors=edges, linewidths=0.9, zorder=1)
         body.set_rasterized(raster)
         axes.add_collection3d(body)
-        _fill(axes, np.array(corners))
+        _fill(axes, np.array(corners) if frame else np.concatenate(parts), share)
         return figure
 
 
-def _fill(axes: Any, points: Corners) -> None:
-    """Place axes that span the whole figure anew, so that what is seen of `points` fills it but for a rim."""
+def _fill(axes: Any, points: Corners, share: float) -> None:
+    """Place axes that span the whole figure anew, so that what is seen of `points` fills the left of it."""
     axes.apply_aspect()
     x, y, _ = proj3d.proj_transform(*points.T, axes.get_proj())
     seen = axes.figure.transFigure.inverted().transform(axes.transData.transform(np.stack([x, y], -1)))
     low, high = seen.min(0), seen.max(0)
-    zoom = 0.98 / float((high - low).max())
-    left, below = 0.5 - zoom * (low + high) / 2
+    zoom = 0.98 * float((np.array([share, 1.0]) / (high - low)).min())
+    left, below = np.array([share / 2, 0.5]) - zoom * (low + high) / 2
     axes.set_position((left, below, zoom, zoom))
 
 
@@ -147,6 +154,22 @@ def surface_tiles(points: Tensor, triangles: Tensor) -> list[Tile]:
     Triangles of which the inside is seen, through a hole, are dark.
     """
     corners = points[triangles]
+    grey, inside = _light(corners)
+    grey = torch.where(inside, 0.3, 0.42 + 0.46 * grey)
+    return [
+        (tile.numpy(), to_hex((tone, tone, 0.99 * tone))) for tile, tone in zip(corners, grey.tolist(), strict=True)
+    ]
+
+
+def coloured_tiles(points: Tensor, triangles: Tensor, colours: Corners) -> list[Tile]:
+    """The triangles of a surface in colours of their own, `(m, 3)` in 0 to 1, shaded by the same light."""
+    corners = points[triangles]
+    shaded = colours * (0.62 + 0.38 * _light(corners)[0].numpy())[:, None]
+    return [(tile.numpy(), to_hex(colour)) for tile, colour in zip(corners, shaded.tolist(), strict=True)]
+
+
+def _light(corners: Tensor) -> tuple[Tensor, Tensor]:
+    """How bright triangles `(m, 3, 3)` are, from 0 to 1, and whether the viewer sees their inner side."""
     normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals = torch.nn.functional.normalize(normals, dim=-1)
     light = torch.nn.functional.normalize(torch.tensor([-0.25, -0.5, 0.85], dtype=torch.float64), dim=0)
@@ -158,11 +181,7 @@ def surface_tiles(points: Tensor, triangles: Tensor) -> list[Tile]:
         ],
         dtype=torch.float64,
     )
-    grey = 0.42 + 0.46 * (0.5 + 0.5 * normals @ light)
-    grey = torch.where(normals @ towards < 0, 0.3, grey)
-    return [
-        (tile.numpy(), to_hex((tone, tone, 0.99 * tone))) for tile, tone in zip(corners, grey.tolist(), strict=True)
-    ]
+    return 0.5 + 0.5 * normals @ light, normals @ towards < 0
 
 
 def box_tiles(box: Box) -> list[Tile]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import numpy
 import torch
@@ -27,18 +28,44 @@ def make_link(size: float) -> Mesh:
     points = _hexagonal(rim.amin(0).tolist(), rim.amax(0).tolist(), size)
     points = points[(torch.cdist(points, lines).amin(1) > 0.75 * size) & _left_of(rim, points)]
 
-    def in_bore(bore: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
-        return (x - bore[0]).hypot(y) <= bore[1] * (1 + 1e-9)
-
-    def in_metal(x: Tensor, y: Tensor) -> Tensor:
-        return ~(in_bore(SHAFT, x, y) | in_bore(PIN, x, y))
-
-    mesh = Mesh.delaunay(torch.cat([lines, points[in_metal(*points.T)]]), inside=in_metal)
+    mesh = Mesh.delaunay(torch.cat([lines, points[_in_metal(*points.T)]]), inside=_in_metal)
     mesh = mesh.with_regions({"bush": lambda x, y: x.hypot(y) < BUSH, "steel": lambda x, y: x.hypot(y) > BUSH})
-    named = mesh.with_boundaries({"shaft": lambda x, y: in_bore(SHAFT, x, y), "pin": lambda x, y: in_bore(PIN, x, y)})
-    outside = torch.ones(len(mesh.facets), dtype=torch.bool)
-    outside[torch.cat([named.boundary("shaft"), named.boundary("pin")])] = False
-    return named.with_boundaries({"rim": outside})
+    return _with_boundaries(mesh, {})
+
+
+def thicken(flat: Mesh, thickness: float, layers: int) -> Mesh:
+    """The link as a body: each triangle becomes a column of prisms, each of them 3 tetrahedra.
+
+    Regions are kept; the boundaries are "shaft", "pin", "faces" below and above, and "rim".
+    """
+    count = len(flat.points)
+    heights = torch.linspace(0, thickness, layers + 1, dtype=flat.dtype).repeat_interleave(count)
+    points = torch.cat([flat.points.repeat(layers + 1, 1), heights[:, None]], 1)
+    # The diagonal of a wall runs from the lower point of smaller number up, from whichever side it is seen.
+    a, b, c = flat.cells.sort(1).values.unbind(1)
+    prism = [(a, b, c, c + count), (a, b, b + count, c + count), (a, a + count, b + count, c + count)]
+    cells = torch.cat([torch.stack(corners, 1) + layer * count for layer in range(layers) for corners in prism])
+    copies = len(flat.cells) * torch.arange(3 * layers)[:, None]
+    regions = {name: (part + copies).flatten() for name, part in flat.regions.items()}
+    faces = {"faces": lambda x, y, z: (z < 1e-9) | (z > thickness - 1e-9)}
+    return _with_boundaries(Mesh(points, cells, regions=regions), faces)
+
+
+def _in_metal(x: Tensor, y: Tensor) -> Tensor:
+    return ~(_in_bore(SHAFT, x, y) | _in_bore(PIN, x, y))
+
+
+def _in_bore(bore: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
+    return (x - bore[0]).hypot(y) <= bore[1] * (1 + 1e-9)
+
+
+def _with_boundaries(mesh: Mesh, more: Mapping[str, Callable[..., Tensor]]) -> Mesh:
+    """The mesh with its bores, other parts, and as "rim" what is left."""
+    bores = {"shaft": lambda x, y, *z: _in_bore(SHAFT, x, y), "pin": lambda x, y, *z: _in_bore(PIN, x, y)}
+    named = mesh.with_boundaries({**bores, **more})
+    rest = torch.ones(len(mesh.facets), dtype=torch.bool)
+    rest[torch.cat([named.boundary(name) for name in (*bores, *more)])] = False
+    return named.with_boundaries({"rim": rest})
 
 
 def make_rope(along: int, around: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch
 
 from sciml.benchmarks.linear.peers import MULTIGRID_CG, RUGE_STUBEN, SCIPY_CG, SCIPY_DIRECT, SMOOTHED_AGGREGATION
 from sciml.benchmarks.row import Row
-from sciml.tour import SECTIONS, Chapter, hard_coefficients
+from sciml.tour import SECTIONS, Chapter, hard_coefficients, shapes
 from sciml.tour.chapter import Code, Paragraph, Table
 from sciml.tour.comparison import _verdict
 
@@ -100,9 +100,34 @@ def test_part(visit: Visit) -> None:
     assert 35 < numbers["coldest"] < 40  # the rim behind the pin, between pin and air
     assert numbers["hottest"] > 100
     assert numbers["stored_alike"]
+    body = numbers["body"]
+    assert body["imbalance"] <= 1e-6
+    assert body["heat"]["shaft"] == pytest.approx(heat["shaft"] * 0.012, rel=1e-9)  # 12 mm thick
+    assert body["heat"]["faces"] < body["heat"]["rim"] < 0
+    assert 40 < body["hottest"] < numbers["hottest"]
     for kind in ("triangles", "tetrahedra"):
         assert numbers["orders"][kind]["L2"] == pytest.approx(2, abs=0.1)
         assert numbers["orders"][kind]["H1"] == pytest.approx(1, abs=0.1)
+
+
+def test_the_link_is_as_large_flat_and_thick_as_it_is_drawn() -> None:
+    flat = shapes.make_link(0.003)
+    body = shapes.thicken(flat, 0.012, 3)
+    (_, large), (apart, small) = shapes.ENDS
+    lean = math.acos((large - small) / apart)
+    discs = large**2 * (math.pi - lean) + small**2 * lean + apart * math.sin(lean) * (large + small)
+    bores = math.pi * (shapes.SHAFT[1] ** 2 + shapes.PIN[1] ** 2)
+    assert float(flat.volume) == pytest.approx(discs - bores, rel=0.01)  # chords in the place of arcs
+    assert float(body.volume) == pytest.approx(0.012 * float(flat.volume), rel=1e-12)
+    areas = {name: float(body.facet_areas[part].sum()) for name, part in body.boundaries.items()}
+    for name in ("shaft", "pin", "rim"):
+        length = float(flat.facet_areas[flat.boundary(name)].sum())
+        assert areas[name] == pytest.approx(0.012 * length, rel=1e-12)
+    assert areas["faces"] == pytest.approx(2 * float(flat.volume), rel=1e-12)
+    assert sum(areas.values()) == pytest.approx(2 * areas["exterior"], rel=1e-12)
+    for name in ("bush", "steel"):
+        inside = float(flat.volumes[flat.region(name)].sum())
+        assert float(body.volumes[body.region(name)].sum()) == pytest.approx(0.012 * inside, rel=1e-12)
 
 
 def test_hard_coefficients(visit: Visit) -> None:
