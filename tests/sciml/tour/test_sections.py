@@ -171,6 +171,8 @@ def test_nonlinear(visit: Visit) -> None:
     assert numbers["exponent"] == pytest.approx(2, abs=0.3)
     assert numbers["spread"] <= 1e-8
     assert numbers["gradient_agreement"] <= 1e-6
+    assert numbers["steps_on_triangles"] <= 9
+    assert numbers["triangles_apart"] <= 5e-3
     assert numbers["least_sensitivity"] > 0  # heat nowhere cools
     tops = dict(zip(numbers["branch"]["lambda"], numbers["branch"]["maximum"], strict=True))
     rises = [later - earlier for earlier, later in itertools.pairwise(tops.values())]
