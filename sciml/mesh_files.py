@@ -212,8 +212,9 @@ def warn_of_cracks(mesh: Mesh, path: str | os.PathLike[str]) -> None:
     rows = torch.from_numpy(places.reshape(-1))[facets].sort(1).values
     doubled = int((rows.unique(dim=0, return_counts=True)[1] > 1).sum())
     if doubled:
+        pairs = "1 pair of facets lies" if doubled == 1 else f"{doubled} pairs of facets lie"
         warnings.warn(
-            f"{os.fspath(path)}: {doubled} pairs of facets of the surface lie upon each other: the cells on both sides "
+            f"{os.fspath(path)}: {pairs} upon each other: the cells on both sides "
             "have points of their own there, so that nothing passes between them. If this crack is not meant, merge "
             "the points: places, numbers = mesh.points.unique(dim=0, return_inverse=True); "
             "Mesh(places, numbers[mesh.cells])",
