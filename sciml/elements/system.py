@@ -322,12 +322,16 @@ def eliminated(pattern: Pattern, entries: Tensor, held: Tensor, columns: Tensor,
 
 
 def held_diagonal(diagonal: Tensor, held: Tensor, sign: int) -> Tensor:
-    """What stands on the diagonal at held points: the size of the entry that was there, or of the mean where it is
-    smaller than a thousandth of that, so that the condition number does not suffer."""
+    """What stands on the diagonal at held points: the size of the entry that was there, or of the mean where that has
+    no diagonal but rounding.
+
+    Where coefficients jump by large factors, anything larger in these rows would make the right side so large that
+    tolerances relative to it say nothing of the others.
+    """
     size = diagonal.abs()
     mean = size.mean(-1, keepdim=True)
     mean = torch.where(mean > 0, mean, 1.0)
-    return sign * torch.where(size > 1e-3 * mean, size, mean)
+    return sign * torch.where(size > 64 * torch.finfo(size.dtype).eps * mean, size, mean)
 
 
 def _definiteness(form: WeakForm, size: int) -> tuple[bool, Tensor | None]:

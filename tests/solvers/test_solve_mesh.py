@@ -197,6 +197,20 @@ def test_regions_with_a_jump_are_solved_exactly() -> None:
     assert float(solution.integral("left")) == pytest.approx(0.5 * 0.25 * flux, rel=1e-12)
 
 
+def test_a_stiff_inclusion_does_not_loosen_the_tolerance() -> None:
+    def inside(x: Tensor, y: Tensor) -> Tensor:
+        return ((x - 0.5).abs() < 0.25) & ((y - 0.5).abs() < 0.25)
+
+    mesh = Mesh.box((24, 24)).with_regions({"inclusion": inside})
+    boundary = {"x_lower": Dirichlet(0.0), "x_upper": Dirichlet(1.0), "rest": Neumann(0.0)}
+    equation, fields = Equation("-div(a*grad(u)) = 0"), {"a": {"inclusion": 1e6, "rest": 1.0}}
+    method = ConjugateGradient(preconditioner=IncompleteCholesky())
+    iterated = solve(equation, mesh, fields=fields, boundary=boundary, method=method)
+    exact = solve(equation, mesh, fields=fields, boundary=boundary, method=Direct())
+    assert float((iterated.flux("x_lower") + iterated.flux("x_upper")).abs()) < 1e-6
+    assert float((iterated.value - exact.value).abs().max()) < 1e-6
+
+
 def test_regions_are_cells_where_there_are_as_many_points() -> None:
     mesh = Mesh.box((2, 3)).with_regions({"left": lambda x, y: x < 0.5})
     assert len(mesh.points) == len(mesh.cells)
