@@ -201,7 +201,13 @@ def _ragged(lengths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _read_points(points: Tensor | Sequence[Sequence[float]], mesh: Mesh) -> Tensor:
-    places = torch.as_tensor(points).to(device=mesh.device, dtype=mesh.dtype)
+    try:
+        given = torch.as_tensor(points)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"points: expected a tensor or nested lists of numbers ({error})") from error
+    if given.is_complex():
+        raise InputError(f"points: coordinates are real numbers, got {given.dtype}")
+    places = given.to(device=mesh.device, dtype=mesh.dtype)
     if places.ndim != 2 or places.shape[1] != mesh.dimension:
         raise InputError(
             f"points: expected a tensor (n, {mesh.dimension}), one column an axis, got shape {tuple(places.shape)}"

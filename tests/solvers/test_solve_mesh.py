@@ -365,6 +365,11 @@ def test_points_outside_are_refused() -> None:
     solution = solve(Equation("-laplacian(u) = 1"), unstructured(4), boundary=ZERO)
     with pytest.raises(InputError, match=r"2 of 3 lie outside the mesh, the first of them \(1.5, 0.5\)"):
         solution.at([[0.5, 0.5], [1.5, 0.5], [0.5, -0.1]])
+    for points in ("here", None, [[0.5, 0.5], [0.1]]):
+        with pytest.raises(InputError, match="points: expected a tensor or nested lists of numbers"):
+            solution.at(points)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"points: coordinates are real numbers, got torch.complex128"):
+        solution.at(torch.zeros(1, 2, dtype=torch.complex128))
     with pytest.raises(InputError, match="no region 'core'"):
         solution.integral("core")
 
