@@ -164,7 +164,7 @@ def _write_body(chapter: Chapter, size: float, layers: int) -> None:
         f"{quality.smallest_angle:.0f} to {quality.largest_angle:.0f} degrees. {solution.method[0].upper()}"
         f"{solution.method[1:]}, {int(solution.statistics['iterations'])} iterations.",
         (
-            surface_figure(body, solution.value, figures.WHOLE, title="T", colours="plasma"),
+            surface_figure(body, solution.value, figures.HALF, title="T", colours="plasma"),
             "a link in perspective, hot around its larger bore",
         ),
     )
