@@ -53,8 +53,9 @@ def choose_linear(operator: LinearOperator, dimension: int, *, definite: bool) -
 def slower_but_surer(chosen: LinearSolver, operator: LinearOperator) -> LinearSolver | None:
     """What is to take over where geometric multigrid does not converge soon, as for coefficients that jump from cell to
     cell; None where nothing better is known."""
-    geometric = isinstance(chosen, ConjugateGradient | GMRES) and isinstance(chosen.preconditioner, Multigrid)
-    if not geometric or operator.batch or find_spec("pyamg") is None:
+    if not isinstance(chosen, ConjugateGradient | GMRES) or not isinstance(chosen.preconditioner, Multigrid):
+        return None
+    if operator.batch or find_spec("pyamg") is None:
         return None
     from .linear import AlgebraicMultigrid
 

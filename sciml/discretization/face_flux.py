@@ -36,11 +36,12 @@ Entry = tuple[str, Offset, Number]
 
 @dataclass(frozen=True, eq=False)
 class _ClosedFaces:
-    """The faces of one wall: the flux through them and its derivatives by cell quantity."""
+    """The faces of one wall: the flux through them and its derivatives by cell quantity; `lagged` keep coefficients."""
 
     wall: Wall
     outflow: sympy.Expr
     slopes: dict[sympy.Symbol, sympy.Expr]
+    lagged: dict[sympy.Symbol, sympy.Expr]
     data: dict[str, Number]
 
 
@@ -216,7 +217,8 @@ class FaceFlux:
             if wall.axis != formula.axis:
                 continue
             by_unknown = {name: conditions[name][number] for name in problem.unknowns}
-            outflow = wall_flux(formula, by_unknown, int(wall.outward), wall.name, parameters)
+            lagged, means = wall_flux(formula, by_unknown, int(wall.outward), wall.name, parameters)
+            outflow = lagged.xreplace(means)
             data: dict[str, Number] = {SPACING.name: wall.spacing}
             for name in problem.unknowns:
                 own = walls[name][number]
@@ -227,7 +229,9 @@ class FaceFlux:
                 if face_symbol(symbol) in outflow.free_symbols:
                     (value,) = problem.values([symbol.name]).values()
                     data[face_symbol(symbol).name] = extrapolated_to_face(value, wall)
-            yield _ClosedFaces(wall, outflow, slopes_of(outflow, (*unknowns, *formula.tangents)), data)
+            slopes = slopes_of(outflow, (*unknowns, *formula.tangents))
+            kept = {symbol: slope.xreplace(means) for symbol, slope in slopes_of(lagged, unknowns).items()}
+            yield _ClosedFaces(wall, outflow, slopes, kept, data)
 
     def _at_wall(self, closed: _ClosedFaces, cells: Mapping[str, Number]) -> dict[str, Number]:
         needed = {symbol.name for symbol in closed.outflow.free_symbols} - closed.data.keys()
@@ -236,10 +240,9 @@ class FaceFlux:
     def _linearized_wall(self, closed: _ClosedFaces, cells: Mapping[str, Number], lagged: bool) -> Iterator[Entry]:
         values = self._at_wall(closed, cells)
         grid = self.problem.grid
-        for symbol, slope in zip(closed.slopes, evaluate_all(tuple(closed.slopes.values()), values), strict=True):
+        slopes = closed.lagged if lagged else closed.slopes
+        for symbol, slope in zip(slopes, evaluate_all(tuple(slopes.values()), values), strict=True):
             jet = self.tangents.get(symbol)
-            if lagged and jet is not None:
-                continue
             zero = torch.zeros(grid.shape, dtype=grid.dtype, device=grid.device)
             factor = closed.wall.place.put(zero, slope / self.spacing)
             if jet is None:

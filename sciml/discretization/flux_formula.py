@@ -203,12 +203,15 @@ def face_symbol(symbol: sympy.Symbol) -> sympy.Symbol:
 
 def wall_flux(
     formula: FluxFormula, conditions: Mapping[str, Condition], outward: int, where: str, parameters: frozenset[str]
-) -> sympy.Expr:
-    """The outward flux through a closed face, in quantities of the cell inside and of the conditions.
+) -> tuple[sympy.Expr, dict[sympy.Symbol, sympy.Expr]]:
+    """The outward flux through a closed face, in quantities of the cell inside and of the conditions, and the
+    coefficients in it that have symbols of their own.
 
     The derivative of an unknown along the outward normal is 2 (g - u) / h of u = g, g / a of a du/dn = g, and
     2 (g - c u) / (2 a + h c) of a du/dn + c u = g: the value on the face, u + h/2 du/dn, is eliminated, as `Wall` does.
-    Coefficients of these derivatives are those of the cell, with the value of an unknown on the face where it is given.
+    Coefficients of these derivatives are those of the cell. Where u = g is given, that of its derivative is the mean of
+    its values with u and with g, as between two cells: one that vanishes with g does not shut the face. Other
+    coefficients are taken with g.
 
     Raises:
         InputError: where the condition leaves the normal derivative implicit.
@@ -221,16 +224,23 @@ def wall_flux(
     for symbol in formula.rest.free_symbols - unknowns:
         if symbol.name not in parameters:
             on_face[symbol] = face_symbol(symbol)
-    diffusive = sympy.Add(*(factor.xreplace(known) * slopes[name] for name, factor in formula.diffusive.items()))
+    factors, means = dict(formula.diffusive), {}
+    for name, factor in formula.diffusive.items():
+        factors[name] = there = factor.xreplace(known)
+        if conditions[name].kind == "dirichlet" and not there.is_number:
+            factors[name] = sympy.Symbol(f"mean#{name}", real=True)
+            means[factors[name]] = (factor + there) / 2
+    diffusive = sympy.Add(*(factor * slopes[name] for name, factor in factors.items()))
     total = diffusive + outward * formula.rest.xreplace(on_face)
-    total = total.xreplace({symbol: outward * slopes[name] for name, symbol in formula.normals.items()})
+    across = {symbol: outward * slopes[name] for name, symbol in formula.normals.items()}
+    total = total.xreplace(across)
     if not total.free_symbols.isdisjoint(formula.normals.values()):
         raise InputError(
             f"boundary {where}: a condition on the flux, whose coefficient depends on the normal derivative itself, "
             "leaves that derivative implicit; this version has no formula for it: give a Dirichlet condition or "
             "Neumann(0.0)"
         )
-    return total
+    return total, {symbol: mean.xreplace(across) for symbol, mean in means.items()}
 
 
 def _slope(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import sciml
 from sciml import Dirichlet, FiniteDifference, FiniteVolume, Neumann, Periodic, Robin
 
 Function = Callable[..., Tensor]
@@ -118,3 +119,18 @@ def test_three_dimensions(problem: Any) -> None:
         "-div((1 + u**2)*grad(u)) = f", {"u": lambda x, y, z: wave(x, y) * (1 + z**2)}, dirichlet, dimension=3
     )
     assert manufactured.order(8, rtol=1e-9) == pytest.approx(2.0, abs=0.25)
+
+
+@pytest.mark.parametrize(("n", "share"), [(24, 0.02), (48, 0.01), (96, 0.005)])
+def test_a_coefficient_that_nearly_vanishes_on_the_boundary_does_not_shut_it(n, share):
+    """With K(u) = 0.01 u + u^5 / 5, whose derivative is the coefficient, K is linear in x between the two sides."""
+    equation = sciml.Equation("-div((0.01 + u**4)*grad(u)) = 0", unknowns=("u",))
+    sides = {"x": (sciml.Dirichlet(0.0), sciml.Dirichlet(3.0)), "y": sciml.Neumann(0.0)}
+    grid = sciml.Grid((n, 3), boundary=sides)
+    solution = sciml.solve(equation, grid, rtol=1e-11)
+    through = 0.03 + 3.0**5 / 5
+    assert float(solution.flux("x_upper")) == pytest.approx(through, rel=share)
+    assert float(solution.flux("x_lower")) == pytest.approx(-float(solution.flux("x_upper")), rel=1e-9)
+    u = solution.value[:, 0]
+    x = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    torch.testing.assert_close(0.01 * u + u**5 / 5, through * x, rtol=0.0, atol=share * through)
