@@ -1,9 +1,9 @@
 """HDF5 files that are written whole, and whose every byte is checked before the HDF5 library sees them.
 
 The file begins with a user block of 512 bytes, which HDF5 skips and every HDF5 program accepts. It holds one line of
-text: what the file is, the version of its format, and the length and SHA-256 digest of all that follows. A file that
-was cut short, or in which a single bit has changed, is refused for what it is: the HDF5 library itself is known to
-crash or to hang on such.
+text: what the file is, the version of its format, its length, and the SHA-256 digest of what it is, of the version and
+of all that follows. A file that was cut short, or in which a single bit has changed, is refused for what it is: the
+HDF5 library itself is known to crash or to hang on such.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .errors import InputError
 from .files import target, write_whole
 
 BLOCK = 512
+_CHUNK = 1 << 20
 _MAGIC = b"sciml HDF5 file "
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -42,8 +43,9 @@ def write(path: str | os.PathLike[str], kind: str, format_version: int, fill: Ca
     with h5py.File(buffer, "w", userblock_size=BLOCK) as file:
         fill(file)
     with buffer.getbuffer() as image:
-        digest = hashlib.sha256(image[BLOCK:]).hexdigest()
-        image[:BLOCK] = _header(kind, format_version, len(image), digest)
+        digest = _hasher(kind, format_version)
+        digest.update(image[BLOCK:])
+        image[:BLOCK] = _header(kind, format_version, len(image), digest.hexdigest())
         write_whole(path, image)
 
 
@@ -62,6 +64,11 @@ def read(path: str | os.PathLike[str], kind: str, format_version: int) -> Iterat
         raise InputError(f"{path}: {error}") from error
     except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path}: its content does not have the layout of a {kind}: {error}") from error
+
+
+def _hasher(kind: str, format_version: int) -> hashlib._Hash:
+    """Of what follows the header, begun with what the header says, as the first format was not."""
+    return hashlib.sha256(b"" if format_version == 1 else f"{kind} {format_version}\n".encode())
 
 
 def _header(kind: str, format_version: int, size: int, digest: str) -> bytes:
@@ -94,7 +101,10 @@ def _check(path: Path, kind: str, format_version: int) -> None:
             if size != found[2]:
                 how = "cut short" if size < found[2] else "longer than it was"
                 raise InputError(f"{path} is {how}: it was written with {found[2]} bytes and has {size}")
-            if hashlib.file_digest(file, "sha256").hexdigest() != found[3]:
+            digest = _hasher(kind, found[1])
+            while block := file.read(_CHUNK):
+                digest.update(block)
+            if digest.hexdigest() != found[3]:
                 raise InputError(f"{path} is damaged: its content is no longer what was written (SHA-256 differs)")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
