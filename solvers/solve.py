@@ -28,7 +28,7 @@ from .choice import choose_linear, direct_is_possible, slower_but_surer
 from .linear import Direct
 from .linear.base import LinearSolver, failure_message
 from .linear.direct import SingularError
-from .mesh_methods import choose_on_mesh
+from .mesh_methods import choose_on_mesh, factorization_is_possible, surer_on_mesh
 from .nonlinear import Continuation, Newton, Picard
 from .nonlinear.base import NonlinearSolver
 from .nonlinear.start import resolve_start
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _NEARER, _NEARER_STEPS = 1e-2, 10  # tolerance and steps of the iteration that makes a better start
 
-_TRIAL = 60  # iterations of geometric multigrid, about as long as another method takes from the start
+_TRIAL = 60  # iterations of multigrid, about as long as another method takes from the start
 _COUNTS = ("iterations", "seconds_setup", "seconds_solve")
 
 Method = LinearSolver | NonlinearSolver | Continuation
@@ -106,7 +106,9 @@ def solve(
     if atol is not None:
         chosen = replace(chosen, atol=atol)
     start = initial.value if isinstance(initial, Solution) else initial
-    relief = slower_but_surer(chosen, operator) if method is None else None
+    relief = None
+    if method is None:
+        relief = (surer_on_mesh if isinstance(system, MeshSystem) else slower_but_surer)(chosen, operator)
     if relief is None:
         try:
             solution = _attempt(chosen, operator, right_side, start, throw)
@@ -186,7 +188,8 @@ def choose(system: System | MeshSystem) -> tuple[LinearSolver, str]:
 
 
 def _direct_is_possible(system: System | MeshSystem) -> bool:
-    return direct_is_possible(system.operator, system.domain.dimension)
+    possible = factorization_is_possible if isinstance(system, MeshSystem) else direct_is_possible
+    return possible(system.operator, system.domain.dimension)
 
 
 def _positive_diagonal(system: System | MeshSystem) -> tuple[LinearOperator, Tensor]:

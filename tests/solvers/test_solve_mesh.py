@@ -397,3 +397,34 @@ def test_method_is_chosen_and_explained() -> None:
     assert large.method.startswith("conjugate gradients") and bool(large.converged)
     # The largest value of the torsion function of the square, by Fourier series.
     assert float(large.value.max()) == pytest.approx(0.0736713, abs=1e-5)
+
+
+def test_advection_decides_between_multigrid_and_factors() -> None:
+    pytest.importorskip("pyamg")
+    equation, mesh = Equation("-laplacian(u) + b*u_x + c*u_y = s", parameters={"s": 1.0}), Mesh.box((160, 160))
+
+    def whirl(speed: float, method: Any = None) -> tuple[sciml.Solution, Tensor]:
+        fields = {"b": lambda x, y: speed * (0.5 - y), "c": lambda x, y: speed * (x - 0.5)}
+        strength = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+        parameters = {"s": strength}
+        solution = solve(equation, mesh, fields=fields, parameters=parameters, boundary=ZERO, method=method)
+        (slope,) = torch.autograd.grad(solution.integral(), strength)
+        return solution, slope
+
+    slow, slope = whirl(30.0)
+    assert slow.method.startswith("GMRES(30) with algebraic multigrid") and "diffusion prevails" in slow.method
+    exact, exact_slope = whirl(30.0, Direct())
+    assert float((slow.value - exact.value).detach().abs().max()) < 1e-6 * float(exact.value.detach().max())
+    assert float(slope) == pytest.approx(float(exact_slope), rel=1e-6)
+    assert float(slope) == pytest.approx(float(exact.integral()), rel=1e-10)
+    quick, _ = whirl(1e4)
+    assert quick.method == "direct LU factorization (not symmetric, and small enough to factorize)"
+
+
+def test_systems_in_space_are_iterated_early() -> None:
+    text = ["-laplacian(u) + u - v = 1", "-laplacian(v) + v - u = 1"]
+    solution = solve(Equation(text, unknowns=["u", "v"]), Mesh.box((16, 16, 16)), boundary={"u": ZERO, "v": ZERO})
+    assert "block-diagonal" in solution.method
+    alone = solve(Equation("-laplacian(u) = 1"), Mesh.box((16, 16, 16)), boundary=ZERO)
+    for value in solution.fields.values():
+        assert float((value - alone.value).abs().max()) < 1e-6 * float(alone.value.max())
