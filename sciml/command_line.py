@@ -100,6 +100,8 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the page; made if need be.")] = Path("sciml-demo"),
 ) -> None:
     """Solve a tour of equations; write one HTML page that shows it (demo.html), and its numbers (demo.json)."""
+    # Those of numpy spin too, which made scipy's conjugate gradients 20 times slower on a machine with other work.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with _failures():
         from . import tour
 
