@@ -16,7 +16,7 @@ from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradi
 from .linear.base import LinearSolver
 
 # Where a sparse factorization is still quick, in unknowns by dimension of the grid.
-_DIRECT_LIMIT = {1: 5_000_000, 2: 400_000, 3: 15_000}
+_DIRECT_LIMIT = {1: 5_000_000, 2: 1_000_000, 3: 15_000}
 _DIRECT_LIMIT_SYSTEM = 50_000
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _NEARER, _NEARER_STEPS = 1e-2, 10  # tolerance and steps of the iteration that makes a better start
 
 _TRIAL = 60  # iterations of multigrid, about as long as another method takes from the start
-_COUNTS = ("iterations", "seconds_setup", "seconds_solve")
+_COUNTS = ("iterations", "inner_iterations", "evaluations", "seconds_setup", "seconds_solve")
 
 Method = LinearSolver | NonlinearSolver | Continuation
 
@@ -138,10 +138,19 @@ def solve(
 
 
 def _continued(first: Solution, second: Solution) -> Solution:
-    """The second solution, started at the end of the first, with the work of both."""
-    counts = {name: first.statistics[name] + second.statistics[name] for name in _COUNTS}
+    """The second solution, started at the end of the first, with the work and the history of both."""
     history = {name: torch.cat([first.history[name], values[1:]]) for name, values in second.history.items()}
-    return replace(second, statistics={**second.statistics, **counts}, history=history)
+    return replace(_with_work_of(second, first), history=history)
+
+
+def _with_work_of(solution: Solution, *earlier: Solution) -> Solution:
+    """The solution with what earlier attempts took added to its counts."""
+    counts = {
+        name: sum((other.statistics.get(name, 0) for other in earlier), start=solution.statistics[name])
+        for name in _COUNTS
+        if name in solution.statistics
+    }
+    return replace(solution, statistics={**solution.statistics, **counts})
 
 
 def _solve_nonlinear(
@@ -170,11 +179,12 @@ def _solve_nonlinear(
         solution, failure = error.solution, error
     if bool((solution.codes == Status.STAGNATED).any()):
         # From zero a jump at the boundary can be too steep for Newton's method, which lagged coefficients smooth out.
-        nearer = Picard(rtol=_NEARER, max_iterations=_NEARER_STEPS).solve(system, throw=False).value.detach()
-        if bool(torch.isfinite(nearer).all()):
-            second = chosen.solve(system, nearer, throw=False)
+        nearer = Picard(rtol=_NEARER, max_iterations=_NEARER_STEPS).solve(system, throw=False)
+        if bool(torch.isfinite(nearer.value).all()):
+            second = chosen.solve(system, nearer.value.detach(), throw=False)
             if int(second.converged.sum()) > int(solution.converged.sum()):
-                solution, failure = replace(second, method=f"{second.method}, from a start by Picard's iteration"), None
+                second = replace(second, method=f"{second.method}, from a start by Picard's iteration")
+                solution, failure = _with_work_of(second, solution, nearer), None
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise failure or SolveError(failure_message(solution), solution)
     return solution
