@@ -95,28 +95,29 @@ class FaceFlux:
             if closed.wall.name == boundary:
                 yield closed.wall, evaluate_all((closed.outflow,), self._at_wall(closed, cells))[0]
 
-    def linearized(self, cells: Mapping[str, Number], lagged: bool) -> Iterator[Entry]:
-        """The derivative of `divergence` as a sum of stencil entries; `lagged` keeps its coefficients fixed."""
+    def linearized(self, cells: Mapping[str, Number], factor: Number, lagged: bool) -> Iterator[Entry]:
+        """The derivative of `divergence`, times a factor, as a sum of stencil entries; `lagged` keeps its coefficients
+        fixed."""
         left, right, tangents = self._face_derivatives(cells, lagged)
-        grid, axis, h = self.problem.grid, self.formula.axis, self.spacing
+        grid, axis, scale = self.problem.grid, self.formula.axis, factor / self.spacing
         centre = (0,) * grid.dimension
         ahead = tuple(int(k == axis) for k in range(grid.dimension))
         behind = tuple(-o for o in ahead)
         for unknown in left.keys() | right.keys():
             from_left, from_right = (self._beside(part.get(unknown, 0.0)) for part in (left, right))
-            yield unknown, ahead, from_right[1] / h
-            yield unknown, behind, -from_left[0] / h
-            yield unknown, centre, (from_left[1] - from_right[0]) / h
-        for symbol, factor in tangents.items():
+            yield unknown, ahead, from_right[1] * scale
+            yield unknown, behind, from_left[0] * -scale
+            yield unknown, centre, (from_left[1] - from_right[0]) * scale
+        for symbol, slope in tangents.items():
             jet = self.tangents[symbol]
-            lower, upper = (part / (2 * h) for part in self._beside(factor))
+            lower, upper = (part * (scale / 2) for part in self._beside(slope))
             for offset, weight in jet.entries():
                 yield jet.unknown, offset, (upper - lower) * weight
                 for step, share in ((ahead, upper), (behind, -lower)):
                     there = shifted(weight, grid.shape, step, grid.periodic)
                     yield jet.unknown, tuple(o + s for o, s in zip(offset, step, strict=True)), share * there
         for closed in self._closed:
-            yield from self._linearized_wall(closed, cells, lagged)
+            yield from self._linearized_wall(closed, cells, scale, lagged)
 
     def _face_derivatives(
         self, cells: Mapping[str, Number], lagged: bool
@@ -165,7 +166,7 @@ class FaceFlux:
             elif mean.harmonic:
                 values[mean.symbol.name] = 2.0 * first * second / (first + second)
             else:
-                values[mean.symbol.name] = 0.5 * (first + second)
+                values[mean.symbol.name] = _middle(first, second)
         for unknown, symbol in formula.normals.items():
             if symbol.name in needed:
                 first, second = self._neighbours(cells[unknown])
@@ -173,7 +174,7 @@ class FaceFlux:
         for symbol in formula.tangents:
             if symbol.name in needed:
                 first, second = self._neighbours(cells[symbol.name])
-                values[symbol.name] = 0.5 * (first + second)
+                values[symbol.name] = _middle(first, second)
         return evaluate_all(expressions, {**cells, **values})
 
     def _neighbours(self, value: Number) -> tuple[Number, Number]:
@@ -237,19 +238,27 @@ class FaceFlux:
         needed = {symbol.name for symbol in closed.outflow.free_symbols} - closed.data.keys()
         return {**closed.data, **{name: closed.wall.take(cells[name]) for name in needed}}
 
-    def _linearized_wall(self, closed: _ClosedFaces, cells: Mapping[str, Number], lagged: bool) -> Iterator[Entry]:
+    def _linearized_wall(
+        self, closed: _ClosedFaces, cells: Mapping[str, Number], scale: Number, lagged: bool
+    ) -> Iterator[Entry]:
         values = self._at_wall(closed, cells)
         grid = self.problem.grid
         slopes = closed.lagged if lagged else closed.slopes
         for symbol, slope in zip(slopes, evaluate_all(tuple(slopes.values()), values), strict=True):
             jet = self.tangents.get(symbol)
             zero = torch.zeros(grid.shape, dtype=grid.dtype, device=grid.device)
-            factor = closed.wall.place.put(zero, slope / self.spacing)
+            factor = closed.wall.place.put(zero, slope) * scale
             if jet is None:
                 yield symbol.name, (0,) * grid.dimension, factor
                 continue
             for offset, weight in jet.entries():
                 yield jet.unknown, offset, factor * weight
+
+
+def _middle(first: Number, second: Number) -> Number:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.lerp(first, second, 0.5)
+    return 0.5 * (first + second)
 
 
 def _mean_slopes(first: Number, second: Number) -> tuple[Number, Number]:

@@ -124,7 +124,7 @@ class NonlinearSystem:
         for number, row in enumerate(self.rows):
             total = self._linear_residual(number, channels)
             if row.rest != 0:
-                own = self._with_divergences(row, self._against_wind(row, cells))
+                own = self._with_divergences(row, self._against_wind(row, cells), (row.rest,))
                 total = total + evaluate_all((row.rest,), own)[0]
             if self.domain.solid is not None:
                 total = torch.where(self.domain.solid, channels[self.unknowns[number]], total)
@@ -218,15 +218,19 @@ class NonlinearSystem:
                         cells[symbol.name] = jet.apply(channels[jet.unknown])
         return cells
 
-    def _with_divergences(self, row: Row, cells: Cells) -> Cells:
-        return {**cells, **{symbol.name: flux.divergence(cells) for symbol, flux in row.fluxes.items()}}
+    def _with_divergences(self, row: Row, cells: Cells, expressions: tuple[sympy.Expr, ...]) -> Cells:
+        """The cells with the divergences that stand in the expressions."""
+        needed = set().union(*(expression.free_symbols for expression in expressions))
+        found = {symbol.name: flux.divergence(cells) for symbol, flux in row.fluxes.items() if symbol in needed}
+        return {**cells, **found}
 
     def _winds(self, row: Row, cells: Cells) -> dict[sympy.Symbol, Tensor]:
         """Where each derivative is taken backward, by the sign of what multiplies it."""
         winds = {}
         with torch.no_grad():
             for symbol in row.upwind:
-                speed = evaluate_all((row.slopes[symbol],), self._with_divergences(row, cells))[0]
+                slope = (row.slopes[symbol],)
+                speed = evaluate_all(slope, self._with_divergences(row, cells, slope))[0]
                 winds[symbol] = torch.as_tensor(speed, device=self.domain.device) * row.sign > 0.0
         return winds
 
@@ -277,13 +281,13 @@ class NonlinearSystem:
         if not row.slopes:
             return symmetric
         winds = self._winds(row, cells)
-        own = self._with_divergences(row, self._against_wind(row, cells))
-        slopes = evaluate_all(tuple(row.slopes.values()), own)
+        expressions = tuple(row.slopes.values())
+        slopes = evaluate_all(expressions, self._with_divergences(row, self._against_wind(row, cells), expressions))
         for symbol, slope in zip(row.slopes, slopes, strict=True):
             if symbol in row.fluxes:
                 symmetric = False
-                for unknown, offset, coefficient in row.fluxes[symbol].linearized(cells, lagged):
-                    builders[unknown].add(offset, slope * coefficient)
+                for unknown, offset, coefficient in row.fluxes[symbol].linearized(cells, slope, lagged):
+                    builders[unknown].add(offset, coefficient)
                 continue
             if symbol.name in self.unknowns:
                 if not lagged:

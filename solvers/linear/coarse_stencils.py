@@ -75,6 +75,15 @@ class Stencil:
         """The stencil as an operator."""
         return StencilOperator(self.space, self.offsets, list(self.coefficients), periodic, symmetric=symmetric)
 
+    def transpose(self, periodic: Sequence[bool]) -> Stencil:
+        """That of the transposed matrix."""
+        offsets = tuple(tuple(-o for o in offset) for offset in self.offsets)
+        coefficients = torch.zeros_like(self.coefficients)
+        for row, coefficient, offset in zip(coefficients, self.coefficients, offsets, strict=True):
+            for here, there in shifted_slices(self.space, offset, periodic):
+                row[on(here)] = coefficient[on(there)]
+        return Stencil(offsets, coefficients)
+
     def collapse(self, kept: Sequence[int]) -> Stencil:
         """The stencil summed over the axes that are not kept."""
         keys = [tuple(o if keep else 0 for o, keep in zip(offset, kept, strict=True)) for offset in self.offsets]

@@ -183,8 +183,7 @@ class General:
         prolongation = interpolation(self.stencil, coarsening)
         restriction = prolongation
         if not self.symmetric:
-            transposed = self.stencil.operator(coarsening.periodic, symmetric=False).transpose()
-            restriction = interpolation(compact(transposed), coarsening)
+            restriction = interpolation(self.stencil.transpose(coarsening.periodic), coarsening)
         coarse = galerkin(self.stencil, coarsening, prolongation, restriction, self.symmetric)
         return General(coarse, self.symmetric), FieldTransfer(coarsening, prolongation, restriction)
 
