@@ -292,7 +292,7 @@ HEAT = """
 text = "-div((1 + beta*u**2)*grad(u)) = 0"
 parameters = { beta = 3.0 }
 [domain]
-shape = [40]
+shape = [48]
 lower = [0]
 upper = [1]
 [boundary]
