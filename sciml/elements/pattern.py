@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..csr import csr_from_starts
-from ..kernels.buckets import buckets
+from ..kernels.buckets import buckets, runs_of_pairs
 from ..mesh import Mesh
 
 
@@ -182,15 +182,8 @@ def make_pattern(cells: Tensor, size: int) -> Pattern:
     corners = cells.to(short).mT.contiguous()
     pairs = list(combinations(corners, 2))
     low, high = (torch.cat([choose(*pair) for pair in pairs]) for choose in (torch.minimum, torch.maximum))
-    _, slots = buckets(high, size)
-    slots = slots.index_select(0, buckets(low.index_select(0, slots), size)[1])
-    # By the smaller and then by the larger point, so that the pairs of one edge follow each other.
-    low, high = low.index_select(0, slots), high.index_select(0, slots)
-    opens = torch.ones(len(slots), dtype=torch.bool, device=cells.device)
-    torch.logical_or(low[1:] != low[:-1], high[1:] != high[:-1], out=opens[1:])
-    begins = torch.nonzero(opens).squeeze(-1).to(short)
-    edge_sum = SegmentSum(torch.cat([begins, begins.new_tensor([len(slots)])]), slots)
-    low, high = low.index_select(0, begins), high.index_select(0, begins)
+    slots, begins, low, high = runs_of_pairs(low, high, size)
+    edge_sum = SegmentSum(begins, slots)
     # Edges with the same larger point are in the order of the smaller one, and the other way round.
     points = torch.arange(size, dtype=short, device=cells.device)
     end_sum = SegmentSum(*buckets(torch.cat([high, low]), size))

@@ -75,6 +75,12 @@ extern "C" void buckets_int32(Index size, const std::int32_t *keys, Index count,
     buckets(size, keys, count, starts, order, Team{threads});
 }
 
+extern "C" Index runs_of_pairs_int32(Index size, const std::int32_t *low, const std::int32_t *high, Index count,
+                                     std::int32_t *order, std::int32_t *begins, std::int32_t *run_low,
+                                     std::int32_t *run_high, int threads) {
+    return runs_of_pairs(size, low, high, count, order, begins, run_low, run_high, Team{threads});
+}
+
 extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, const double *across,
                                     const double *along, const double *square_a, const double *square_b,
                                     const double *height_a, const double *height_b, const double *z, double *turns,
