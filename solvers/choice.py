@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from sciml.stencil import StencilOperator
 
 from .linear import GMRES, ILU0, MINRES, BiCGStab, BlockDiagonal, ConjugateGradient, Direct, Jacobi, Multigrid
 from .linear.base import LinearSolver
+from .mesh_methods import algebraic_multigrid_is_possible
 
 # Where a sparse factorization is still quick, in unknowns by dimension of the grid.
 _DIRECT_LIMIT = {1: 5_000_000, 2: 1_000_000, 3: 15_000}
@@ -55,7 +55,7 @@ def slower_but_surer(chosen: LinearSolver, operator: LinearOperator) -> LinearSo
     cell; None where nothing better is known."""
     if not isinstance(chosen, ConjugateGradient | GMRES) or not isinstance(chosen.preconditioner, Multigrid):
         return None
-    if operator.batch or find_spec("pyamg") is None:
+    if not algebraic_multigrid_is_possible(operator):
         return None
     from .linear import AlgebraicMultigrid
 

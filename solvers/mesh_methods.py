@@ -36,7 +36,7 @@ def choose_for_jacobian(operator: LinearOperator, dimension: int) -> tuple[Linea
         return Direct(), f"{unknowns} unknowns, few enough to factorize"
     if operator.symmetric:
         return _conjugate_gradients(operator), "the Jacobian is symmetric"
-    if _multigrid_is_possible(operator) and not isinstance(operator, BlockOperator):
+    if algebraic_multigrid_is_possible(operator) and not isinstance(operator, BlockOperator):
         from .linear import AlgebraicMultigrid
 
         return GMRES(preconditioner=AlgebraicMultigrid(), max_iterations=_PATIENCE), "the Jacobian is not symmetric"
@@ -66,7 +66,7 @@ def choose_on_mesh(operator: LinearOperator, dimension: int, *, definite: bool) 
         if factorization_is_possible(operator, dimension):
             return Direct(), "symmetric but perhaps indefinite, and small enough to factorize"
         return MINRES(), "symmetric but perhaps indefinite, and too large to factorize"
-    if _multigrid_is_possible(operator) and advective_share(operator) <= _DIFFUSIVE:
+    if algebraic_multigrid_is_possible(operator) and advective_share(operator) <= _DIFFUSIVE:
         from .linear import AlgebraicMultigrid
 
         return GMRES(preconditioner=AlgebraicMultigrid()), "not symmetric, diffusion prevails"
@@ -103,12 +103,15 @@ def advective_share(operator: LinearOperator) -> float:
 
 
 def _conjugate_gradients(operator: LinearOperator) -> ConjugateGradient:
-    if _multigrid_is_possible(operator):
+    if algebraic_multigrid_is_possible(operator):
         from .linear import AlgebraicMultigrid
 
         return ConjugateGradient(preconditioner=AlgebraicMultigrid())
     return ConjugateGradient(preconditioner=IncompleteCholesky())
 
 
-def _multigrid_is_possible(operator: LinearOperator) -> bool:
-    return find_spec("pyamg") is not None and not operator.batch
+def algebraic_multigrid_is_possible(operator: LinearOperator) -> bool:
+    """Whether pyamg is installed, and the operator one matrix that its smoother suits."""
+    if find_spec("pyamg") is None or operator.batch:
+        return False
+    return bool((operator.diagonal().detach() > 0.0).all())

@@ -228,6 +228,16 @@ def test_where_geometric_multigrid_is_slow_another_takes_over():
     assert float((found - expected).norm() / expected.norm()) < 1e-5
 
 
+def test_algebraic_multigrid_does_not_take_over_where_its_smoother_fails():
+    """A reaction that makes a part of the diagonal negative: what is left is a direct solve."""
+    fields = {"f": lambda x, y: x - y**2, "k": lambda x, y: 17000.0 * ((x - 0.3).abs() < 0.1).to(x)}
+    equation = sciml.Equation("-laplacian(u) + u_x - k*u = f")
+    solution = sciml.solve(equation, sciml.Grid((64, 64)), fields=fields)
+    assert "a direct solve, since GMRES(30) with geometric multigrid" in solution.method
+    reference = sciml.solve(equation, sciml.Grid((64, 64)), fields=fields, method=Direct())
+    torch.testing.assert_close(solution.value, reference.value, rtol=1e-10, atol=0.0)
+
+
 def test_float32_reaches_rounding_and_warns():
     with pytest.warns(UserWarning, match="level of rounding"):
         solution = sciml.solve(POISSON, sciml.Grid((256, 256), dtype=torch.float32), fields={"f": 1.0})
