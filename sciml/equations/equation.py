@@ -199,14 +199,19 @@ class Equation:
             self._forms[dimension] = self._system(dimension).forms()
         return self._forms[dimension]
 
-    def residual_forms(self, dimension: int, *, conservative: bool = True) -> tuple[ResidualForm, ...]:
-        """What the residual of a steady equation is made of, see `ResidualForm`: one form per equation or constraint.
+    def residual_forms(
+        self, dimension: int, *, conservative: bool = True, varying: Iterable[str] = ("t",)
+    ) -> tuple[ResidualForm, ...]:
+        """What the residual is made of, see `ResidualForm`: of an evolving equation one form for each of `unknowns`,
+        that of minus its rate, of a steady one a form per equation; then one per constraint.
 
         Args:
             dimension: number of axes, at least `self.dimension`.
             conservative: keep divergences of nonlinear fluxes together; otherwise they are carried out.
+            varying: names of what changes in time besides the unknowns, t and coefficient fields. What holds them is
+                no term but stands in the fluxes and the rest.
         """
-        return residual_forms(self._system(self._check_dimension(dimension)), conservative)
+        return residual_forms(self._system(self._check_dimension(dimension)), conservative, frozenset(varying))
 
     def required(self, dimension: int) -> set[str]:
         """Names of all values that `residual` needs: fields, derivatives such as u_xx, coordinates and t if they stand

@@ -1,4 +1,4 @@
-"""Steady nonlinear equations taken apart so that each part can be discretized, and differentiated, by itself."""
+"""Nonlinear equations taken apart so that each part can be discretized, and differentiated, by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import sympy
 
 from ..errors import InputError
-from .components import Jet, chain_rule
+from .components import Jet, chain_rule, reduced
 from .forms import ComponentSystem, SolvedRow, Term, expand, split_linear
 
 _ZERO = sympy.Integer(0)
@@ -31,7 +31,7 @@ class NonlinearFlux:
 
 @dataclass(frozen=True)
 class ResidualForm:
-    """One equation, everything on the left side: 0 = sum(terms) + rest.
+    """One equation, everything on the left side: 0 = sum(terms) + rest, or -(rate of an unknown) = sum(terms) + rest.
 
     Args:
         terms: what is linear in the unknowns, and the sources.
@@ -46,30 +46,48 @@ class ResidualForm:
     jets: dict[sympy.Symbol, Jet]
 
 
-def residual_forms(system: ComponentSystem, conservative: bool) -> tuple[ResidualForm, ...]:
-    """The forms of a steady system, see `Equation.residual_forms`.
+def residual_forms(
+    system: ComponentSystem, conservative: bool, varying: frozenset[str] = frozenset()
+) -> tuple[ResidualForm, ...]:
+    """The forms of a system, see `Equation.residual_forms`.
 
     Raises:
-        InputError: for time derivatives, and where abs(...) would be differentiated twice.
+        InputError: where abs(...) would be differentiated twice.
     """
-    if system.evolving:
-        raise InputError("the equation has time derivatives; a residual is that of a steady equation")
-    return tuple(_residual_form(system, row, conservative) for row in (*system.rows, *system.constraints))
+    found: list[ResidualForm] = []
+    for row in system.rows:
+        expression = row.rest
+        if row.unknown is not None:
+            expression = row.rest / row.factor
+            rates = [row.unknown + ("_" + "t" * n if n else "") for n in range(system.time_orders[row.unknown])]
+            for rate in rates[1:]:
+                term = Term(-_ONE, rate, (0,) * system.components.dimension)
+                found.append(ResidualForm((term,), (), _ZERO, {}))
+        found.append(_residual_form(system, expression, conservative, varying))
+    found += [_residual_form(system, row.rest, conservative, varying) for row in system.constraints]
+    return tuple(found)
 
 
-def _residual_form(system: ComponentSystem, row: SolvedRow, conservative: bool) -> ResidualForm:
+def _residual_form(
+    system: ComponentSystem, expression: sympy.Expr, conservative: bool, varying: frozenset[str]
+) -> ResidualForm:
     components = system.components
+
+    def varies(*parts: sympy.Expr) -> bool:
+        symbols = sympy.Add(*parts).free_symbols
+        return any((components.jets[s].field if s in components.jets else s.name) in varying for s in symbols)
+
     terms: list[Term] = []
     sources: list[sympy.Expr] = []
     rests: list[sympy.Expr] = []
-    linear, source, rest = split_linear(row.rest, _solved(system) | components.fluxes.keys())
+    linear, source, rest = split_linear(expression, _solved(system) | components.fluxes.keys())
     for symbol, coefficient in linear.items():
         if symbol not in components.fluxes:
             rests.append(coefficient * symbol)
             continue
         flux = components.fluxes[symbol]
         inside, inner_source, inner_rest = split_linear(flux.inner, _solved(system))
-        if inner_rest == 0:
+        if inner_rest == 0 and not varies(coefficient, flux.inner):
             terms += [system.term(jet, coefficient, flux.axis, factor) for jet, factor in inside.items()]
             sources.append(coefficient * components.derive(inner_source, flux.axis))
         else:
@@ -89,16 +107,34 @@ def _residual_form(system: ComponentSystem, row: SolvedRow, conservative: bool) 
     linear, more, rest = split_linear(rest, _solved(system) | kept.keys())
     if rest != 0 and not kept and expand(rest) == 0:  # what was kept together may cancel
         rest = _ZERO
-    terms += [system.term(symbol, coefficient) for symbol, coefficient in linear.items() if symbol not in kept]
-    rest += sympy.Add(*(linear[symbol] * symbol for symbol in kept if symbol in linear))
+    for symbol, coefficient in linear.items():
+        if symbol in kept or varies(coefficient):
+            rest += coefficient * symbol
+        else:
+            terms.append(system.term(symbol, coefficient))
     rest = rest.xreplace({symbol: flux.symbol for symbol, flux in kept.items()})
-    source = sympy.Add(source, more, *sources)
-    if source != 0:
-        terms.append(Term(system.publish(source), None, (0,) * components.dimension))
+    steady = []
+    for part in sympy.Add.make_args(sympy.Add(source, more, *sources)):
+        if varies(part):
+            rest += part
+        elif part != 0:
+            steady.append(part)
+    if steady:
+        terms.append(Term(system.publish(sympy.Add(*steady)), None, (0,) * components.dimension))
     fluxes = tuple(kept.values())
     used = rest.free_symbols.union(*(flux.inner.free_symbols for flux in fluxes))
-    jets = {symbol: components.jets[symbol] for symbol in sorted(_solved(system) & used, key=str)}
-    return ResidualForm(tuple(terms), fluxes, rest, jets)
+    plain = {symbol: _plain(symbol, system) for symbol in sorted(_solved(system) & used, key=str)}
+    names = {symbol: name for symbol, (name, _) in plain.items()}
+    fluxes = tuple(NonlinearFlux(flux.symbol, flux.axis, flux.inner.xreplace(names)) for flux in fluxes)
+    return ResidualForm(tuple(terms), fluxes, rest.xreplace(names), dict(plain.values()))
+
+
+def _plain(symbol: sympy.Symbol, system: ComponentSystem) -> tuple[sympy.Symbol, Jet]:
+    """The symbol of a field or derivative in which the rate u_t of an unknown of second order is a field."""
+    jet = system.components.jets[symbol]
+    name, _ = reduced(jet, system.time_orders)
+    letters = "".join(x * count for x, count in zip(system.components.letters, jet.order, strict=True))
+    return sympy.Symbol(f"{name}_{letters}" if letters else name, real=True), Jet(name, jet.order, 0)
 
 
 def _solved(system: ComponentSystem) -> set[sympy.Symbol]:

@@ -1,0 +1,1 @@
+"""Integrators in time for du/dt = f(u, t)."""

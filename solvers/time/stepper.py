@@ -1,0 +1,83 @@
+"""What the loop over time steps asks of a method, and what it makes of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sciml.evolving import EvolvingSystem
+
+
+@dataclass(frozen=True, eq=False)
+class Attempt:
+    """One step from t to t + h, tried.
+
+    Attributes:
+        value: the state at t + h.
+        memory: what the next step starts from if this one is accepted.
+        evaluations: of the right-hand side that it took.
+        error: the estimated error of `value`, a state; None of methods that have none.
+        stiffness: an estimate of the largest |eigenvalue| of the Jacobian, one number a row; None of methods that have
+            none.
+        interpolate: theta in [0, 1] -> the state at t + theta h; None where only the ends are known.
+        solved: False where equations within the step could not be solved, so that a smaller step must be tried.
+    """
+
+    value: Tensor
+    memory: Any
+    evaluations: int
+    error: Tensor | None = None
+    stiffness: Tensor | None = None
+    interpolate: Callable[[float], Tensor] | None = None
+    solved: bool = True
+
+
+class Stepper(ABC):
+    """A method prepared for one system.
+
+    Attributes:
+        order: of the solution that is carried on.
+        embedded: order of the embedded solution; 0 where there is none, and steps have a fixed size.
+        even: whether steps are equal parts of the interval between two output times, their number halved and doubled,
+            because what belongs to a step size is costly to compute and kept.
+    """
+
+    order: int
+    embedded: int
+    even: bool
+
+    @abstractmethod
+    def begin(self, y: Tensor, t: float) -> Any:
+        """The memory that the first step starts from, also after an event or a change of step size that `step` refuses
+        to bridge."""
+
+    @abstractmethod
+    def step(self, y: Tensor, t: float, h: float, memory: Any) -> Attempt:
+        """Try a step; without side effects on y and memory, since it may be rejected and tried again with another h.
+
+        Args:
+            y: `(*batch, *state_space)`, the state at t.
+            t: the time.
+            h: the step.
+            memory: of `begin` or of the accepted attempt before.
+        """
+
+
+class Integrator(ABC):
+    """A method for du/dt = f(u, t): a small frozen dataclass of its settings."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What it is, in a few words."""
+
+    @abstractmethod
+    def stepper(self, system: EvolvingSystem) -> Stepper:
+        """The method prepared for a system.
+
+        Raises:
+            InputError: if it does not fit the system, with what would.
+        """
