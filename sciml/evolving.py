@@ -126,9 +126,7 @@ class EvolvingSystem(ABC):
         """M - step * (linear part of G), on states."""
 
 
-def root_mean_square_ratio(
-    error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float, axes: int
-) -> Tensor:
+def root_mean_square_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float, axes: int) -> Tensor:
     """The root mean square over the last `axes` axes of error / (atol + rtol max(|before|, |after|)).
 
     Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I, 2nd ed., Springer 1993, equation II.4.11.

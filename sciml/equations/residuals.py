@@ -8,7 +8,7 @@ import sympy
 
 from ..errors import InputError
 from .components import Jet, chain_rule, reduced
-from .forms import ComponentSystem, SolvedRow, Term, expand, split_linear
+from .forms import ComponentSystem, Term, expand, split_linear
 
 _ZERO = sympy.Integer(0)
 _ONE = sympy.Integer(1)
