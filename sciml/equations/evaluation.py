@@ -73,15 +73,20 @@ def evaluate(expression: sympy.Expr, values: Mapping[str, Value]) -> Value:
 def evaluate_all(expressions: Sequence[sympy.Expr], values: Mapping[str, Value]) -> tuple[Value, ...]:
     """`evaluate` for several expressions; what they have in common is computed once."""
     program = _program(tuple(expressions))
-    missing = sorted(name for name in program.names if name not in values)
-    if missing:
-        raise InputError(_missing(missing, values))
-    slots: list[Any] = []
-    for step in program.steps:
-        slots.append(step.action(values, [slots[place] for place in step.inputs]))
-        for place in step.last_uses:
+    try:
+        slots: list[Any] = [values[name] for name in program.names]
+    except KeyError:
+        missing = sorted(name for name in program.names if name not in values)
+        raise InputError(_missing(missing, values)) from None
+    slots += program.constants
+    for action, inputs, released in program.steps:
+        if len(inputs) == 2:
+            slots.append(action(slots[inputs[0]], slots[inputs[1]]))
+        else:
+            slots.append(action(*[slots[place] for place in inputs]))
+        for place in released:
             slots[place] = None
-    return tuple(slots[place] for place in program.outputs)
+    return tuple([slots[place] for place in program.outputs])
 
 
 def _missing(missing: list[str], values: Mapping[str, Value]) -> str:
@@ -92,49 +97,113 @@ def _missing(missing: list[str], values: Mapping[str, Value]) -> str:
     return f"no value for {', '.join(parts)}"
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One operation on earlier results; those it uses for the last time are released after it."""
-
-    action: Callable[[Mapping[str, Value], list[Any]], Value]
-    inputs: tuple[int, ...]
-    last_uses: tuple[int, ...]
+Action = Callable[..., Value]
 
 
 @dataclass(frozen=True)
 class _Program:
-    steps: tuple[_Step, ...]
-    outputs: tuple[int, ...]
+    """Operations on slots, of which the first hold the values of `names`, and the next `constants`.
+
+    Each step is an action, the slots that it takes, and those that it takes as the last one, to be released. It fills
+    the next slot.
+    """
+
     names: tuple[str, ...]
+    constants: tuple[float, ...]
+    steps: tuple[tuple[Action, tuple[int, ...], tuple[int, ...]], ...]
+    outputs: tuple[int, ...]
 
 
 @lru_cache(maxsize=512)
 def _program(expressions: tuple[sympy.Expr, ...]) -> _Program:
-    places: dict[sympy.Expr, int] = {}
-    found: list[tuple[Callable[[Mapping[str, Value], list[Any]], Value], tuple[int, ...]]] = []
-    needed: dict[str, None] = {}
-
-    def place(expression: sympy.Expr) -> int:
-        if expression not in places:
-            name = _name(expression)
-            if name is not None:
-                needed[name] = None
-                found.append((lambda values, _: values[name], ()))
-            else:
-                action, arguments = _operation(expression)
-                inputs = tuple(place(argument) for argument in arguments)
-                found.append((lambda _, parts: action(*parts), inputs))
-            places[expression] = len(found) - 1
-        return places[expression]
-
-    outputs = tuple(place(expression) for expression in expressions)
-    last = {slot: step for step, (_, inputs) in enumerate(found) for slot in inputs}
+    writer = _Writer()
+    places = [writer.place(expression) for expression in expressions]
+    leaves = (*writer.names.values(), *writer.constants.values())
+    order = {place: slot for slot, place in enumerate([*leaves, *(place for place, _, _ in writer.steps)])}
+    outputs = tuple(order[place] for place in places)
+    steps = [(action, tuple(order[k] for k in inputs)) for _, action, inputs in writer.steps]
+    last = {slot: step for step, (_, inputs) in enumerate(steps) for slot in inputs}
     released: dict[int, list[int]] = {}
     for slot, step in last.items():
-        if slot not in outputs:
+        if slot not in outputs and slot >= len(leaves):
             released.setdefault(step, []).append(slot)
-    steps = tuple(_Step(action, inputs, tuple(released.get(k, ()))) for k, (action, inputs) in enumerate(found))
-    return _Program(steps, outputs, tuple(needed))
+    return _Program(
+        tuple(writer.names),
+        tuple(writer.constants),
+        tuple((action, inputs, tuple(released.get(k, ()))) for k, (action, inputs) in enumerate(steps)),
+        outputs,
+    )
+
+
+class _Writer:
+    """Lowers expressions to operations on one or two values; `place` numbers what it has met in the order of meeting."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, int] = {}
+        self.constants: dict[float, int] = {}
+        self.steps: list[tuple[int, Action, tuple[int, ...]]] = []
+        self._known: dict[sympy.Expr, int] = {}
+        self._count = 0
+
+    def place(self, expression: sympy.Expr) -> int:
+        """The number of an expression's value."""
+        if expression not in self._known:
+            self._known[expression] = self._write(expression)
+        return self._known[expression]
+
+    def _write(self, expression: sympy.Expr) -> int:
+        name = _name(expression)
+        if name is not None:
+            return self._leaf(self.names, name)
+        if expression.is_number:
+            return self._leaf(self.constants, _number(expression))
+        if expression.is_Add:
+            return self._sum(expression)
+        if expression.is_Mul:
+            below = [factor for factor in expression.args if _is_divisor(factor)]
+            above = self._product([factor for factor in expression.args if factor not in below])
+            if not below:
+                return above
+            return self._step(_divide, above, self._product([1 / factor for factor in below]))
+        if expression.is_Pow:
+            action, arguments = _power(*expression.args)
+        elif expression.func in _CALLS:
+            function = _CALLS[expression.func]
+            action, arguments = (lambda argument: _apply(function, argument)), expression.args
+        else:
+            raise InputError(f"{expression.func.__name__} cannot be evaluated: '{str(expression)[:80]}'")
+        return self._step(action, *(self.place(argument) for argument in arguments))
+
+    def _leaf(self, leaves: dict[Any, int], key: Any) -> int:
+        if key not in leaves:
+            leaves[key] = self._count
+            self._count += 1
+        return leaves[key]
+
+    def _step(self, action: Action, *inputs: int) -> int:
+        self.steps.append((self._count, action, inputs))
+        self._count += 1
+        return self._count - 1
+
+    def _sum(self, expression: sympy.Expr) -> int:
+        """What is subtracted comes last."""
+        signs = [term.could_extract_minus_sign() for term in expression.args]
+        added = [self.place(term) for term, sign in zip(expression.args, signs, strict=True) if not sign]
+        taken = [self.place(-term) for term, sign in zip(expression.args, signs, strict=True) if sign]
+        total = added.pop(0) if added else self._step(operator.neg, taken.pop(0))
+        for place in added:
+            total = self._step(operator.add, total, place)
+        for place in taken:
+            total = self._step(operator.sub, total, place)
+        return total
+
+    def _product(self, factors: Sequence[sympy.Expr]) -> int:
+        if not factors:
+            return self._leaf(self.constants, 1.0)
+        places = [self.place(factor) for factor in factors]
+        if len(places) == 1:
+            return places[0]
+        return self._step(operator.mul if len(places) == 2 else _product, *places)
 
 
 def _name(expression: sympy.Expr) -> str | None:
@@ -149,39 +218,22 @@ def _name(expression: sympy.Expr) -> str | None:
     return None
 
 
-def _operation(expression: sympy.Expr) -> tuple[Callable[..., Value], Sequence[sympy.Expr]]:
-    """What to do with which parts of an expression."""
-    if expression.is_number:
-        if expression.is_real is False or expression.is_finite is False:
-            raise InputError(f"'{str(expression)[:80]}' is no real number")
-        try:
-            number = float(expression)
-        except OverflowError:
-            raise InputError("an expression holds a number that is too large for a float") from None
-        return lambda: number, ()
-    if expression.is_Add:
-        signs = [term.could_extract_minus_sign() for term in expression.args]
-        plain = [-term if sign else term for term, sign in zip(expression.args, signs, strict=True)]
-        return lambda *terms: _sum(signs, terms), plain
-    if expression.is_Mul:
-        below = [factor for factor in expression.args if _is_divisor(factor)]
-        above = [factor for factor in expression.args if factor not in below]
-        inverse = [1 / factor for factor in below]
-        count = len(above)
-        return lambda *factors: _quotient(factors[:count], factors[count:]), (*above, *inverse)
-    if expression.is_Pow:
-        return _power(*expression.args)
-    if expression.func in _CALLS:
-        function = _CALLS[expression.func]
-        return lambda argument: _apply(function, argument), expression.args
-    raise InputError(f"{expression.func.__name__} cannot be evaluated: '{str(expression)[:80]}'")
+def _number(expression: sympy.Expr) -> float:
+    if expression.is_real is False or expression.is_finite is False:
+        raise InputError(f"'{str(expression)[:80]}' is no real number")
+    try:
+        return float(expression)
+    except OverflowError:
+        raise InputError("an expression holds a number that is too large for a float") from None
 
 
 def _is_divisor(factor: sympy.Expr) -> bool:
     return bool(factor.is_Pow and factor.exp.is_Rational and factor.exp < 0)
 
 
-def _power(base: sympy.Expr, exponent: sympy.Expr) -> tuple[Callable[..., Value], Sequence[sympy.Expr]]:
+def _power(base: sympy.Expr, exponent: sympy.Expr) -> tuple[Action, Sequence[sympy.Expr]]:
+    if exponent == 2:
+        return lambda value: value * value, (base,)
     if exponent == sympy.Rational(1, 2):
         return lambda value: _apply(torch.sqrt, value), (base,)
     if exponent == -1:
@@ -199,23 +251,11 @@ def _apply(function: Callable[..., Tensor], *arguments: Any) -> Value:
     return float(function(*(torch.tensor(float(argument), dtype=torch.float64) for argument in arguments)))
 
 
-def _sum(signs: list[bool], terms: Sequence[Any]) -> Value:
-    total: Any = None
-    for sign, term in sorted(zip(signs, terms, strict=True), key=lambda pair: pair[0]):
-        if total is None:
-            total = -term if sign else term
-        else:
-            total = total - term if sign else total + term
-    return total
+def _divide(above: Value, below: Value) -> Value:
+    return _apply(operator.truediv, above, below)
 
 
-def _quotient(above: Sequence[Any], below: Sequence[Any]) -> Value:
-    if not below:
-        return _product(above)
-    return _apply(operator.truediv, _product(above), _product(below))
-
-
-def _product(factors: Sequence[Any]) -> Any:
+def _product(*factors: Any) -> Any:
     """Small factors first: numbers and fields that vary along few axes are multiplied at their own size."""
     ordered = sorted(factors, key=lambda factor: factor.numel() if isinstance(factor, Tensor) else 0)
-    return math.prod(ordered[1:], start=ordered[0]) if ordered else 1.0
+    return math.prod(ordered[1:], start=ordered[0])
