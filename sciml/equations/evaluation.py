@@ -136,7 +136,7 @@ def _program(expressions: tuple[sympy.Expr, ...]) -> _Program:
 
 
 class _Writer:
-    """Lowers expressions to operations on one or two values; `place` numbers what it has met in the order of meeting."""
+    """Lowers expressions to operations on one or two values, numbered in the order in which they are met."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
