@@ -75,8 +75,14 @@ class Integrator(ABC):
         """What it is, in a few words."""
 
     @abstractmethod
-    def stepper(self, system: EvolvingSystem) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
         """The method prepared for a system.
+
+        Args:
+            system: what is to evolve.
+            rtol, atol: the tolerances of a run whose steps adapt, to a fraction of which equations within a step are
+                solved; they are solved to rounding for rtol None, as where steps are fixed, or where a step is to give
+                the same result whenever it is repeated. atol in the unit of the system's fields.
 
         Raises:
             InputError: if it does not fit the system, with what would.
