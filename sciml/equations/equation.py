@@ -200,7 +200,7 @@ class Equation:
         return self._forms[dimension]
 
     def residual_forms(
-        self, dimension: int, *, conservative: bool = True, varying: Iterable[str] = ("t",)
+        self, dimension: int, *, conservative: bool = True, varying: Iterable[str] = ("t",), divided: bool = True
     ) -> tuple[ResidualForm, ...]:
         """What the residual is made of, see `ResidualForm`: of an evolving equation one form for each of `unknowns`,
         that of minus its rate, of a steady one a form per equation; then one per constraint.
@@ -210,8 +210,10 @@ class Equation:
             conservative: keep divergences of nonlinear fluxes together; otherwise they are carried out.
             varying: names of what changes in time besides the unknowns, t and coefficient fields. What holds them is
                 no term but stands in the fluxes and the rest.
+            divided: divide by the factors before the rates; otherwise those that vary in space alone are left there.
         """
-        return residual_forms(self._system(self._check_dimension(dimension)), conservative, frozenset(varying))
+        system = self._system(self._check_dimension(dimension))
+        return residual_forms(system, conservative, frozenset(varying), divided)
 
     def required(self, dimension: int) -> set[str]:
         """Names of all values that `residual` needs: fields, derivatives such as u_xx, coordinates and t if they stand

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 
@@ -38,16 +38,18 @@ class ResidualForm:
         fluxes: nonlinear fluxes whose symbols stand in `rest`.
         rest: an expression in plain symbols named as `evaluation.names` has it; 0 if there is none.
         jets: of every symbol of an unknown or of its derivative in the fluxes and the rest.
+        weight: what multiplies the rate, 1 unless it was to be kept.
     """
 
     terms: tuple[Term, ...]
     fluxes: tuple[NonlinearFlux, ...]
     rest: sympy.Expr
     jets: dict[sympy.Symbol, Jet]
+    weight: sympy.Expr = _ONE
 
 
 def residual_forms(
-    system: ComponentSystem, conservative: bool, varying: frozenset[str] = frozenset()
+    system: ComponentSystem, conservative: bool, varying: frozenset[str] = frozenset(), divided: bool = True
 ) -> tuple[ResidualForm, ...]:
     """The forms of a system, see `Equation.residual_forms`.
 
@@ -56,16 +58,29 @@ def residual_forms(
     """
     found: list[ResidualForm] = []
     for row in system.rows:
-        expression = row.rest
+        expression, weight = row.rest, _ONE
         if row.unknown is not None:
-            expression = row.rest / row.factor
+            weight = _ONE if divided else _weight(system, row.factor, varying)
+            expression = row.rest / (row.factor / weight)
             rates = [row.unknown + ("_" + "t" * n if n else "") for n in range(system.time_orders[row.unknown])]
             for rate in rates[1:]:
                 term = Term(-_ONE, rate, (0,) * system.components.dimension)
                 found.append(ResidualForm((term,), (), _ZERO, {}))
-        found.append(_residual_form(system, expression, conservative, varying))
+        found.append(replace(_residual_form(system, expression, conservative, varying), weight=weight))
     found += [_residual_form(system, row.rest, conservative, varying) for row in system.constraints]
     return tuple(found)
+
+
+def _weight(system: ComponentSystem, factor: sympy.Expr, varying: frozenset[str]) -> sympy.Expr:
+    """The factor before a rate, but for its sign, where it varies in space alone; else 1."""
+    jets = {
+        symbol: system.components.jets[symbol].field for symbol in factor.free_symbols & system.components.jets.keys()
+    }
+    named = {jets.get(symbol, symbol.name) for symbol in factor.free_symbols}
+    changing = named & (varying | set(system.names.solved))
+    if changing or named <= set(system.names.parameters):
+        return _ONE
+    return -factor if factor.could_extract_minus_sign() else factor
 
 
 def _residual_form(
