@@ -15,6 +15,8 @@ class Status(IntEnum):
     BREAKDOWN = 4
     NON_FINITE = 5
     SINGULAR = 6
+    STEP_UNDERFLOW = 7
+    MAX_STEPS = 8
 
     @property
     def advice(self) -> str:
@@ -39,4 +41,9 @@ _ADVICE = {
     Status.SINGULAR: "The Jacobian is singular, or too near to it for the linear solver: a fold or bifurcation of the "
     "solutions, a coefficient that vanishes, or a solution that nothing fixes. Give another initial guess, a "
     "Continuation that ends earlier, a condition that fixes the value, or linear=Direct().",
+    Status.STEP_UNDERFLOW: "The step size fell below what the time can resolve: the solution grows without bound in "
+    "finite time, or the right-hand side jumps, or the tolerance is beyond the dtype. Loosen rtol and atol, end before "
+    "that time, or take an implicit method if the equation is stiff.",
+    Status.MAX_STEPS: "The limit of steps was reached: raise max_steps in the method's controller, loosen the "
+    "tolerances, or take an implicit or exponential method if the equation is stiff.",
 }

@@ -1,0 +1,90 @@
+"""Step sizes from error estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from sciml.errors import InputError
+from sciml.evolving import EvolvingSystem
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A PID controller of the step size: with r the error relative to the tolerance and k the order of the error, the
+    next step is h * safety * r_n^-(I+P+D)/k * r_(n-1)^(P+2D)/k * r_(n-2)^-D/k, cut off at both ends.
+
+    Söderlind, Numerical Algorithms 31 (2002) 281-310, section 3. After a rejected step only the first factor counts.
+    All dimensionless.
+
+    Args:
+        integral, proportional, derivative: I, P and D; P = D = 0 is the classical controller.
+        safety: factor below 1 that makes the next step likely to be accepted.
+        smallest, largest: bounds of the ratio of two steps.
+        max_steps: steps tried before a run is given up.
+
+    Raises:
+        InputError: for numbers out of range.
+    """
+
+    integral: float = 0.3
+    proportional: float = 0.4
+    derivative: float = 0.0
+    safety: float = 0.9
+    smallest: float = 0.2
+    largest: float = 10.0
+    max_steps: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        if not (0 < self.safety < 1 and 0 < self.smallest < 1 < self.largest and self.integral > 0):
+            raise InputError(
+                "Controller: safety and smallest lie between 0 and 1, largest is above 1 and integral positive, got "
+                f"{self.safety}, {self.smallest}, {self.largest}, {self.integral}"
+            )
+        if not isinstance(self.max_steps, int) or self.max_steps < 1:
+            raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
+
+    def after_accepted(self, ratio: float, before: float, earlier: float, order: int) -> float:
+        """The factor of the step after accepted ones of these ratios, the latest first."""
+        latest, middle, oldest = self.exponents(order)
+        found = self.safety * max(ratio, 1e-10) ** latest * before**middle * earlier**oldest
+        return min(max(found, self.smallest), self.largest)
+
+    def after_rejected(self, ratio: float, order: int) -> float:
+        """The factor of the step after a rejected one; `ratio` may be NaN or infinite."""
+        if not isfinite(ratio):
+            return self.smallest
+        return min(max(self.safety * ratio ** (-1 / order), self.smallest), self.safety)
+
+    def exponents(self, order: int) -> tuple[float, float, float]:
+        """Of the ratios of the latest step and the two before."""
+        total = self.integral + self.proportional + self.derivative
+        return -total / order, (self.proportional + 2 * self.derivative) / order, -self.derivative / order
+
+
+def initial_step(
+    system: EvolvingSystem, y: Tensor, t: float, slope: Tensor, order: int, rtol: float, atol: float, span: float
+) -> Tensor:
+    """A first step for each row, at most `span`: `(*batch)`; costs one evaluation.
+
+    Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I, 2nd ed., Springer 1993, section II.4.
+
+    Args:
+        slope: at (t, y).
+        order: of the error of one step, less one.
+    """
+    size = system.error_ratio(y, y, y, rtol, atol)
+    speed = system.error_ratio(slope, y, y, rtol, atol)
+    small = (size < 1e-5) | (speed < 1e-5)
+    guess = torch.where(small, 1e-6 * span, 0.01 * size / torch.where(small, 1.0, speed)).clamp(max=span)
+    trailing = (1,) * len(system.state_space)
+    moved = torch.addcmul(y, guess.reshape(*guess.shape, *trailing), slope)
+    change = system.error_ratio(system.slope(moved, t + float(guess.min())) - slope, y, y, rtol, atol) / guess
+    largest = torch.maximum(speed, change)
+    flat = largest <= 1e-15
+    refined = torch.where(flat, torch.clamp(1e-3 * guess, min=1e-6 * span), (0.01 / largest) ** (1 / (order + 1)))
+    found = torch.minimum(100 * guess, refined)
+    return torch.where(torch.isfinite(found), found, 1e-6 * span).clamp(max=span)

@@ -1,0 +1,292 @@
+"""Explicit Runge-Kutta methods: one step for all tableaus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from sciml.evolving import EvolvingSystem
+
+from . import tableau as tableaus
+from .control import Controller
+from .stepper import Attempt, Integrator, Stepper
+from .tableau import Tableau
+
+
+@final
+@dataclass(frozen=True)
+class ExplicitRungeKutta(Integrator):
+    """An explicit Runge-Kutta method, adaptive where its tableau has an embedded solution.
+
+    Args:
+        tableau: the method; the constructors below name the usual ones.
+        controller: of the step size.
+        dense: whether values at the output times are interpolated within steps where the method can do so; otherwise
+            steps end on each output time.
+        record: keep each step's error ratio and stiffness estimate, row by row and with gradients, in the history;
+            otherwise the error ratio that decided, without gradients.
+        compile: run a step through torch.compile, which pays where a step is short and there are many of them: it takes
+            some seconds once for every shape.
+    """
+
+    tableau: Tableau
+    controller: Controller = field(default_factory=Controller)
+    dense: bool = True
+    record: bool = False
+    compile: bool = False
+
+    @classmethod
+    def euler(cls) -> ExplicitRungeKutta:
+        """Euler's method, order 1, of fixed step."""
+        return cls(tableaus.EULER)
+
+    @classmethod
+    def heun(cls) -> ExplicitRungeKutta:
+        """Heun's method, order 2, with Euler's embedded."""
+        return cls(tableaus.HEUN)
+
+    @classmethod
+    def rk4(cls) -> ExplicitRungeKutta:
+        """The classical method, order 4, of fixed step."""
+        return cls(tableaus.RK4)
+
+    @classmethod
+    def bogacki_shampine(cls) -> ExplicitRungeKutta:
+        """Bogacki and Shampine's pair of orders 3 and 2, for low accuracy."""
+        return cls(tableaus.BOGACKI_SHAMPINE)
+
+    @classmethod
+    def dormand_prince(cls) -> ExplicitRungeKutta:
+        """Dormand and Prince's pair of orders 5 and 4."""
+        return cls(tableaus.DORMAND_PRINCE)
+
+    @classmethod
+    def tsit5(cls) -> ExplicitRungeKutta:
+        """Tsitouras' pair of orders 5 and 4."""
+        return cls(tableaus.TSITOURAS)
+
+    @classmethod
+    def prince_dormand(cls) -> ExplicitRungeKutta:
+        """Prince and Dormand's pair of orders 8 and 7, for high accuracy."""
+        return cls(tableaus.PRINCE_DORMAND)
+
+    def describe(self) -> str:
+        return f"{self.tableau.name}, explicit"
+
+    def stepper(self, system: EvolvingSystem) -> Stepper:
+        return ExplicitStepper(self, system)
+
+
+@final
+class ExplicitStepper(Stepper):
+    """One step of an explicit Runge-Kutta method for the whole batch; its memory is the slope at the state."""
+
+    def __init__(self, method: ExplicitRungeKutta, system: EvolvingSystem) -> None:
+        tableau = method.tableau
+        self.method = method
+        self.tableau = tableau
+        self.system = system
+        self.order = tableau.order
+        self.embedded = tableau.embedded
+        self.even = False
+        self._work: _Work | None = None
+
+    def begin(self, y: Tensor, t: float) -> Tensor | None:
+        return self.system.slope(y, t) if self.tableau.first_same_as_last else None
+
+    def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        if self.method.compile:
+            return self._compiled_step(y, t, h, memory)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            return self._step_out_of_place(y, t, h, memory)
+        return self._step_in_place(y, t, h, memory)
+
+    def _step_in_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        """Stages are the rows of one matrix, and each combination of them one matrix-vector product."""
+        tableau, slope = self.tableau, self.system.slope
+        y = y.contiguous()
+        work = self._work
+        if work is None or not work.fits(y):
+            work = self._work = _Work(tableau, y)
+        flat = y.reshape(-1)
+        torch.mul(work.numbers, h, out=work.scaled)
+        stages, last = work.stages, tableau.stages - 1
+        stages[0].copy_((slope(y, t) if memory is None else memory).reshape(-1))
+        value, equal = None, {}
+        for i in range(1, last + 1):
+            state = torch.addmv(flat, work.earlier[i], work.rows[i]).view(y.shape)
+            k = slope(state, t + tableau.c[i] * h)
+            stages[i].copy_(k.reshape(-1))
+            if self.method.record and tableau.equal is not None and i in tableau.equal:
+                equal[i] = state
+            value = state
+        if not tableau.first_same_as_last:
+            value = torch.addmv(flat, work.transposed, work.weights).view(y.shape)
+        assert value is not None
+        error = None
+        if tableau.error is not None:
+            error = torch.mv(work.transposed, work.errors).view(y.shape)
+        reuse = tableau.first_same_as_last
+        return Attempt(
+            value,
+            stages[last].clone().view(y.shape) if reuse else None,
+            last + (memory is None),
+            error,
+            self._stiffness([row.view(y.shape) for row in stages], equal) if equal else None,
+            self._interpolant(y, value, h, work.transposed),
+        )
+
+    def _step_out_of_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        """Chains of sums, the cheapest in a backward pass."""
+        tableau, slope = self.tableau, self.system.slope
+        stages = [slope(y, t) if memory is None else memory]
+        value, equal = y, {}
+        for i in range(1, tableau.stages):
+            state = _combined(y, stages, tableau.a[i], h)
+            stages.append(slope(state, t + tableau.c[i] * h))
+            if self.method.record and tableau.equal is not None and i in tableau.equal:
+                equal[i] = state
+            value = state
+        if not tableau.first_same_as_last:
+            value = _combined(y, stages, tableau.b, h)
+        error = None
+        if tableau.error is not None:
+            error = _combined(None, stages, tableau.error, h)
+        return Attempt(
+            value,
+            stages[-1] if tableau.first_same_as_last else None,
+            len(stages) - (memory is not None),
+            error,
+            self._stiffness(stages, equal) if equal else None,
+            self._interpolant_of(y, value, h, stages),
+        )
+
+    def _compiled_step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        tableau = self.tableau
+        if memory is None:
+            memory = self.system.slope(y, t)
+        place = {"dtype": torch.float64, "device": y.device}
+        value, error, stages = self._pure(y, torch.tensor(t, **place), torch.tensor(h, **place), memory)
+        last = stages[-1] if tableau.first_same_as_last else None
+        count = tableau.stages - (1 if tableau.first_same_as_last else 0)
+        return Attempt(value, last, count, error, None, self._interpolant_of(y, value, h, list(stages)))
+
+    @cached_property
+    def _pure(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]:
+        tableau, slope = self.tableau, self.system.slope
+
+        def step(y: Tensor, t: Tensor, h: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+            small = h.to(y.dtype)
+            stages = [first]
+
+            def combined(weights: tuple[float, ...]) -> Tensor:
+                return small * sum(w * k for w, k in zip(weights, stages, strict=True) if w)
+
+            value = y
+            for i in range(1, tableau.stages):
+                value = y + combined(tableau.a[i])
+                stages.append(slope(value, t + tableau.c[i] * h))
+            if not tableau.first_same_as_last:
+                value = y + combined(tableau.b)
+            error = None if tableau.error is None else combined(tableau.error)
+            return value, error, tuple(stages)
+
+        return torch.compile(step)
+
+    # What comes with a step
+
+    def _stiffness(self, stages: list[Tensor], states: dict[int, Tensor]) -> Tensor:
+        """|f(g_j) - f(g_i)| / |g_j - g_i| of two stages at the same time, row by row.
+
+        Hairer and Wanner, Solving Ordinary Differential Equations II, 2nd ed., Springer 1996, equation IV.2.8.
+        """
+        assert self.tableau.equal is not None
+        i, j = self.tableau.equal
+        axes = tuple(range(-len(self.system.state_space), 0))
+        above, below = stages[j] - stages[i], states[j] - states[i]
+        if not axes:
+            return above.abs() / (below.abs() + torch.finfo(below.dtype).tiny)
+        tiny = torch.finfo(below.dtype).tiny
+        norms = [((x * x).sum(axes) + tiny).sqrt() for x in (above, below)]
+        return norms[0] / norms[1]
+
+    def _interpolant(self, y: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[float], Tensor] | None:
+        weights_at = self._dense_weights
+        if weights_at is None:
+            return None
+
+        def at(theta: float) -> Tensor:
+            if theta == 1.0:
+                return value
+            weights = torch.tensor(weights_at(theta), dtype=y.dtype, device=y.device).mul_(h)
+            return torch.addmv(y.reshape(-1), stages, weights).view(y.shape)
+
+        return at
+
+    def _interpolant_of(
+        self, y: Tensor, value: Tensor, h: float, stages: list[Tensor]
+    ) -> Callable[[float], Tensor] | None:
+        weights_at = self._dense_weights
+        if weights_at is None:
+            return None
+        return lambda theta: value if theta == 1.0 else _combined(y, stages, weights_at(theta), h)
+
+    @cached_property
+    def _dense_weights(self) -> Callable[[float], tuple[float, ...]] | None:
+        """theta -> the weights b_i(theta) of the stages, None where steps end on the output times."""
+        tableau = self.tableau
+        if not self.method.dense:
+            return None
+        if tableau.dense is not None:
+            rows = tableau.dense
+            return lambda theta: tuple(sum(c * theta ** (k + 1) for k, c in enumerate(row)) for row in rows)
+        if tableau.order > 3 or not tableau.first_same_as_last:
+            return None
+        # The cubic through both ends and their slopes.
+        first = (1.0, *[0.0] * (tableau.stages - 1))
+        last = (*[0.0] * (tableau.stages - 1), 1.0)
+        middle = tableau.b
+
+        def weights(theta: float) -> tuple[float, ...]:
+            whole = theta * theta * (3 - 2 * theta)
+            left, right = theta * (theta - 1) ** 2, theta * theta * (theta - 1)
+            return tuple(whole * m + left * f + right * e for m, f, e in zip(middle, first, last, strict=True))
+
+        return weights
+
+
+class _Work:
+    """What a step under no_grad needs space for, for states of one shape."""
+
+    def __init__(self, tableau: Tableau, y: Tensor) -> None:
+        place = {"dtype": y.dtype, "device": y.device}
+        s = tableau.stages
+        error = tableau.error or (0.0,) * s
+        table = [(*row, *[0.0] * (s - len(row))) for row in tableau.a]
+        self.shape, self.dtype, self.device = y.shape, y.dtype, y.device
+        self.numbers = torch.tensor([*table, tableau.b, error], **place)
+        self.scaled = torch.empty_like(self.numbers)
+        self.rows = [self.scaled[i, :i] for i in range(s)]
+        self.weights, self.errors = self.scaled[s], self.scaled[s + 1]
+        stages = torch.zeros(s, y.numel(), **place)
+        self.transposed = stages.t()
+        self.earlier = [self.transposed[:, :i] for i in range(s)]
+        self.stages = list(stages)
+
+    def fits(self, y: Tensor) -> bool:
+        return self.shape == y.shape and self.dtype == y.dtype and self.device == y.device
+
+
+def _combined(y: Tensor | None, stages: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
+    """y + h sum(w k)."""
+    for weight, k in zip(weights, stages, strict=True):
+        if weight:
+            y = k * (h * weight) if y is None else torch.add(y, k, alpha=h * weight)
+    assert y is not None
+    return y
