@@ -11,6 +11,7 @@ get the matrices of `assembly`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import TypeGuard
 
 import sympy
@@ -92,8 +93,17 @@ class NonlinearForm:
         for name, symbols in terms.symbols.items():
             self._unknowns[symbols.value.name] = (name, None)
             self._unknowns |= {symbol.name: (name, axis) for axis, symbol in symbols.slopes.items()}
-        self._at_cells = self._known((*terms.flux.values(), terms.source), values, "cells")
-        self._at_facets = self._known(terms.carried.values(), values, "facets")
+        self._at_cells, self._late_at_cells = self._known((*terms.flux.values(), terms.source), values, "cells")
+        self._at_facets, self._late_at_facets = self._known(terms.carried.values(), values, "facets")
+
+    def at_time(self, values: Values) -> NonlinearForm:
+        """The same with the values, at some time, of what depends on it; only the result can be evaluated."""
+        if not self._late_at_cells and not self._late_at_facets:
+            return self
+        form = copy(self)
+        form._at_cells = {**self._at_cells, **_values_of(self._late_at_cells, values, "cells")}
+        form._at_facets = {**self._at_facets, **_values_of(self._late_at_facets, values, "facets")}
+        return form
 
     def residual(self, state: State) -> Tensor:
         """`(*batch, n)`, the weak form for each basis function, but for the diffusive flux through the boundary."""
@@ -192,10 +202,13 @@ class NonlinearForm:
 
     # Values
 
-    def _known(self, expressions: Iterable[sympy.Expr], values: Values, place: At) -> dict[str, Number]:
-        """What is no unknown, by name."""
-        wanted = set().union(*(names(expression) for expression in expressions)) - self._unknowns.keys()
-        return {name: values.at(sympy.Symbol(name, real=True), place) for name in sorted(wanted)}
+    def _known(
+        self, expressions: Iterable[sympy.Expr], values: Values, place: At
+    ) -> tuple[dict[str, Number], tuple[str, ...]]:
+        """What is no unknown and does not depend on the time, by name, and the names of what does."""
+        wanted = sorted(set().union(*(names(expression) for expression in expressions)) - self._unknowns.keys())
+        late = tuple(name for name in wanted if values.varies(name))
+        return _values_of([name for name in wanted if name not in late], values, place), late
 
     def _on_cells(self, expressions: tuple[sympy.Expr, ...], state: State) -> tuple[Number, ...]:
         """At the centres of the cells."""
@@ -233,6 +246,10 @@ class NonlinearForm:
 
     def _wanted(self, expressions: tuple[sympy.Expr, ...]) -> set[str]:
         return set().union(*(names(expression) for expression in expressions)) & self._unknowns.keys()
+
+
+def _values_of(wanted: Iterable[str], values: Values, place: At) -> dict[str, Number]:
+    return {name: values.at(sympy.Symbol(name, real=True), place) for name in wanted}
 
 
 def _gathered(nodal: Tensor, corners: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,7 +12,7 @@ import sympy
 from ..equations.residuals import ResidualForm, partial
 from ..errors import InputError
 from ..mesh import Mesh
-from .terms import Row, Terms, check_row, refuse_what_does_not_fit, sort_terms
+from .terms import Row, Terms, check_row, refuse_evolving, refuse_more_axes, sort_terms
 
 if TYPE_CHECKING:
     from ..equations import Equation
@@ -117,23 +117,100 @@ def read_nonlinear_rows(equation: Equation, mesh: Mesh) -> tuple[tuple[Row, Nonl
             parts: second derivatives outside of div(...) with factors that depend on the solution, divergences with
             factors that vary, fluxes of another unknown's derivatives alone, derivatives of the third order or above.
     """
-    refuse_what_does_not_fit(equation, mesh)
+    refuse_evolving(equation)
+    refuse_more_axes(equation, mesh)
     unknowns = (*equation.unknowns, *equation.constrained)
-    constants = set(equation.parameters)
+    forms = equation.residual_forms(mesh.dimension)
+    return tuple(
+        _read_row(form, own, unknowns, equation, set(equation.parameters), with_rate=False)
+        for own, form in zip(unknowns, forms, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class EvolvingTerms:
+    """One equation of a system, or one of its constraints.
+
+    Attributes:
+        own: the unknown whose rate the row gives, or that the constraint determines.
+        row: the linear terms whose coefficients do not vary in time; 0 = row + nonlinear + weight * rate.
+        nonlinear: the others, None without any.
+        weight: what multiplies the rate; None of a constraint.
+        speed: the unknown that is the rate, as u_t is that of u in an equation of second order; else None.
+    """
+
+    own: str
+    row: Row
+    nonlinear: NonlinearTerms | None
+    weight: sympy.Expr | None
+    speed: str | None = None
+
+
+def read_evolving_rows(equation: Equation, mesh: Mesh, varying: frozenset[str]) -> tuple[EvolvingTerms, ...]:
+    """As `read_nonlinear_rows`, of an evolving equation: one for each unknown, then one for each constraint.
+
+    Args:
+        equation: with time derivatives.
+        mesh: what it is to be discretized on.
+        varying: names of the fields that depend on the time, and t.
+
+    Raises:
+        InputError: as there, and for constraints that are not linear in what they determine, with coefficients that do
+            not vary in time.
+    """
+    refuse_more_axes(equation, mesh)
+    unknowns = (*equation.unknowns, *equation.constrained)
+    constants = {*equation.parameters, "t"}
+    forms = equation.residual_forms(mesh.dimension, varying=varying, divided=False)
     rows = []
-    for own, form in zip(unknowns, equation.residual_forms(mesh.dimension), strict=True):
-        terms, sources = sort_terms(form.terms)
-        nonlinear = _read(form, own, constants) if form.rest != 0 else None
-        if own in (jet.field for jet in form.jets.values()):
-            terms.setdefault(own, Terms())
-        row = Row(dict(terms), sources, () if nonlinear is None else nonlinear.outers)
-        check_row(row, own, unknowns)
-        rows.append((row, nonlinear))
+    for own, form in zip(unknowns, forms, strict=True):
+        evolves = own in equation.unknowns
+        held = sorted({jet.field for jet in form.jets.values()} & set(equation.constrained))
+        if not evolves and held:
+            raise InputError(
+                f"the constraint that determines {own} is not linear in {', '.join(held)}, or has a coefficient there "
+                "that varies in time: in this version constraints are linear in what they determine"
+            )
+        row, nonlinear = _read_row(form, own, unknowns, equation, constants, with_rate=evolves)
+        speed = _speed(form, own, equation.unknowns) if evolves else None
+        rows.append(EvolvingTerms(own, row, nonlinear, form.weight if evolves else None, speed))
     return tuple(rows)
 
 
-def _read(form: ResidualForm, own: str, constants: set[str]) -> NonlinearTerms:
+def _read_row(
+    form: ResidualForm,
+    own: str,
+    unknowns: tuple[str, ...],
+    equation: Equation,
+    constants: set[str],
+    *,
+    with_rate: bool,
+) -> tuple[Row, NonlinearTerms | None]:
+    terms, sources = sort_terms(form.terms)
+    nonlinear = _read(form, own, constants, equation.coordinates) if form.rest != 0 else None
+    if with_rate or own in (jet.field for jet in form.jets.values()):
+        terms.setdefault(own, Terms())
+    row = Row(dict(terms), sources, () if nonlinear is None else nonlinear.outers)
+    check_row(row, own, unknowns, with_rate=with_rate)
+    return row, nonlinear
+
+
+def _speed(form: ResidualForm, own: str, unknowns: tuple[str, ...]) -> str | None:
+    """The unknown that an equation of higher order in time has for the rate of another."""
+    if form.rest != 0 or len(form.terms) != 1:
+        return None
+    term = form.terms[0]
+    names = {own + "_t", own + "t"} & set(unknowns)
+    return term.unknown if term.unknown in names and term.coefficient == -1 and not any(term.derivative) else None
+
+
+def _read(form: ResidualForm, own: str, constants: set[str], letters: tuple[str, ...]) -> NonlinearTerms:
+    form, seconds = _without_second_derivatives(form, own, constants)
     symbols = _sort_symbols(form, own)
+    for k, j in seconds:
+        one = symbols.setdefault(own, Symbols(sympy.Symbol(own, real=True), {}))
+        for axis in (k, j):
+            one.slopes.setdefault(axis, sympy.Symbol(f"{own}_{letters[axis]}", real=True))
     own_slopes = set(symbols[own].slopes.values()) if own in symbols else set[sympy.Symbol]()
     slopes = {slope for one in symbols.values() for slope in one.slopes.values()}
     diffusive: Components = {}
@@ -162,9 +239,35 @@ def _read(form: ResidualForm, own: str, constants: set[str]) -> NonlinearTerms:
                 if _has_factor(part, symbols[own].slopes[j]):
                     _add(factors, (flux.axis, j), outer * part / symbols[own].slopes[j])
                     break
+    for (k, j), outer in seconds.items():
+        # Half from each order of the two derivatives, as in linear terms.
+        share = outer if k == j else outer / 2
+        for axis, other in {(k, j), (j, k)}:
+            _add(diffusive, axis, share * symbols[own].slopes[other])
+            _add(factors, (axis, other), share)
+        outers[outer] = None
     source = form.rest.xreplace({flux.symbol: _ZERO for flux in form.fluxes})
     symbols.setdefault(own, Symbols(sympy.Symbol(own, real=True), {}))
     return NonlinearTerms(own, symbols, diffusive, carried, source, factors, tuple(outers))
+
+
+def _without_second_derivatives(
+    form: ResidualForm, own: str, constants: set[str]
+) -> tuple[ResidualForm, dict[tuple[int, int], sympy.Expr]]:
+    """The form without second derivatives of the row's own unknown with factors that do not vary in space, and these
+    factors by axes k <= j."""
+    found: dict[tuple[int, int], sympy.Expr] = {}
+    rest, jets = form.rest, dict(form.jets)
+    for symbol, jet in form.jets.items():
+        if jet.field != own or sum(jet.order) != 2:
+            continue
+        factor = partial(rest, symbol)
+        if factor != 0 and {name.name for name in factor.free_symbols} <= constants:
+            first, *others = (axis for axis, order in enumerate(jet.order) for _ in range(order))
+            found[first, others[0]] = factor
+            rest = rest.xreplace({symbol: _ZERO})
+            del jets[symbol]
+    return (replace(form, rest=rest, jets=jets), found) if found else (form, found)
 
 
 def _sort_symbols(form: ResidualForm, own: str) -> dict[str, Symbols]:

@@ -67,7 +67,8 @@ def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
         InputError: for a nonlinear or evolving equation, more axes than the mesh has, derivatives of the third order or
             above, second derivatives of another unknown than the row's own, or a row without its own unknown.
     """
-    refuse_what_does_not_fit(equation, mesh)
+    refuse_evolving(equation)
+    refuse_more_axes(equation, mesh)
     if not equation.linear:
         raise InputError(
             "the equation is not linear in its unknowns, and has no operator and right side: take "
@@ -82,19 +83,23 @@ def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def refuse_what_does_not_fit(equation: Equation, mesh: Mesh) -> None:
-    """Raise InputError for an evolving equation, or one with more axes than the mesh."""
+def refuse_evolving(equation: Equation) -> None:
+    """Raise InputError for an equation with time derivatives."""
     if equation.evolving:
         raise InputError("the equation has time derivatives; on meshes this version solves steady equations")
+
+
+def refuse_more_axes(equation: Equation, mesh: Mesh) -> None:
+    """Raise InputError for an equation with more axes than the mesh."""
     if equation.dimension > mesh.dimension:
         raise InputError(
             f"the equation needs {equation.dimension} axes, the mesh has {mesh.dimension} ({', '.join(mesh.axes)})"
         )
 
 
-def check_row(row: Row, own: str, unknowns: tuple[str, ...]) -> None:
-    """Raise InputError unless the row holds its own unknown, and second derivatives of no other."""
-    if own not in row.terms:
+def check_row(row: Row, own: str, unknowns: tuple[str, ...], *, with_rate: bool = False) -> None:
+    """Raise InputError unless the row holds its own unknown, or its rate, and second derivatives of no other."""
+    if own not in row.terms and not with_rate:
         raise InputError(
             f"the equation paired with {own} does not hold it (equations and unknowns go together in order: "
             f"{', '.join(unknowns)}); reorder the equations"

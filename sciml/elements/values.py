@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +31,13 @@ class ByCell:
     """A field given by cell, `(*batch, m)`, on a mesh that may have as many points as cells."""
 
     values: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class OfTime:
+    """A field given as a function of the coordinates and the time."""
+
+    function: Callable[..., Any]
 
 
 class Values:
@@ -62,8 +70,10 @@ class Values:
             and (len(mesh.cells) != len(mesh.points) or isinstance(fields[name], Mapping | ByCell))
         )
         self.parameters = dict(parameters)
+        self._time: Tensor | None = None
         self._named: dict[tuple[str, At], Number | None] = {}
         self._found: dict[tuple[sympy.Expr, At], Number | None] = {}
+        self._places: dict[At, tuple[Tensor, ...]] = {}
 
     def at(self, expression: sympy.Expr, place: At) -> Number:
         """The value of an expression, a float or a tensor `(*batch, count)`.
@@ -87,6 +97,27 @@ class Values:
             known = {name: value for name, value in values.items() if value is not None}
             self._found[key] = None if len(known) < len(values) else self._evaluate(expression, known)
         return self._found[key]
+
+    def varies(self, name: str) -> bool:
+        """Whether a name stands for something that depends on the time: t, a field, or the derivative of one."""
+        if name in self.parameters or name in self.coordinates:
+            return name == "t"
+        field = name if name in self.fields else name.rpartition("_")[0]
+        return name == "t" or isinstance(self.fields.get(field), OfTime)
+
+    def at_time(self, number: Number, argument: Tensor) -> Values:
+        """The values at a time, those that do not depend on it being shared.
+
+        Args:
+            number: the time in expressions, a float or `(*batch, 1)`.
+            argument: the same for functions, a tensor.
+        """
+        values = copy(self)
+        values.parameters = {**self.parameters, "t": number}
+        values._time = argument
+        values._named = {key: value for key, value in self._named.items() if not self.varies(key[0])}
+        values._found = {}
+        return values
 
     def given(self) -> dict[str, Any]:
         """The fields as they can be given again, to be read in the same way."""
@@ -135,6 +166,12 @@ class Values:
         if name not in self.fields:
             return self._derivative(name, place)
         value = self.fields[name]
+        if isinstance(value, OfTime):
+            if self._time is None:
+                raise InputError(
+                    f"field {name!r} is a function of the time, and this needs it at no time in particular"
+                )
+            return sample(value.function, (*self._coordinates(place), self._time), mesh, f"field {name!r}")
         if callable(value) and not isinstance(value, Tensor):
             return sample(value, self._coordinates(place), mesh, f"field {name!r}")
         if not isinstance(value, Tensor) or value.shape[-1] == 1:
@@ -171,8 +208,10 @@ class Values:
         return self.geometry.on_cells(value) if place == "cells" else self.geometry.on_facets(value)
 
     def _coordinates(self, place: At) -> tuple[Tensor, ...]:
-        axes = tuple(c.contiguous() for c in self.mesh.points.unbind(1))
-        return tuple(self._from_points(axis, place) for axis in axes)
+        if place not in self._places:
+            axes = tuple(c.contiguous() for c in self.mesh.points.unbind(1))
+            self._places[place] = tuple(self._from_points(axis, place) for axis in axes)
+        return self._places[place]
 
 
 def sample(function: Any, coordinates: tuple[Tensor, ...], mesh: Mesh, name: str) -> Number:
@@ -201,6 +240,8 @@ def read_field(value: Any, mesh: Mesh, name: str) -> Any:
         InputError: for a wrong type, shape, dtype or device, values that are not finite, or regions that do not cover
             the mesh.
     """
+    if isinstance(value, OfTime):
+        return value
     if isinstance(value, Mapping):
         return _by_region(value, mesh, name)
     if isinstance(value, ByCell):
