@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .scheme import FiniteDifference as FiniteDifference
     from .scheme import FiniteElement as FiniteElement
     from .scheme import FiniteVolume as FiniteVolume
+    from .scheme import Spectral as Spectral
     from .solution import Solution as Solution
     from .solvers.solve import solve as solve
     from .status import Status as Status
@@ -57,6 +58,7 @@ else:
         "Robin": "boundary",
         "Solution": "solution",
         "SolveError": "errors",
+        "Spectral": "scheme",
         "Status": "status",
         "System": "discretization",
         "discretize": "discretization",

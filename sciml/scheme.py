@@ -55,6 +55,28 @@ class FiniteVolume:
         _check_word(self.advection, ADVECTION, "FiniteVolume: advection")
 
 
+DEALIASINGS = ("2/3", "3/2", "none")
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """Fourier series on periodic grids: derivatives are exact for what is kept.
+
+    Args:
+        dealias: how products are kept from folding high wavenumbers back onto low ones. "2/3": wavenumbers below n/3
+            are kept and products formed on the grid itself; "3/2": all below n/2 are kept and products formed on a grid
+            3/2 as fine; both are exact for quadratic terms. "none": all are kept, products on the grid, which aliases.
+
+    Raises:
+        InputError: for another word.
+    """
+
+    dealias: str = "2/3"
+
+    def __post_init__(self) -> None:
+        _check_word(self.dealias, DEALIASINGS, "Spectral: dealias")
+
+
 Scheme = FiniteDifference | FiniteVolume
 
 

@@ -1,0 +1,368 @@
+"""discretize_spectral(equation, grid): an evolving equation in its Fourier coefficients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ..discretization.inputs import batch_shape, resolve_field, resolve_parameters
+from ..equations import Equation
+from ..equations.evaluation import evaluate_all, names
+from ..errors import InputError
+from ..evolving import EvolvingSystem, Time
+from ..given import Number
+from ..grid import Grid
+from ..scheme import Spectral
+from .given_fields import GivenFields, split_by_time
+from .jacobian import ShiftedJacobian
+from .modes import Modes
+from .operator import FourierOperator, times
+from .plan import make_plan
+from .tables import Symbol, Tables, stacked
+
+
+@final
+class SpectralSystem(EvolvingSystem):
+    """An evolving equation on a periodic grid, in its Fourier coefficients.
+
+    A state is `(*batch, *kept, 2)`, of several unknowns `(*batch, channel, *kept, 2)`: real and imaginary parts of the
+    kept coefficients c_k of u(x) = sum of c_k exp(i k (x - lower)), of the last axis for k >= 0 only.
+
+    Attributes:
+        modes: which coefficients are kept, and the transforms.
+        plan: the equation taken apart; `plan.inputs` and `plan.products` are the inverse and the forward transforms.
+        symbol: of the linear part, complex128: `(*batch, *kept)`, of several unknowns
+            `(*batch, channel, channel, *kept)`.
+    """
+
+    domain: Grid
+
+    def __init__(
+        self, equation: Equation, grid: Grid, fields: Mapping[str, Any], parameters: Mapping[str, Any], scheme: Spectral
+    ) -> None:
+        _check(equation, grid)
+        self.equation = equation
+        self.domain = grid
+        self.scheme = scheme
+        self.boundary = grid.boundary
+        self.unknowns = equation.unknowns
+        self.dtype, self.device = grid.dtype, grid.device
+        self.modes = Modes(grid, scheme)
+        varying = split_by_time(fields, equation, grid.dimension)
+        resolved = {
+            name: resolve_field(value, grid, f"field {name!r}") for name, value in fields.items() if name not in varying
+        }
+        self.parameters = resolve_parameters(parameters, equation.parameters, grid)
+        self.fields = {name: resolved.get(name, fields[name]) for name in equation.coefficients}
+        self.batch = batch_shape([*resolved.items(), *self.parameters.items()], grid.dimension)
+        self.plan = make_plan(equation, grid.dimension, varying)
+        self.channels = len(self.unknowns)
+        self.axes = grid.dimension
+        self.space = grid.shape if self.channels == 1 else (self.channels, *grid.shape)
+        kept = (*self.modes.kept, 2)
+        self.state_space = kept if self.channels == 1 else (self.channels, *kept)
+        self.given = GivenFields(fields, varying, resolved, self.parameters, self.modes, equation)
+        self.complex_dtype = torch.complex128 if grid.dtype == torch.float64 else torch.complex64
+        self._prepare()
+        self.notes = (self._describe(),)
+
+    def _prepare(self) -> None:
+        tables = Tables(self.plan, self.modes, self.parameters)
+        self.symbol = stacked(tables.linear, self.modes)
+        self._linear = self.symbol.to(self.complex_dtype)
+        has_linear = any(part is not None for row in tables.linear for part in row)
+        self.linear_part = FourierOperator(self._linear, self.modes, self.channels) if has_linear else None
+        self._inputs = self._cast(tables.inputs)
+        self._outputs = self._cast(tables.outputs)
+        self._constrained = self._cast(tables.constrained)
+        self._feedback = self._cast(tables.feedback)
+        self._constraint_products = self._cast(tables.products)
+        self._left_null = tables.left_null
+        self._driven = self._cast(tables.driven)
+        sources = self._transformed_sources()
+        self._sources = sources[: self.channels]
+        self._constraint_sources = sources[self.channels :]
+        if any(source is not None for source in self._constraint_sources):
+            response = self._cast(tables.response)
+            for i, row in enumerate(response):
+                for part, source in zip(row, self._constraint_sources, strict=True):
+                    if part is not None and source is not None:
+                        self._sources[i] = _sum(self._sources[i], part * source)
+        self._offsets = [self._offset(field, order) for field, order in self.plan.inputs]
+        self._product_names = set().union(*(names(e) for e in self.plan.products)) - set(self._input_names)
+        # Growing modes would let the redundant half of the coefficients drift from being conjugate to the other.
+        growing = self.axes > 1 and (self.channels > 1 or bool((self.symbol.detach().real > 0).any()))
+        self._drifts = growing and has_linear
+
+    @property
+    def _input_names(self) -> list[str]:
+        return [self.plan.name(factor) for factor in self.plan.inputs]
+
+    def _cast(self, table: list[list[Symbol]]) -> list[list[Symbol]]:
+        return [[None if part is None else part.to(self.complex_dtype) for part in row] for row in table]
+
+    def _transformed_sources(self) -> list[Symbol]:
+        found: list[Symbol] = [None] * (self.channels + len(self.plan.constrained))
+        for row, expression in self.plan.sources:
+            value = evaluate_all((expression,), self.given.values(names(expression), None))[0]
+            found[row] = _sum(found[row], self.modes.forward(self._on_fine(value)))
+        return found
+
+    def _offset(self, field: str, order: tuple[int, ...]) -> Symbol:
+        """What the sources of the constraints add to an input, as values."""
+        if field not in self.plan.constrained:
+            return None
+        row = self._feedback[self.plan.constrained.index(field)]
+        total: Symbol = None
+        for part, source in zip(row, self._constraint_sources, strict=True):
+            if part is not None and source is not None:
+                total = _sum(total, part * source)
+        if total is None:
+            return None
+        real, power = self.modes.derivative(order)
+        symbol = (real * (1, 1j, -1, -1j)[power]).to(self.complex_dtype)
+        return self.modes.inverse(symbol * total, self.modes.fine)
+
+    def _describe(self) -> str:
+        kept, full = self.modes.size, prod((*self.modes.shape[:-1], self.modes.shape[-1] // 2 + 1))
+        count = f"{len(self.plan.inputs)} inverse and {len(self.plan.products)} forward transforms a right-hand side"
+        products = "" if self.modes.fine == self.modes.shape else f", products on {self.modes.fine} points"
+        return (
+            f"Fourier series with {kept} of {full} coefficients (dealiasing {self.scheme.dealias}{products}), {count}"
+        )
+
+    def _on_fine(self, value: Number) -> Tensor:
+        fine = self.modes.fine
+        if not isinstance(value, Tensor):
+            return torch.full(fine, float(value), dtype=self.dtype, device=self.device)
+        return value.expand(torch.broadcast_shapes(value.shape, fine))
+
+    # States
+
+    def encode(self, u: Tensor) -> Tensor:
+        self._check_space(u)
+        c = self.modes.forward(u)
+        self._check_means(c, u)
+        return torch.view_as_real(c.contiguous())
+
+    def decode(self, y: Tensor) -> Tensor:
+        return self.modes.inverse(torch.view_as_complex(y.contiguous()), self.modes.shape)
+
+    def project(self, y: Tensor) -> Tensor:
+        """The state with coefficients that stand for a real field, which rounding may leave where modes grow."""
+        return torch.view_as_real(self._symmetrized(torch.view_as_complex(y))) if self._drifts else y
+
+    def _symmetrized(self, c: Tensor) -> Tensor:
+        """Coefficients with c(-k) = conj(c(k)) also where both are kept."""
+        dims = tuple(range(-self.axes, -1))
+        last = [0] if 2 * (self.modes.kept[-1] - 1) != self.modes.shape[-1] else [0, self.modes.kept[-1] - 1]
+        columns = []
+        for place in last:
+            column = c.narrow(-1, place, 1)
+            mirrored = torch.roll(torch.flip(column, dims), [1] * len(dims), dims)
+            columns.append((column + mirrored.conj()) / 2)
+        inner = c.narrow(-1, 1, c.shape[-1] - len(last))
+        return torch.cat([columns[0], inner, *columns[1:]], dim=-1)
+
+    def _check_space(self, u: Tensor) -> None:
+        if tuple(u.shape[-len(self.space) :]) != self.space:
+            raise InputError(f"a field of shape {tuple(u.shape)}, expected (*batch, *{self.space})")
+
+    def _check_means(self, c: Tensor, u: Tensor) -> None:
+        """Refuse a state from which a constraint cannot be satisfied in the mean."""
+        if self._left_null is None:
+            return
+        channels = self._split(c.detach())
+        sides = []
+        for row, source in zip(self._driven, self._constraint_sources, strict=True):
+            total = torch.zeros((), dtype=c.dtype, device=c.device)
+            for part, channel in zip(row, channels, strict=True):
+                if part is not None:
+                    total = total + self.modes.mean(part.detach()) * self.modes.mean(channel)
+            sides.append(total if source is None else total + self.modes.mean(source.detach()))
+        sides = torch.broadcast_tensors(*sides)
+        off = (self._left_null.to(c.dtype) @ torch.stack(sides, dim=-1)[..., None])[..., 0].abs()
+        size = u.detach().abs().flatten(-len(self.space)).amax(-1)
+        allowed = 1e3 * torch.finfo(self.dtype).eps * size
+        if bool((off.amax(-1) > allowed).any()):
+            texts = "', '".join(self.equation.constraints)
+            raise InputError(
+                f"constraint '{texts}': the mean of the right side must vanish on a periodic grid, and is "
+                f"{float(off.max()):.3g} for the given state; subtract the mean"
+            )
+
+    def _split(self, c: Tensor) -> tuple[Tensor, ...]:
+        return (c,) if self.channels == 1 else c.unbind(-self.axes - 1)
+
+    # Rates
+
+    def rate(self, u: Tensor, t: Time) -> Tensor:
+        self._check_space(u)
+        c = self.modes.forward(u)
+        return self.modes.inverse(self._slope(c, t, linear=True), self.modes.shape)
+
+    def nonlinear_part(self, u: Tensor, t: Time) -> Tensor:
+        self._check_space(u)
+        return self.modes.inverse(self._slope(self.modes.forward(u), t, linear=False), self.modes.shape)
+
+    def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
+        self._check_space(u)
+        c = self.modes.forward(u)
+        self._check_means(c, u)
+        channels = self._split(c)
+        driven = any(part is not None for row in self._constraint_products for part in row)
+        products = self._products(channels, t) if driven else (None,) * len(self.plan.products)
+        found: dict[str, Tensor] = {}
+        sides = [
+            _combined(row, products, source)
+            for row, source in zip(self._constraint_products, self._constraint_sources, strict=True)
+        ]
+        for name, row, feedback in zip(self.plan.constrained, self._constrained, self._feedback, strict=True):
+            total = _combined(row, channels, None)
+            for part, side in zip(feedback, sides, strict=True):
+                if part is not None and side is not None:
+                    total = _sum(total, part * side)
+            if total is None:
+                total = torch.zeros_like(channels[0])
+            found[name] = self.modes.inverse(total, self.modes.shape)
+        return found
+
+    def slope(self, y: Tensor, t: Time) -> Tensor:
+        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=True))
+
+    def force(self, y: Tensor, t: Time) -> Tensor:
+        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=True))
+
+    def explicit_force(self, y: Tensor, t: Time) -> Tensor:
+        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=False))
+
+    def _slope(self, c: Tensor, t: Time, *, linear: bool) -> Tensor:
+        channels = self._split(c)
+        products = self._products(channels, t)
+        rows = [_combined(row, products, source) for row, source in zip(self._outputs, self._sources, strict=True)]
+        shape = torch.broadcast_shapes(channels[0].shape, *(row.shape for row in rows if row is not None))
+        shape = torch.broadcast_shapes(shape, (*self.batch, *self.modes.kept))
+        if self.channels == 1:
+            found = rows[0]
+            found = torch.zeros(shape, dtype=c.dtype, device=c.device) if found is None else found.expand(shape)
+        else:
+            zero = torch.zeros(shape, dtype=c.dtype, device=c.device)
+            found = torch.stack([zero if row is None else row.expand(shape) for row in rows], dim=-self.axes - 1)
+        if linear and self.linear_part is not None:
+            found = found + times(self._linear, c, self.modes, self.channels)
+            if self._drifts:
+                found = self._symmetrized(found)
+        return found.contiguous()
+
+    def _products(self, channels: tuple[Tensor, ...], t: Time) -> tuple[Tensor, ...]:
+        """The transforms of the plan's products."""
+        if not self.plan.products:
+            return ()
+        values: dict[str, Number] = {}
+        if self.plan.inputs:
+            coefficients = [_combined(row, channels, None) for row in self._inputs]
+            shape = torch.broadcast_shapes(*(c.shape for c in coefficients if c is not None))
+            zero = torch.zeros(shape, dtype=self.complex_dtype, device=self.device)
+            stack = torch.stack([zero if c is None else c.expand(shape) for c in coefficients])
+            fields = self.modes.inverse(stack, self.modes.fine).unbind(0)
+            for name, field, offset in zip(self._input_names, fields, self._offsets, strict=True):
+                values[name] = field if offset is None else field + offset
+        values.update(self.given.values(self._product_names, t))
+        found = [self._on_fine(value) for value in evaluate_all(self.plan.products, values)]
+        return tuple(self.modes.forward(value) for value in found)
+
+    # What integrators ask for
+
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+        """Norms of fields by Parseval's theorem: rms(error) / (atol + rtol max(rms(before), rms(after)))."""
+        size = torch.maximum(self._mean_square(before), self._mean_square(after)).sqrt()
+        ratio = self._mean_square(error).sqrt() / (atol + rtol * size)
+        return ratio if self.channels == 1 else ratio.square().mean(-1).sqrt()
+
+    def _mean_square(self, y: Tensor) -> Tensor:
+        """Of the field of a state, `(*batch, [channel])`."""
+        return (y.square() * self.modes.weights.unsqueeze(-1)).flatten(-self.axes - 1).sum(-1)
+
+    def apply_mass(self, y: Tensor) -> Tensor:
+        return y
+
+    def shifted(self, y: Tensor, t: Time, step: float) -> ShiftedJacobian:
+        batch = tuple(torch.broadcast_shapes(y.shape[: y.ndim - len(self.state_space)], self.batch))
+        inverse = self.shifted_linear(step).inverse()
+        return ShiftedJacobian(lambda state: self.slope(state, t), y, step, batch, self.state_space, inverse)
+
+    def shifted_linear(self, step: float) -> FourierOperator:
+        return FourierOperator(self._linear, self.modes, self.channels, on_states=True).shifted(step)
+
+
+def discretize_spectral(
+    equation: Equation,
+    grid: Grid,
+    fields: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    scheme: Spectral | None = None,
+) -> SpectralSystem:
+    """Discretize an evolving equation on a periodic grid by Fourier series.
+
+    Terms that are linear with constant coefficients are one number, or for several unknowns one small matrix, a
+    wavenumber; so are constraints, which are eliminated. Everything else is formed on the grid, after a search for the
+    way to write it that takes the fewest transforms.
+
+    Args:
+        equation: evolving.
+        grid: periodic in all its axes, without solid cells.
+        fields: one value for each of `equation.coefficients`: a number, a tensor that broadcasts to `(*batch, *space)`,
+            or a function of the coordinates, or of the coordinates and t, called with one tensor an axis and a number
+            (or a tensor that broadcasts, where rows have their own times).
+        parameters: values that replace those stored in the equation: numbers, or tensors of the batch's shape.
+        scheme: Spectral(...); None takes the 2/3 rule.
+
+    Returns:
+        the system; everything is differentiable with respect to fields, parameters and the state.
+
+    Raises:
+        InputError: for a grid that is not periodic or has solid cells, an equation that does not evolve, names missing
+            or unknown, values of a wrong shape, dtype or device, constraints that are singular beyond the constant mode
+            or not linear in what they determine.
+    """
+    return SpectralSystem(equation, grid, fields, parameters, Spectral() if scheme is None else scheme)
+
+
+def _check(equation: Equation, grid: Grid) -> None:
+    instead = "take scheme=FiniteDifference() or FiniteVolume()"
+    if not isinstance(grid, Grid):
+        raise InputError(f"Spectral: Fourier series live on a periodic Grid, not on a {type(grid).__name__}")
+    if not all(grid.periodic):
+        walls = ", ".join(axis for axis, wraps in zip(grid.axes, grid.periodic, strict=True) if not wraps)
+        raise InputError(
+            f"Spectral: Fourier series need a grid that is periodic in all axes, and {walls} has walls: {instead}, or "
+            "make the grid with boundary=Periodic()"
+        )
+    if grid.solid is not None:
+        raise InputError(f"Spectral: Fourier series know no solid cells: {instead}, or a grid without solid=")
+    if not equation.evolving:
+        raise InputError(f"Spectral: '{equation}' does not evolve in time; solve(...) takes steady equations")
+    if not equation.dimension <= grid.dimension <= len(equation.coordinates):
+        raise InputError(
+            f"'{equation}' can be written for {equation.dimension} to {len(equation.coordinates)} axes, the grid has "
+            f"{grid.dimension}"
+        )
+
+
+def _sum(first: Symbol, second: Symbol) -> Symbol:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
+
+
+def _combined(row: list[Symbol], parts: Sequence[Symbol], start: Symbol) -> Symbol:
+    """start + sum of row[j] * parts[j], None if there is nothing."""
+    total = start
+    for factor, part in zip(row, parts, strict=True):
+        if factor is not None and part is not None:
+            total = _sum(total, factor * part)
+    return total
