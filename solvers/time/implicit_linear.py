@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import log10
 from typing import Protocol, cast, final, runtime_checkable
@@ -182,7 +183,7 @@ class ShiftedSolver:
         requested: whether the method is what somebody asked for, so that no other takes over.
 
     Attributes:
-        operator: what it solves with, which may carry gradients.
+        given, operator: what it solves with; the second has an axis where the state of the first has none.
         method: by which it does.
         prepared: for full accuracy.
         iterations: of the linear solver so far, in all, the slowest row's; a solution by factors counts as one.
@@ -191,6 +192,7 @@ class ShiftedSolver:
     def __init__(
         self, operator: LinearOperator, system: EvolvingSystem, method: LinearSolver | None, *, requested: bool
     ) -> None:
+        self.given = operator
         self.scalar = operator.space == ()
         if self.scalar:
             operator = DenseOperator(_matrices(operator), (1,))
@@ -259,12 +261,13 @@ class ShiftedSolver:
             if self.prepared.solver.stationary:
                 return self.solve(right.squeeze(-1) if self.scalar else right, reduction)
 
-    def solve_with_gradients(self, right: Tensor, operator: LinearOperator) -> Tensor:
-        """The solution for an operator of the same values, differentiable with respect to it and the right side."""
+    def with_gradients(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
+        """right side -> solution, for an operator of the same values, differentiable with respect to both."""
         if self.scalar:
-            operator = DenseOperator(_matrices(operator), (1,))
-            return self._tight(operator).solve(right.unsqueeze(-1)).value.squeeze(-1)
-        return self._tight(operator).solve(right).value
+            prepared = self._tight(DenseOperator(_matrices(operator), (1,)))
+            return lambda right: prepared.solve(right.unsqueeze(-1)).value.squeeze(-1)
+        prepared = self._tight(operator)
+        return lambda right: prepared.solve(right).value
 
     def near(self, operator: LinearOperator) -> Prepared:
         """Prepared for an operator that differs a little, by this one's set-up where that serves its transpose too."""

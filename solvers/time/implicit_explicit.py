@@ -1,0 +1,337 @@
+"""Methods that take the linear part of a system implicitly and the rest explicitly."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sciml.errors import InputError
+from sciml.evolving import EvolvingSystem
+from sciml.linear_operator import LinearOperator
+
+from ..linear import ConjugateGradient, Jacobi
+from ..linear.base import LinearSolver, Prepared
+from . import implicit_tableau as tableaus
+from .control import Controller
+from .implicit import is_tracked
+from .implicit_linear import Mass, ShiftedSolver
+from .implicit_tableau import AdditiveTableau
+from .multistep import same_step
+from .stepper import Attempt, Integrator, Stepper
+
+_KEPT = 4  # step sizes whose set-ups are kept
+
+
+@final
+@dataclass(frozen=True)
+class ImplicitExplicit(Integrator):
+    """The linear part of a system implicitly, the rest explicitly: one linear system with M - a L a stage, whose set-up
+    is kept for every step size, and no nonlinear one.
+
+    Steps are equal parts of the intervals between output times for that reason, but of ordinary differential equations.
+
+    Args:
+        tableau: a pair of Runge-Kutta methods; None is Crank-Nicolson and Adams-Bashforth of order 2.
+        controller: of the step size.
+        linear: solves the linear systems; None chooses by the matrix.
+    """
+
+    tableau: AdditiveTableau | None
+    controller: Controller = field(default_factory=Controller)
+    linear: LinearSolver | None = None
+
+    def __post_init__(self) -> None:
+        if self.tableau is not None and not isinstance(self.tableau, AdditiveTableau):
+            raise InputError(
+                f"tableau must be an AdditiveTableau or None, got {self.tableau!r}: write for example "
+                "ImplicitExplicit.ark4()"
+            )
+        if self.linear is not None and not isinstance(self.linear, LinearSolver):
+            raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {self.linear!r}")
+
+    @classmethod
+    def cnab2(cls) -> ImplicitExplicit:
+        """Crank-Nicolson and Adams-Bashforth, order 2, of fixed step; one explicit evaluation a step.
+
+        The first step, and every one after a change of the step size, is by Crank-Nicolson and Heun.
+        """
+        return cls(None)
+
+    @classmethod
+    def ark3(cls) -> ImplicitExplicit:
+        """Kennedy and Carpenter's ARK3(2)4L[2]SA, orders 3 and 2, adaptive, L-stable in the linear part."""
+        return cls(tableaus.KENNEDY_CARPENTER_3)
+
+    @classmethod
+    def ark4(cls) -> ImplicitExplicit:
+        """Kennedy and Carpenter's ARK4(3)6L[2]SA, orders 4 and 3, adaptive, L-stable in the linear part."""
+        return cls(tableaus.KENNEDY_CARPENTER_4)
+
+    def describe(self) -> str:
+        name = "Crank-Nicolson Adams-Bashforth 2" if self.tableau is None else self.tableau.name
+        return f"{name}, implicit in the linear part"
+
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+        if system.linear_part is None:
+            raise InputError(
+                f"{self.describe()}: the equation has no linear part with coefficients constant in time; use "
+                "ImplicitRungeKutta, or ExplicitRungeKutta if it is not stiff"
+            )
+        solver = LinearPart(system, rtol, self.linear)
+        return CnabStepper(system, solver) if self.tableau is None else AdditiveStepper(self.tableau, system, solver)
+
+
+@final
+class LinearPart:
+    """The linear part L of a system in implicit steps, with set-ups kept for the latest step sizes.
+
+    Args:
+        system: what evolves.
+        rtol: the tolerance of the run, to a fraction of which linear systems are solved; None for rounding.
+        method: of their solution; None chooses.
+
+    Attributes:
+        mass: the mass matrix.
+        evaluations, setups: of the explicit force and of the solver.
+    """
+
+    def __init__(self, system: EvolvingSystem, rtol: float | None, method: LinearSolver | None) -> None:
+        self.system = system
+        self.method = method
+        self.mass = Mass(system)
+        self.evaluations = self.setups = 0
+        finest = 1e-12 if system.dtype == torch.float64 else 1e-6
+        self.reduction = finest if rtol is None else max(1e-3 * rtol, finest)
+        self._kept: OrderedDict[float, ShiftedSolver] = OrderedDict()
+        self._chosen = method
+        self._lumped: Prepared | None = None
+
+    def at(self, a: float, tracked: bool) -> _Shifted:
+        """M - a L, with its gradients if they are tracked."""
+        solver = self._kept.get(a)
+        operator = None
+        if solver is None or tracked:
+            operator = self.system.shifted_linear(a)
+        if solver is None:
+            assert operator is not None
+            solver = ShiftedSolver(operator.detach(), self.system, self._chosen, requested=self.method is not None)
+            self.setups += 1
+            self._chosen = solver.method
+            self._kept[a] = solver
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(a)
+        return _Shifted(solver, operator if tracked and operator is not None else solver.given, a, self, tracked)
+
+    def explicit_force(self, y: Tensor, t: float) -> Tensor:
+        """N(y, t), counted; 0 in algebraic rows."""
+        self.evaluations += 1
+        return self.mass.differential(self.system.explicit_force(y, t))
+
+    def with_algebraic(self, right: Tensor, y: Tensor, t: float, a: float) -> Tensor:
+        """A right side for a state at t that meets algebraic equations there: in their rows a N(y, t), which depends on
+        t alone."""
+        if self.mass.algebraic is None:
+            return right
+        self.evaluations += 1
+        return torch.where(self.mass.algebraic, a * self.system.explicit_force(y, t), right)
+
+    def without_mass(self, force: Tensor) -> Tensor:
+        """M^-1 of a force; 0 in algebraic rows."""
+        if self.mass.identity:
+            return force
+        if self._lumped is None:
+            with torch.no_grad():
+                operator = _MassOperator(self.mass, self.system.shifted_linear(0.0).detach())
+                rtol = 1e-13 if operator.dtype == torch.float64 else 1e-6
+                self._lumped = ConjugateGradient(preconditioner=Jacobi(), rtol=rtol).prepare(operator)
+        return self._lumped.solve(force).value
+
+
+@final
+class _Shifted:
+    """M - a L in one step."""
+
+    def __init__(
+        self, solver: ShiftedSolver, operator: LinearOperator, a: float, part: LinearPart, tracked: bool
+    ) -> None:
+        self.solver = solver
+        self.operator = operator
+        self.a = a
+        self.part = part
+        self.tracked = tracked
+        self._with_gradients: Callable[[Tensor], Tensor] | None = None
+
+    def linear_force(self, y: Tensor) -> Tensor:
+        """L y, 0 in algebraic rows."""
+        mass = self.part.mass
+        return mass.differential((mass.apply(y) - self.operator.apply(y)) / self.a)
+
+    def solve(self, right: Tensor, start: Tensor) -> Tensor | None:
+        """(M - a L)^-1 right, NaN in rows where that is not finite; None if it could not be computed."""
+        if self.solver.exact and not self.tracked:
+            return self.solver.solve(right, self.part.reduction)
+        axes = len(self.part.system.state_space)
+        finite = torch.isfinite(right.sum(tuple(range(-axes, 0))) if axes else right)
+        if bool(finite.all()):
+            return self._solve_finite(right, start)
+        spread = finite.reshape(*finite.shape, *(1,) * axes)
+        value = self._solve_finite(torch.where(spread, right, 0.0), torch.where(spread, start, 0.0))
+        return None if value is None else torch.where(spread, value, torch.nan)
+
+    def _solve_finite(self, right: Tensor, start: Tensor) -> Tensor | None:
+        if not self.tracked:
+            return self.solver.solve(right, self.part.reduction, start)
+        if self._with_gradients is None:
+            self._with_gradients = self.solver.with_gradients(self.operator)
+        return self._with_gradients(right)
+
+
+@final
+class AdditiveStepper(Stepper):
+    """One step of a pair of Runge-Kutta methods; without memory.
+
+    Attributes:
+        part: the linear part, which counts what it does.
+    """
+
+    def __init__(self, tableau: AdditiveTableau, system: EvolvingSystem, part: LinearPart) -> None:
+        self.tableau = tableau
+        self.system = system
+        self.part = part
+        self.order = tableau.order
+        self.embedded = tableau.embedded
+        self.even = system.domain is not None
+
+    def begin(self, y: Tensor, t: float) -> Tensor:
+        return self.part.explicit_force(y, t)
+
+    def step(self, y: Tensor, t: float, h: float, memory: Tensor) -> Attempt:
+        tableau, part = self.tableau, self.part
+        evaluations = part.evaluations
+        a = tableau.diagonal * h
+        shifted = part.at(a, is_tracked(y, memory))
+        start = part.mass.apply(y)
+        explicit, implicit = [memory], [shifted.linear_force(y)]
+        state = y
+        for i in range(1, tableau.stages):
+            time = t + tableau.c[i] * h
+            right = combined(start, explicit, tableau.explicit[i], h)
+            right = combined(right, implicit, tableau.implicit[i], h)
+            found = shifted.solve(part.with_algebraic(right, state, time, a), state)
+            if found is None:
+                return Attempt(y, memory, part.evaluations - evaluations, solved=False)
+            state = found
+            implicit.append(part.mass.differential((part.mass.apply(state) - right) / a))
+            explicit.append(part.explicit_force(state, time))
+        # The last stage has all of the linear part: the weights of the methods differ from it in the rest alone.
+        last = (*tableau.explicit[-1], 0.0)
+        weights = tuple(b - e for b, e in zip(tableau.b, last, strict=True))
+        value = state + part.without_mass(combined(None, explicit, weights, h))
+        error = combined(combined(None, explicit, tableau.error, h), implicit, tableau.error, h)
+        if not part.mass.identity:
+            filtered = shifted.solve(error, torch.zeros_like(error))
+            if filtered is None:
+                return Attempt(y, memory, part.evaluations - evaluations, solved=False)
+            error = filtered
+        memory = part.explicit_force(value, t + h)
+        return Attempt(value, memory, part.evaluations - evaluations, error)
+
+
+@final
+class CnabStepper(Stepper):
+    """One step of Crank-Nicolson and Adams-Bashforth; its memory is the latest step size and the explicit force before.
+
+    Attributes:
+        part: the linear part, which counts what it does.
+    """
+
+    def __init__(self, system: EvolvingSystem, part: LinearPart) -> None:
+        self.system = system
+        self.part = part
+        self.order = 2
+        self.embedded = 0
+        self.even = True
+
+    def begin(self, y: Tensor, t: float) -> tuple[float, Tensor]:
+        return 0.0, self.part.explicit_force(y, t)
+
+    def step(self, y: Tensor, t: float, h: float, memory: tuple[float, Tensor]) -> Attempt:
+        part = self.part
+        evaluations = part.evaluations
+        h_before, before = memory
+        a = h / 2
+        # Right after the beginning the memory is the present force, and no other.
+        shifted = part.at(a, is_tracked(y, before))
+        force = part.explicit_force(y, t) if h_before else before
+        start = torch.add(part.mass.apply(y), shifted.linear_force(y), alpha=a)
+        if same_step(h, h_before):
+            right = combined(start, [force, before], (1.5, -0.5), h)
+            value = shifted.solve(part.with_algebraic(right, y, t + h, a), y)
+        else:
+            right = part.with_algebraic(torch.add(start, force, alpha=h), y, t + h, a)
+            value = shifted.solve(right, y)
+            if value is not None:
+                after = part.explicit_force(value, t + h)
+                right = combined(start, [force, after], (0.5, 0.5), h)
+                value = shifted.solve(part.with_algebraic(right, value, t + h, a), value)
+        count = part.evaluations - evaluations
+        if value is None:
+            return Attempt(y, memory, count, solved=False)
+        return Attempt(value, (h, force), count)
+
+
+def combined(start: Tensor | None, forces: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
+    """start + h sum(w f)."""
+    for weight, force in zip(weights, forces, strict=False):
+        if weight:
+            start = force * (h * weight) if start is None else torch.add(start, force, alpha=h * weight)
+    assert start is not None
+    return start
+
+
+@final
+class _MassOperator(LinearOperator):
+    """M, with the identity in algebraic rows and columns."""
+
+    def __init__(self, mass: Mass, linear: LinearOperator) -> None:
+        super().__init__(linear.space, linear.batch, linear.dtype, linear.device, symmetric=True)
+        self.mass = mass
+        self.linear = linear
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        algebraic = self.mass.algebraic
+        if algebraic is None:
+            result = self.mass.apply(x)
+        else:
+            result = torch.where(algebraic, x, self.mass.apply(torch.where(algebraic, 0.0, x)))
+        return result if out is None else out.copy_(result)
+
+    def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.sub(b, self.apply(x), out=out)
+
+    def transpose(self) -> LinearOperator:
+        return self
+
+    def diagonal(self) -> Tensor:
+        diagonal = self.linear.diagonal()
+        return diagonal if self.mass.algebraic is None else torch.where(self.mass.algebraic, 1.0, diagonal)
+
+    def to_sparse(self) -> Tensor:
+        raise InputError("the mass matrix is known by its action alone")
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        if dtype != self.dtype:
+            raise InputError(f"the mass matrix is {self.dtype}, and not to be had in {dtype}")
+        return self
+
+    def detach(self) -> LinearOperator:
+        return self
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        return _MassOperator(self.mass, self.linear[row])
