@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .boundary import Robin as Robin
     from .discretization import NonlinearSystem as NonlinearSystem
     from .discretization import System as System
-    from .discretization import discretize as discretize
     from .discretization import discretize_nonlinear as discretize_nonlinear
     from .elements import MeshSystem as MeshSystem
     from .elements import NonlinearMeshSystem as NonlinearMeshSystem
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from .scheme import FiniteVolume as FiniteVolume
     from .scheme import Spectral as Spectral
     from .solution import Solution as Solution
+    from .solvers.discretize import discretize as discretize
     from .solvers.solve import solve as solve
     from .status import Status as Status
     from .surfaces import surface_check as surface_check
@@ -61,7 +61,7 @@ else:
         "Spectral": "scheme",
         "Status": "status",
         "System": "discretization",
-        "discretize": "discretization",
+        "discretize": "solvers.discretize",
         "discretize_nonlinear": "discretization",
         "solve": "solvers.solve",
         "surface_check": "surfaces",

@@ -16,7 +16,7 @@ from .csr import csr_tensor, sorted_entries
 from .errors import InputError
 from .kernels import build, layout
 from .kernels.stencil import CompiledStencil, broadcast, writable
-from .linear_operator import LinearOperator, refuse_batch
+from .linear_operator import Kind, LinearOperator, refuse_batch
 
 Offset = tuple[int, ...]
 Slices = tuple[slice, ...]
@@ -37,7 +37,7 @@ class StencilOperator(LinearOperator):
             axis along which it does not vary should have length 1. They may carry gradients.
         periodic: one bool an axis.
         symmetric: promise that the operator equals its transpose.
-        null_space: see LinearOperator.
+        null_space, kind: see LinearOperator.
 
     Raises:
         InputError: for shapes that do not fit together.
@@ -52,6 +52,7 @@ class StencilOperator(LinearOperator):
         *,
         symmetric: bool = False,
         null_space: Tensor | None = None,
+        kind: Kind = Kind.LINEAR,
     ) -> None:
         dimension = len(space)
         if not 1 <= dimension <= 3 or len(periodic) != dimension or any(len(o) != dimension for o in offsets):
@@ -80,6 +81,7 @@ class StencilOperator(LinearOperator):
             coefficients[0].device,
             symmetric=symmetric,
             null_space=null_space,
+            kind=kind,
         )
         self.offsets = tuple(tuple(offset) for offset in offsets)
         self.coefficients = tuple(coefficients)
@@ -309,15 +311,23 @@ class StencilOperator(LinearOperator):
 
     def negated(self) -> StencilOperator:
         """-A, as a stencil."""
-        return self._with([-c for c in self.coefficients], self.null_space)
+        return self._with([-c for c in self.coefficients], self.null_space, Kind.LINEAR)
 
     def with_null_space(self, null_space: Tensor | None) -> StencilOperator:
         """The same operator with its null space stated."""
         return self._with(self.coefficients, null_space)
 
-    def _with(self, coefficients: Sequence[Tensor], null_space: Tensor | None) -> StencilOperator:
+    def _with(
+        self, coefficients: Sequence[Tensor], null_space: Tensor | None, kind: Kind | None = None
+    ) -> StencilOperator:
         return StencilOperator(
-            self.space, self.offsets, coefficients, self.periodic, symmetric=self.symmetric, null_space=null_space
+            self.space,
+            self.offsets,
+            coefficients,
+            self.periodic,
+            symmetric=self.symmetric,
+            null_space=null_space,
+            kind=self.kind if kind is None else kind,
         )
 
     def __getitem__(self, row: int) -> StencilOperator:

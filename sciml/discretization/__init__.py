@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .evolving import GridEvolution
 from .linearization import NonlinearSystem
 from .nonlinear import discretize_nonlinear
 from .system import System, discretize
 
-__all__ = ["NonlinearSystem", "System", "discretize", "discretize_nonlinear"]
+__all__ = ["GridEvolution", "NonlinearSystem", "System", "discretize", "discretize_nonlinear"]

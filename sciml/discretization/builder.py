@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..grid import Grid
 from ..kernels.stencil import broadcast
+from ..linear_operator import Kind
 from ..stencil import StencilOperator
 from .inputs import Number
 
@@ -46,12 +47,23 @@ class StencilBuilder:
                 kept.append(term)
         self._tensors[offset] = [*kept, coefficient]
 
-    def diagonal_block(self, *, symmetric: bool, null_space: Tensor | None) -> StencilOperator:
+    def scaled(self, factor: float) -> StencilBuilder:
+        """The sum times a number."""
+        result = StencilBuilder(self.grid)
+        for offset, number in self._numbers.items():
+            result._numbers[offset] = number * factor
+        for offset, tensors in self._tensors.items():
+            result._tensors[offset] = [tensor * factor for tensor in tensors]
+        return result
+
+    def diagonal_block(
+        self, *, symmetric: bool, null_space: Tensor | None = None, kind: Kind = Kind.LINEAR
+    ) -> StencilOperator:
         """The operator of an unknown on itself: the identity in solid cells."""
         terms = self._terms(in_solid=1.0)
         if not terms[self.centre]:
             terms[self.centre] = [self._constant(0.0)]
-        return self._operator(terms, symmetric=symmetric, null_space=null_space)
+        return self._operator(terms, symmetric=symmetric, null_space=null_space, kind=kind)
 
     def coupling_block(self) -> StencilOperator | None:
         """The operator of another unknown: 0 in solid cells; None if there are no terms."""
@@ -71,13 +83,18 @@ class StencilBuilder:
         return terms
 
     def _operator(
-        self, terms: dict[Offset, list[Tensor]], *, symmetric: bool = False, null_space: Tensor | None = None
+        self,
+        terms: dict[Offset, list[Tensor]],
+        *,
+        symmetric: bool = False,
+        null_space: Tensor | None = None,
+        kind: Kind = Kind.LINEAR,
     ) -> StencilOperator:
         pairs = [(offset, tensor) for offset, tensors in terms.items() for tensor in tensors]
         offsets, coefficients = zip(*pairs, strict=True)
         grid = self.grid
         return StencilOperator(
-            grid.shape, offsets, coefficients, grid.periodic, symmetric=symmetric, null_space=null_space
+            grid.shape, offsets, coefficients, grid.periodic, symmetric=symmetric, null_space=null_space, kind=kind
         )
 
     def _constant(self, number: float) -> Tensor:

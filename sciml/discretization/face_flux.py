@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sympy
 import torch
@@ -14,6 +15,7 @@ from ..stencil import shifted
 from .builder import Offset
 from .differences import varies
 from .flux_formula import (
+    ON_FACE,
     SPACING,
     Condition,
     FluxFormula,
@@ -36,9 +38,14 @@ Entry = tuple[str, Offset, Number]
 
 @dataclass(frozen=True, eq=False)
 class _ClosedFaces:
-    """The faces of one wall: the flux through them and its derivatives by cell quantity; `lagged` keep coefficients."""
+    """The faces of one wall: the flux through them and its derivatives by cell quantity; `lagged` keep coefficients.
+
+    `number` is that of the wall, and `extrapolated` are the names of the fields that `data` has there.
+    """
 
     wall: Wall
+    number: int
+    extrapolated: tuple[str, ...]
     outflow: sympy.Expr
     slopes: dict[sympy.Symbol, sympy.Expr]
     lagged: dict[sympy.Symbol, sympy.Expr]
@@ -71,6 +78,21 @@ class FaceFlux:
         self._face_slopes = slopes_of(formula.on_face, (*symbols, *formula.normals.values(), *formula.tangents))
         self._cell_slopes = {mean.symbol: slopes_of(mean.expression, unknowns) for mean in formula.means}
         self._closed = list(self._find_closed_faces(conditions, unknowns))
+
+    def at(self, problem: Problem, tangents: Mapping[sympy.Symbol, JetMap]) -> FaceFlux:
+        """The same flux with the values that a problem has at another time, on walls and of fields that stand in no
+        term."""
+        other = copy.copy(self)
+        other.problem = problem
+        other.tangents = {symbol: tangents[symbol] for symbol in self.tangents}
+        walls = {name: problem.walls(name) for name in problem.unknowns}
+        other._closed = []
+        for closed in self._closed:
+            data = {**closed.data, **_on_wall(problem, closed.extrapolated, closed.wall)}
+            for name, own in walls.items():
+                data[value_symbol(name).name] = own[closed.number].value
+            other._closed.append(replace(closed, data=data))
+        return other
 
     def divergence(self, cells: Mapping[str, Number]) -> Tensor:
         """d(flux)/dx_axis.
@@ -226,13 +248,12 @@ class FaceFlux:
                 data[value_symbol(name).name] = own.value
                 data[coefficient_symbol(name).name] = own.coefficient
                 data[normal_symbol(name).name] = wall.take(problem.normal(name, wall.axis))
-            for symbol in formula.rest.free_symbols:
-                if face_symbol(symbol) in outflow.free_symbols:
-                    (value,) = problem.values([symbol.name]).values()
-                    data[face_symbol(symbol).name] = extrapolated_to_face(value, wall)
+            involved = [s for s in formula.rest.free_symbols if face_symbol(s) in outflow.free_symbols]
+            extrapolated = tuple(symbol.name for symbol in involved)
+            data.update(_on_wall(problem, extrapolated, wall))
             slopes = slopes_of(outflow, (*unknowns, *formula.tangents))
             kept = {symbol: slope.xreplace(means) for symbol, slope in slopes_of(lagged, unknowns).items()}
-            yield _ClosedFaces(wall, outflow, slopes, kept, data)
+            yield _ClosedFaces(wall, number, extrapolated, outflow, slopes, kept, data)
 
     def _at_wall(self, closed: _ClosedFaces, cells: Mapping[str, Number]) -> dict[str, Number]:
         needed = {symbol.name for symbol in closed.outflow.free_symbols} - closed.data.keys()
@@ -253,6 +274,12 @@ class FaceFlux:
                 continue
             for offset, weight in jet.entries():
                 yield jet.unknown, offset, factor * weight
+
+
+def _on_wall(problem: Problem, names_of_fields: tuple[str, ...], wall: Wall) -> dict[str, Number]:
+    """Fields extrapolated to a wall, by the names of their symbols there."""
+    values = problem.values(names_of_fields)
+    return {f"{name}{ON_FACE}": extrapolated_to_face(value, wall) for name, value in values.items()}
 
 
 def _middle(first: Number, second: Number) -> Number:

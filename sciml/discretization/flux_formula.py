@@ -168,6 +168,7 @@ class _FaceWriter:
 
 # Walls
 
+ON_FACE = "#face"
 SPACING = sympy.Symbol("spacing#", positive=True)
 
 
@@ -198,7 +199,7 @@ def normal_symbol(unknown: str) -> sympy.Symbol:
 
 def face_symbol(symbol: sympy.Symbol) -> sympy.Symbol:
     """Stands for a field, extrapolated to the wall."""
-    return sympy.Symbol(f"{symbol.name}#face", real=True)
+    return sympy.Symbol(f"{symbol.name}{ON_FACE}", real=True)
 
 
 def wall_flux(

@@ -8,7 +8,7 @@ taken symbolically: the two cannot drift apart, and the derivative is a stencil 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,8 @@ class Row:
 class NonlinearSystem:
     """A discretized steady equation F(u) = 0, in point form: everything of it stands on the left side.
 
+    Within this package it is also made of an evolving equation, F then being minus the rate, followed by constraints.
+
     Attributes:
         equation, domain, unknowns: what was discretized; channels are in the order of `unknowns`.
         fields, parameters: the values used, as floats or tensors that broadcast to `(*batch, *space)`.
@@ -85,6 +87,7 @@ class NonlinearSystem:
     rebuild: Callable[[Mapping[str, Any]], NonlinearSystem] = field(repr=False)
     assembly: Assembly = field(repr=False)
     rows: tuple[Row, ...] = field(repr=False)
+    sources: tuple[Tensor, ...] = field(repr=False)
     known: Cells = field(repr=False)
 
     @property
@@ -119,13 +122,12 @@ class NonlinearSystem:
             InputError: for a u of another shape.
         """
         channels = self._channels(u)
-        cells = self._cells(channels)
+        cells = self.cells(channels)
         results = []
         for number, row in enumerate(self.rows):
             total = self._linear_residual(number, channels)
             if row.rest != 0:
-                own = self._with_divergences(row, self._against_wind(row, cells), (row.rest,))
-                total = total + evaluate_all((row.rest,), own)[0]
+                total = total + self.rest(number, cells)
             if self.domain.solid is not None:
                 total = torch.where(self.domain.solid, channels[self.unknowns[number]], total)
             results.append(total)
@@ -162,7 +164,7 @@ class NonlinearSystem:
         if boundary_name not in self.domain.boundaries:
             known = ", ".join(self.domain.boundaries) or "none, every axis is periodic"
             raise InputError(f"there is no boundary {boundary_name!r}; the grid has: {known}")
-        cells = self._cells(channels)
+        cells = self.cells(channels)
         rows = []
         for number, (row, unknown) in enumerate(zip(self.rows, self.unknowns, strict=True)):
             if not row.fluxes:
@@ -209,14 +211,27 @@ class NonlinearSystem:
             return {self.unknowns[0]: u}
         return dict(zip(self.unknowns, u.unbind(-1 - self.domain.dimension), strict=True))
 
-    def _cells(self, channels: Mapping[str, Tensor]) -> Cells:
+    def cells(self, channels: Mapping[str, Tensor], rows: Sequence[Row] | None = None) -> Cells:
+        """All that the rest of the rows (None: of all) is made of, from the unknowns that stand in it."""
         cells: Cells = {**self.known, **channels}
-        for row in self.rows:
+        for row in self.rows if rows is None else rows:
             for jets in (row.jets, *(flux.tangents for flux in row.fluxes.values())):
                 for symbol, jet in jets.items():
                     if symbol.name not in cells:
                         cells[symbol.name] = jet.apply(channels[jet.unknown])
         return cells
+
+    def rest(self, number: int, cells: Cells) -> Number:
+        """The nonlinear part of the residual of a row."""
+        row = self.rows[number]
+        own = self._with_divergences(row, self._against_wind(row, cells), (row.rest,))
+        return evaluate_all((row.rest,), own)[0]
+
+    def slope_of(self, number: int, symbol: sympy.Symbol, cells: Cells) -> Number:
+        """The partial derivative of the rest of a row."""
+        row = self.rows[number]
+        expressions = (row.slopes[symbol],)
+        return evaluate_all(expressions, self._with_divergences(row, self._against_wind(row, cells), expressions))[0]
 
     def _with_divergences(self, row: Row, cells: Cells, expressions: tuple[sympy.Expr, ...]) -> Cells:
         """The cells with the divergences that stand in the expressions."""
@@ -244,7 +259,7 @@ class NonlinearSystem:
         return {**cells, **taken}
 
     def _linear_residual(self, number: int, channels: Mapping[str, Tensor]) -> Tensor:
-        total = -self.assembly.right_sides[number]
+        total = -self.sources[number]
         for block, unknown in zip(self.assembly.blocks[number], self.unknowns, strict=True):
             if block is not None and self.assembly.problem.pieces(number, unknown):
                 total = total + block.apply(channels[unknown])
@@ -254,15 +269,11 @@ class NonlinearSystem:
 
     def _linearized(self, u: Tensor, lagged: bool) -> LinearOperator:
         channels = self._channels(u)
-        cells = self._cells(channels)
+        cells = self.cells(channels)
+        block: LinearOperator | None
         blocks: list[list[LinearOperator | None]] = []
-        for number, row in enumerate(self.rows):
-            builders = {unknown: StencilBuilder(self.domain) for unknown in self.unknowns}
-            for block, unknown in zip(self.assembly.blocks[number], self.unknowns, strict=True):
-                if block is not None and self.assembly.problem.pieces(number, unknown):
-                    for offset, coefficient in zip(block.offsets, block.coefficients, strict=True):
-                        builders[unknown].add(offset, coefficient)
-            symmetric = self._add_rest(number, row, builders, cells, lagged)
+        for number in range(len(self.rows)):
+            builders, symmetric = self.linearized(number, cells, lagged)
             blocks.append([])
             for column, unknown in enumerate(self.unknowns):
                 if column == number:
@@ -272,6 +283,16 @@ class NonlinearSystem:
                 blocks[number].append(block)
         (first, *_), *_ = blocks
         return first if len(self.unknowns) == 1 and first is not None else BlockOperator(blocks)
+
+    def linearized(self, number: int, cells: Cells, lagged: bool = False) -> tuple[dict[str, StencilBuilder], bool]:
+        """The derivative of a row by unknown, and whether it is symmetric in its own by construction."""
+        row = self.rows[number]
+        builders = {unknown: StencilBuilder(self.domain) for unknown in self.unknowns}
+        for block, unknown in zip(self.assembly.blocks[number], self.unknowns, strict=True):
+            if block is not None and self.assembly.problem.pieces(number, unknown):
+                for offset, coefficient in zip(block.offsets, block.coefficients, strict=True):
+                    builders[unknown].add(offset, coefficient)
+        return builders, self._add_rest(number, row, builders, cells, lagged)
 
     def _add_rest(
         self, number: int, row: Row, builders: Mapping[str, StencilBuilder], cells: Cells, lagged: bool

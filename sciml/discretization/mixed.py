@@ -83,7 +83,7 @@ def mixed_slope(problem: Problem, unknown: str, wall: Wall, u: Tensor) -> Number
 def mixed_inner(problem: Problem, unknown: str, flux_axis: int, axis: int) -> Number:
     """What stands before du/dx_axis in the flux along another axis in an unknown's own row, 0.0 if nothing."""
     total: Number = 0.0
-    for piece in problem.pieces(problem.unknowns.index(unknown), unknown):
+    for piece in problem.own_pieces(unknown):
         if piece.mixed and piece.flux_axis == flux_axis and piece.derivative[axis]:
             total = total + piece.inner
     return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,12 +18,13 @@ from ..inference import outside_inference_mode
 from ..mesh import Mesh
 from ..scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme
 from .assembly import Assembly
+from .conditions import Conditions
 from .face_flux import FaceFlux
 from .flux_formula import Condition, FluxFormula, flux_formula, normal_symbol, slopes_of
 from .inputs import require_problem
 from .jets import JetMap, Side, jet_map
-from .linearization import Cells, NonlinearSystem, Row
-from .problem import Piece, Problem
+from .linearization import NonlinearSystem, Row
+from .problem import Problem, refuse_evolving
 
 if TYPE_CHECKING:
     from ..equations import Equation
@@ -95,18 +96,39 @@ def discretize_nonlinear(
     require_problem(equation, domain)
     if isinstance(domain, Mesh):
         return discretize_nonlinear_on_mesh(equation, domain, fields or {}, parameters or {}, boundary, scheme)
+    refuse_evolving(equation)
     if isinstance(scheme, FiniteElement):
         raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
 
     def build(changed: Mapping[str, Any]) -> NonlinearSystem:
         given = {**(parameters or {}), **changed}
-        return _Builder(equation, domain, fields or {}, given, boundary, scheme).system(build)
+        forms = equation.residual_forms(domain.dimension)
+        chosen = choose_scheme(scheme, forms)
+        expanded = forms
+        if is_fourth_order(chosen):
+            expanded = equation.residual_forms(domain.dimension, conservative=False)
+        return Builder(equation, domain, fields or {}, given, boundary, chosen, forms, expanded).system(build)
 
     return build({})
 
 
-class _Builder:
-    """What discretize_nonlinear needs while it works."""
+def choose_scheme(scheme: Scheme | None, forms: Sequence[ResidualForm]) -> Scheme:
+    """The scheme asked for, else finite volumes if there is a divergence and finite differences otherwise."""
+    divergence = any(form.fluxes or any(t.flux_axis is not None for t in form.terms) for form in forms)
+    return scheme or (FiniteVolume() if divergence else FiniteDifference())
+
+
+def is_fourth_order(scheme: Scheme) -> bool:
+    """Whether divergences are carried out."""
+    return isinstance(scheme, FiniteDifference) and scheme.order == 4
+
+
+class Builder:
+    """What discretize_nonlinear needs while it works.
+
+    Args:
+        conservative, forms: of the equation, divergences kept together, and as the scheme takes them.
+    """
 
     def __init__(
         self,
@@ -114,14 +136,12 @@ class _Builder:
         grid: Grid,
         fields: Mapping[str, Any],
         parameters: Mapping[str, Any],
-        boundary: Boundary | None,
-        scheme: Scheme | None,
+        boundary: Boundary | Conditions | None,
+        scheme: Scheme,
+        conservative: Sequence[ResidualForm],
+        forms: Sequence[ResidualForm],
     ) -> None:
-        self.conservative = equation.residual_forms(grid.dimension)
-        divergence = any(form.fluxes or any(t.flux_axis is not None for t in form.terms) for form in self.conservative)
-        chosen = scheme or (FiniteVolume() if divergence else FiniteDifference())
-        fourth = isinstance(chosen, FiniteDifference) and chosen.order == 4
-        self.forms = equation.residual_forms(grid.dimension, conservative=False) if fourth else self.conservative
+        self.conservative, self.forms, chosen = conservative, forms, scheme
         # Without the nonlinear diffusion a Peclet number would mean nothing.
         linear = chosen
         if chosen.advection == "auto" and any(form.rest != 0 for form in self.forms):
@@ -140,18 +160,12 @@ class _Builder:
             for form in self.conservative
         ]
         self._implicit: set[tuple[str, int, int]] = set()
-        self._jets: dict[tuple[str, tuple[int, ...], Side], JetMap] = {}
+        self.jets: dict[tuple[str, tuple[int, ...], Side], JetMap] = {}
 
     def system(self, rebuild: Callable[[Mapping[str, Any]], NonlinearSystem]) -> NonlinearSystem:
         problem = self.problem
         conditions = {name: self._conditions(name) for name in problem.unknowns}
         rows = tuple(self._row(number, form, conditions) for number, form in enumerate(self.forms))
-        known: Cells = {}
-        unknown = set(problem.unknowns) | {s.name for form in self.forms for s in form.jets}
-        for form in self.forms:
-            for expression in (form.rest, *(flux.inner for flux in form.fluxes)):
-                wanted = {name for name in names(expression) if "#" not in name} - unknown
-                known.update(problem.values(wanted))
         return NonlinearSystem(
             equation=self.equation,
             domain=self.grid,
@@ -166,8 +180,15 @@ class _Builder:
             implicit=frozenset(self._implicit),
             assembly=self.assembly,
             rows=rows,
-            known=known,
+            sources=tuple(self.assembly.right_sides),
+            known=problem.values(self.wanted()),
         )
+
+    def wanted(self) -> set[str]:
+        """The names of what stands in the fluxes and the rest besides unknowns and their derivatives."""
+        unknown = set(self.problem.unknowns) | {s.name for form in self.forms for s in form.jets}
+        expressions = [e for form in self.forms for e in (form.rest, *(flux.inner for flux in form.fluxes))]
+        return {name for e in expressions for name in names(e) if "#" not in name} - unknown
 
     def _row(self, number: int, form: ResidualForm, conditions: Mapping[str, list[Condition]]) -> Row:
         fluxes = {
@@ -194,12 +215,12 @@ class _Builder:
 
     def _jet(self, unknown: str, order: tuple[int, ...], side: Side = "central") -> JetMap:
         key = (unknown, order, side)
-        if key not in self._jets:
+        if key not in self.jets:
             for axis, count in enumerate(order):
                 if count:
                     self._refuse_unknown_slopes(unknown, axis)
-            self._jets[key] = jet_map(self.assembly, unknown, order, side)
-        return self._jets[key]
+            self.jets[key] = jet_map(self.assembly, unknown, order, side)
+        return self.jets[key]
 
     def _conditions(self, unknown: str) -> list[Condition]:
         """One for each wall: what is known there, and what multiplies du/dn."""
@@ -215,20 +236,18 @@ class _Builder:
             if wall.kind == "dirichlet" or (zero and wall.kind == "neumann") or normal == normal_symbol(unknown):
                 continue
             self._implicit.add((unknown, wall.axis, wall.side))
-            if any(piece.total[wall.axis] for piece in self._own_pieces(unknown)):
+            if any(piece.total[wall.axis] for piece in self.problem.own_pieces(unknown)):
                 raise InputError(_slope_unknown(unknown, wall.name))
         return found
 
     def _nonlinear_normal(self, unknown: str, axis: int) -> sympy.Expr:
-        formulas = self.formulas[self.problem.unknowns.index(unknown)].values()
-        return sympy.Add(*(f.diffusive.get(unknown, sympy.Integer(0)) for f in formulas if f.axis == axis))
+        row, base = self.problem.own(unknown)
+        formulas = self.formulas[row].values()
+        return sympy.Add(*(f.diffusive.get(base, sympy.Integer(0)) for f in formulas if f.axis == axis))
 
     def _has_linear_normal(self, unknown: str, axis: int) -> bool:
-        pieces = self._own_pieces(unknown)
+        pieces = self.problem.own_pieces(unknown)
         return any(piece.role == "diffusion" and piece.flux_axis == axis for piece in pieces)
-
-    def _own_pieces(self, unknown: str) -> list[Piece]:
-        return self.problem.pieces(self.problem.unknowns.index(unknown), unknown)
 
     def _refuse_unknown_slopes(self, unknown: str, axis: int) -> None:
         """A derivative in the cells takes du/dn from the condition, which must not depend on the solution itself."""
@@ -248,6 +267,6 @@ class _Builder:
 def _slope_unknown(unknown: str, boundary: str) -> str:
     return (
         f"boundary {boundary}: the condition on the flux of {unknown!r} has a coefficient that depends on the "
-        "solution, and derivatives across this boundary stand outside that flux too; this version has no formula for "
-        "them: give a Dirichlet condition or Neumann(0.0) there, or bring all terms under div(...)"
+        "solution, or on time, and derivatives across this boundary stand outside that flux too; this version has no "
+        "formula for them: give a Dirichlet condition or Neumann(0.0) there, or bring all terms under div(...)"
     )

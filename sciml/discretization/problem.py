@@ -1,33 +1,24 @@
-"""A steady equation on a grid with everything resolved: linear terms evaluated, boundary values sampled."""
+"""An equation on a grid with everything resolved: linear terms evaluated, boundary values sampled."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from ..boundary import (
-    Boundary,
-    Dirichlet,
-    Neumann,
-    Periodic,
-    SideCondition,
-    SidesByAxis,
-    check_tensor,
-    override,
-    split_by_unknown,
-    suggestion,
-)
+from ..boundary import Boundary, Dirichlet, Neumann, Periodic, SideCondition, check_tensor
 from ..equations.evaluation import evaluate, names
 from ..errors import InputError
 from ..grid import Grid
 from ..scheme import FiniteDifference, FiniteVolume, Scheme
+from .conditions import Conditions, rates_of, read_conditions
 from .differences import differentiate
 from .inputs import (
     Number,
@@ -87,8 +78,9 @@ class Problem:
     """One equation, or a system, on one grid.
 
     Args:
-        terms: one sequence an equation, in place of those of `equation`, which may then be nonlinear: what `rows` and
-            `sources` hold is only its linear part.
+        boundary: as the caller gave it, or read already.
+        terms: one sequence an equation, in place of those of `equation`, which may then be nonlinear or evolving: what
+            `rows` and `sources` hold is only its linear part.
 
     Attributes:
         complete: the linear terms are the whole equation.
@@ -106,13 +98,14 @@ class Problem:
         grid: Grid,
         fields: Mapping[str, Any],
         parameters: Mapping[str, Any],
-        boundary: Boundary | None,
+        boundary: Boundary | Conditions | None,
         scheme: Scheme | None,
         terms: Sequence[Sequence[Term]] | None = None,
     ) -> None:
-        _refuse_what_is_not_steady(equation, grid)
+        _refuse_too_few_axes(equation, grid)
         self.complete = terms is None
         if terms is None:
+            refuse_evolving(equation)
             _refuse_what_is_not_linear(equation)
             terms = [form.terms for form in equation.forms(grid.dimension)]
         self.equation = equation
@@ -121,7 +114,7 @@ class Problem:
         self.geometry = Geometry(grid)
         self.fields = resolve_fields(fields, equation.coefficients, grid)
         self.parameters = resolve_parameters(parameters, equation.parameters, grid)
-        self._values: dict[str, Number] = {**self.fields, **self.parameters}
+        self._values: dict[str, Number] = {**self.fields, **self.parameters, "t": 0.0}
         self._evaluated: dict[sympy.Expr, Number] = {}
         self._bounds: dict[int, tuple[Tensor, tuple[float, float]]] = {}  # with the tensor, so that its id stays taken
         self.scheme = _choose_scheme(scheme, grid, [term for row in terms for term in row])
@@ -130,7 +123,10 @@ class Problem:
         order = _pairing([pieces for pieces, _ in rows], self.unknowns) if self.complete else as_written
         self.rows = [rows[i][0] for i in order]
         self.sources = [rows[i][1] for i in order]
-        self.sides = resolve_sides(grid, self.unknowns, boundary)
+        self.conditions = (
+            boundary if isinstance(boundary, Conditions) else read_conditions(grid, self.unknowns, boundary)
+        )
+        self.sides = self.conditions.sides
         self._walls: dict[str, tuple[Wall, ...]] = {}
         for unknown in self.unknowns:
             self._walls[unknown] = tuple(self._find_walls(unknown))
@@ -150,12 +146,30 @@ class Problem:
         """The terms of one unknown in one row."""
         return self.rows[row].get(unknown, [])
 
+    def own(self, unknown: str) -> tuple[int, str]:
+        """The row in which the flux of an unknown stands, and the unknown whose derivative makes that flux.
+
+        Of an equation of second order in time, u_tt = div(a*grad(u)), that is the row of u_t for both u and u_t.
+        """
+        rates = rates_of(self.equation.unknowns)
+        base = unknown
+        while base in rates:
+            base = rates[base]
+        last, above = base, {before: rate for rate, before in rates.items()}
+        while last in above:
+            last = above[last]
+        return (self.unknowns.index(last), base) if last in self.unknowns else (self.unknowns.index(unknown), unknown)
+
+    def own_pieces(self, unknown: str) -> list[Piece]:
+        """The terms of which the flux of an unknown is made."""
+        return self.pieces(*self.own(unknown))
+
     def normal(self, unknown: str, axis: int) -> Number:
         """The a of `a du/dn` in the boundary conditions of an unknown: what stands before du/dx inside the divergence
         of its own row, 1.0 where there is none.
         """
         total: Number | None = None
-        for piece in self.pieces(self.unknowns.index(unknown), unknown):
+        for piece in self.own_pieces(unknown):
             if piece.role == "diffusion" and piece.flux_axis == axis:
                 total = piece.inner if total is None else total + piece.inner
         return 1.0 if total is None else total
@@ -203,6 +217,39 @@ class Problem:
                 check_tensor(value, f"the coefficient {expression}")
             self._evaluated[expression] = value
         return self._evaluated[expression]
+
+    def at(
+        self, time: Number, fields: Mapping[str, Number], walls: Mapping[tuple[str, int], Number] | None = None
+    ) -> Problem:
+        """The same problem with other values of the time, of some fields that stand in no term, and on some walls.
+
+        Args:
+            time: a number, or a tensor of at least as many axes as the grid.
+            fields: by name.
+            walls: by unknown and number of the wall.
+        """
+        part = copy.copy(self)
+        part.fields = {**self.fields, **fields}
+        kept = {name: v for name, v in self._values.items() if name.rpartition("_")[0] not in fields}
+        part._values = {**kept, **fields, "t": time}
+        if walls:
+            part._walls = {
+                unknown: tuple(
+                    replace(wall, value=walls[unknown, number]) if (unknown, number) in walls else wall
+                    for number, wall in enumerate(own)
+                )
+                for unknown, own in self._walls.items()
+            }
+        return part
+
+    def restricted(self, unknowns: tuple[str, ...]) -> Problem:
+        """The linear problem that the rows of some unknowns are for these alone."""
+        part = copy.copy(self)
+        numbers = [self.unknowns.index(unknown) for unknown in unknowns]
+        part.unknowns, part.complete = unknowns, True
+        part.rows = [{name: self.pieces(row, name) for name in unknowns if self.pieces(row, name)} for row in numbers]
+        part.sources = [self.sources[row] for row in numbers]
+        return part
 
     def _find_value(self, name: str) -> Number:
         """A coordinate, or the derivative `a_xy` of a field, the names that nobody gives."""
@@ -271,31 +318,8 @@ class Problem:
                     walls.append(_make_wall(condition, f"{name}_{side_name}", axis, side, place, grid))
                 if grid.solid is not None:
                     place = Scattered(self.geometry.touches_solid(axis, side))
-                    walls.append(_make_wall(_wall_condition(grid, unknown), "walls", axis, side, place, grid))
+                    walls.append(_make_wall(self.conditions.walls[unknown], "walls", axis, side, place, grid))
         return walls
-
-
-def resolve_sides(grid: Grid, unknowns: tuple[str, ...], boundary: Boundary | None) -> dict[str, SidesByAxis]:
-    """Unknown -> axis -> (lower, upper): the grid's conditions with those of a call put in their place.
-
-    Raises:
-        InputError: for names that are neither axes nor unknowns, or a change of what is periodic.
-    """
-    on_grid = split_by_unknown(grid.boundary, grid.axes) or {}
-    in_call = None if boundary is None else split_by_unknown(boundary, grid.axes)
-    for name in [*on_grid, *(in_call or {})]:
-        if name not in unknowns:
-            raise InputError(f"boundary: {name!r} is neither an axis nor an unknown{suggestion(name, unknowns)}")
-    for name in grid.walls if isinstance(grid.walls, Mapping) else ():
-        if name not in unknowns:
-            raise InputError(f"walls: {name!r} is not an unknown{suggestion(name, unknowns)}")
-    result = {}
-    for unknown in unknowns:
-        own = boundary if in_call is None else in_call.get(unknown)
-        where = "boundary" if in_call is None else f"boundary[{unknown!r}]"
-        sides = grid.sides(unknown)
-        result[unknown] = sides if own is None else override(sides, own, where)
-    return result
 
 
 def _refuse_what_is_not_linear(equation: Equation) -> None:
@@ -306,9 +330,16 @@ def _refuse_what_is_not_linear(equation: Equation) -> None:
         )
 
 
-def _refuse_what_is_not_steady(equation: Equation, grid: Grid) -> None:
+def refuse_evolving(equation: Equation) -> None:
+    """Raise InputError for an equation with time derivatives."""
     if equation.evolving:
-        raise InputError("the equation has time derivatives; this version solves steady equations")
+        raise InputError(
+            "the equation has time derivatives, and is not solved as a steady one: take sciml.evolve, or "
+            "sciml.discretize for its rate"
+        )
+
+
+def _refuse_too_few_axes(equation: Equation, grid: Grid) -> None:
     if equation.dimension > grid.dimension:
         raise InputError(
             f"the equation needs {equation.dimension} axes, the grid has {grid.dimension} ({', '.join(grid.axes)})"
@@ -338,14 +369,6 @@ def _pairing(rows: Sequence[Mapping[str, list[Piece]]], unknowns: tuple[str, ...
         itertools.permutations(as_written),
         key=lambda order: sum(highest(i, unknown) for i, unknown in zip(order, unknowns, strict=True)),
     )
-
-
-def _wall_condition(grid: Grid, unknown: str) -> SideCondition:
-    if not isinstance(grid.walls, Mapping):
-        return grid.walls
-    if unknown not in grid.walls:
-        raise InputError(f"the grid's walls are given for {', '.join(grid.walls)}, and not for the unknown {unknown!r}")
-    return grid.walls[unknown]
 
 
 def _make_wall(condition: SideCondition, name: str, axis: int, side: int, place: Place, grid: Grid) -> Wall:

@@ -125,7 +125,7 @@ def _is_symmetric(piece: Piece, pieces: list[Piece], problem: Problem) -> bool:
 def _has_definite_tensor(problem: Problem, unknown: str) -> bool:
     """Whether the symmetric tensor inside the divergence is positive, or negative, definite in every cell."""
     axes = range(problem.grid.dimension)
-    pieces = [piece for piece in problem.pieces(problem.unknowns.index(unknown), unknown) if piece.role != "reaction"]
+    pieces = [piece for piece in problem.own_pieces(unknown) if piece.role != "reaction"]
     if any(piece.flux_axis is None or not _same(piece.outer, pieces[0].outer) for piece in pieces):
         return False
     rows = [[problem.normal(unknown, k) if k == m else mixed_inner(problem, unknown, k, m) for m in axes] for k in axes]

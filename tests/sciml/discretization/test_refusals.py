@@ -111,7 +111,7 @@ def boundary(condition: Any) -> dict[str, Any]:
             "walls: 'v' is not an unknown; known: u",
         ),
         # equations and schemes
-        ({"text": "u_t = laplacian(u)"}, "has time derivatives; this version solves steady equations"),
+        ({"text": "u_t = laplacian(u)"}, "has time derivatives, and is not solved as a steady one"),
         (
             {"text": "-laplacian(u) + u**2 = 1"},
             "is not linear in its unknowns, and has no operator.*discretize_nonlinear",

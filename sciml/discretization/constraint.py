@@ -1,0 +1,187 @@
+"""The fields that constraints determine on a grid: one linear solve an evaluation, by a solver prepared once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..equations.residuals import ResidualForm
+from ..errors import InputError
+from ..evolving import Prepare
+from ..linear_operator import BlockOperator, Kind, LinearOperator
+from ..stencil import StencilOperator
+from .assembly import Assembly
+from .linearization import NonlinearSystem
+from .null_space import names_in
+from .problem import Problem
+
+_ROUNDING = 1e4  # multiples of eps that the mean of a right side may have relative to its size
+
+
+def in_order_of_unknowns(
+    forms: Sequence[ResidualForm], unknowns: tuple[str, ...], constrained: tuple[str, ...]
+) -> tuple[ResidualForm, ...]:
+    """The forms, each constraint in the place of the field that it determines: the one of highest derivatives in it.
+
+    Raises:
+        InputError: for constraints that are not linear in their fields with coefficients that stay as they are.
+    """
+    evolving, constraints = forms[: len(unknowns)], list(forms[len(unknowns) :])
+    for form in constraints:
+        varied = sorted({jet.field for jet in form.jets.values()} & set(constrained))
+        if varied:
+            raise InputError(
+                f"the constraint on {', '.join(varied)} is not linear in it, or has a coefficient that changes in time "
+                "or with an unknown; on a grid this version solves constraints whose operator stays the same"
+            )
+
+    def highest(form: ResidualForm, name: str) -> int:
+        return max(
+            (sum(t.derivative) + (t.flux_axis is not None) for t in form.terms if t.unknown == name),
+            default=-1,
+        )
+
+    ordered = []
+    for name in constrained:
+        best = max(constraints, key=lambda form: highest(form, name))
+        if highest(best, name) < 0:
+            raise InputError(f"no constraint is left that determines {name!r}: none of them holds it")
+        constraints.remove(best)
+        ordered.append(best)
+    return (*evolving, *ordered)
+
+
+class Constraint:
+    """The constraints of an evolving equation, prepared.
+
+    Args:
+        problem: of all unknowns; those that the constraints determine are the last.
+        system: the same, discretized.
+        names: of the fields that the constraints determine.
+        prepare: see `sciml.evolving`.
+
+    Raises:
+        InputError: for constraints whose operator is singular but for constants.
+    """
+
+    def __init__(self, problem: Problem, system: NonlinearSystem, names: tuple[str, ...], prepare: Prepare) -> None:
+        self.names = names
+        self.grid = problem.grid
+        self.first = len(problem.unknowns) - len(names)
+        self.blocks = system.assembly.blocks
+        own = Assembly(problem.restricted(names))
+        self.sign = own.signs[0] if len(names) == 1 else 1.0
+        self.null_space = own.null_space
+        self.operator = self._operator(own)
+        self.fixed = all(system.rows[row].rest == 0 for row in range(self.first, len(problem.unknowns)))
+        self._prepare = prepare
+        self._solve_transposed: Callable[[Tensor], Tensor] | None = None
+        try:
+            self._solve = prepare(self.operator)
+        except InputError as error:
+            raise InputError(f"the constraints do not determine {', '.join(names)}: {error}") from error
+
+    def solve(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The fields, `(*batch, *grid)` each.
+
+        Args:
+            now: the equation at a time.
+            channels: the evolving unknowns, by name.
+        """
+        solved = self.response(self.right_side(now, channels))
+        if len(self.names) == 1:
+            return {self.names[0]: solved}
+        return dict(zip(self.names, solved.unbind(-1 - self.grid.dimension), strict=True))
+
+    def response(self, right: Tensor) -> Tensor:
+        """The fields for a right side, `(*batch, *space)` of the constraints."""
+        return self._sided(self._solve, right)
+
+    def response_transposed(self, right: Tensor) -> Tensor:
+        """The solution with the transposed operator."""
+        if self.operator.symmetric:
+            return self.response(right)
+        if self._solve_transposed is None:
+            self._solve_transposed = self._prepare(self.operator.transpose())
+        return self._sided(self._solve_transposed, right)
+
+    def _sided(self, solve: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+        if self.sign < 0:
+            right = -right
+        if self.null_space is None:
+            return solve(right)
+        axes = len(self.operator.space)
+        return without(solve(without(right, self.null_space, axes)), self.null_space, axes)
+
+    def right_side(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> Tensor:
+        """What the fields' operator must equal."""
+        names = now.unknowns
+        rows = range(self.first, len(names))
+        cells = {} if self.fixed else now.cells(channels, [now.rows[row] for row in rows])
+        results = []
+        for row in rows:
+            total = now.sources[row]
+            for column in range(self.first):
+                block = self.blocks[row][column]
+                if block is not None:
+                    total = total - block.apply(channels[names[column]])
+            if now.rows[row].rest != 0:
+                total = total - now.rest(row, cells)
+            results.append(total if self.grid.solid is None else torch.where(self.grid.solid, 0.0, total))
+        if len(results) == 1:
+            return results[0]
+        return torch.stack(torch.broadcast_tensors(*results), dim=-1 - self.grid.dimension)
+
+    def check_balance(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> None:
+        """Raise InputError where a field is determined up to a constant, and the right side has a mean."""
+        if self.null_space is None:
+            return
+        right = self.right_side(now, channels).detach()
+        axes = tuple(range(-len(self.operator.space), 0))
+        norm = torch.linalg.vector_norm(right, dim=axes)
+        for vector in self.null_space:
+            share = (right * vector).sum(dim=axes).abs()
+            if bool((share > _ROUNDING * torch.finfo(right.dtype).eps * norm).any()):
+                worst = float((share / torch.where(norm > 0, norm, 1.0)).max())
+                raise InputError(
+                    f"no side fixes the value of {names_in(vector, self.names)}, so that the mean of the right side of "
+                    f"its constraint must be zero, and it is not (relative to its size {worst:.2e}): subtract the mean "
+                    "from the initial state, or give a Dirichlet condition on one side"
+                )
+
+    def _operator(self, own: Assembly) -> LinearOperator:
+        if len(self.names) > 1:
+            return BlockOperator(own.blocks, null_space=own.null_space)
+        operator = own.diagonal_blocks[0]
+        if self.null_space is None and not operator.symmetric:
+            self.null_space = _constant_kernel(operator)
+        kind = Kind.SYMMETRIC_POSITIVE if own.properties[0].definite else Kind.LINEAR
+        coefficients = operator.coefficients if self.sign > 0 else [-c for c in operator.coefficients]
+        return StencilOperator(
+            operator.space,
+            operator.offsets,
+            coefficients,
+            operator.periodic,
+            symmetric=operator.symmetric,
+            null_space=self.null_space,
+            kind=kind,
+        )
+
+
+def without(field: Tensor, null_space: Tensor, axes: int) -> Tensor:
+    """The field without its part in the null space, over the last `axes` axes."""
+    for vector in null_space:
+        field = field - (field * vector).sum(dim=tuple(range(-axes, 0)), keepdim=True) * vector
+    return field
+
+
+def _constant_kernel(operator: StencilOperator) -> Tensor | None:
+    """The constant, if the operator and its transpose annihilate it."""
+    plain = operator.detach()
+    ones = torch.ones(plain.space, dtype=plain.dtype, device=plain.device)
+    scale = 1e3 * torch.finfo(plain.dtype).eps * float(plain.diagonal().abs().max())
+    if float(plain.apply(ones).abs().max()) > scale or float(plain.transpose().apply(ones).abs().max()) > scale:
+        return None
+    return (ones / ones.numel() ** 0.5).unsqueeze(0)

@@ -1,0 +1,353 @@
+"""Evolving equations on grids by finite differences and finite volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+
+from ..boundary import Boundary
+from ..errors import InputError
+from ..evolving import EvolvingSystem, Prepare, Time, root_mean_square_ratio
+from ..given import require_names
+from ..grid import Grid
+from ..inference import outside_inference_mode
+from ..linear_operator import BlockOperator, Kind, LinearOperator
+from ..scheme import Scheme
+from ..stencil import StencilOperator
+from ..time_functions import depends_on_time
+from .builder import StencilBuilder
+from .conditions import Moving, read_evolving_conditions, split_moving
+from .constraint import Constraint, in_order_of_unknowns
+from .linearization import Cells, NonlinearSystem
+from .motion import Motion
+from .nonlinear import Builder, choose_scheme, is_fourth_order
+from .problem import Problem
+from .properties import properties
+from .shifted import ShiftedOperator
+
+if TYPE_CHECKING:
+    from ..equations import Equation
+
+
+@final
+class GridEvolution(EvolvingSystem):
+    """An evolving equation on a grid in point form: du/dt in every cell, 0 in solid cells. See `EvolvingSystem`.
+
+    Args:
+        equation: with time derivatives; of second order in time its unknowns are u and u_t, and u_t inherits the
+            conditions of u, differentiated in time, unless it is given its own.
+        grid: the domain.
+        fields, parameters, boundary: as of `discretize`. Fields, and boundary values but for Robin's coefficient, may
+            be functions of the coordinates and of time, t last.
+        scheme: FiniteDifference(...) or FiniteVolume(...); None takes finite volumes if the equation has div(...).
+        prepare: prepares the solution of the constraints.
+
+    Raises:
+        InputError: as `discretize_nonlinear`; for constraints that are not linear in their fields with coefficients
+            that stay as they are, or that are singular but for constants.
+    """
+
+    @outside_inference_mode
+    def __init__(
+        self,
+        equation: Equation,
+        grid: Grid,
+        fields: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        boundary: Boundary | None,
+        scheme: Scheme | None,
+        prepare: Prepare,
+    ) -> None:
+        if not equation.evolving:
+            raise InputError("the equation has no time derivative, and so no rate: it is a steady one")
+        require_names(fields, equation.coefficients)
+        moving = {
+            name: Moving(f"field {name!r}", value, grid.coordinates)
+            for name, value in fields.items()
+            if depends_on_time(value, grid.dimension, f"field {name!r}")
+        }
+        conditions = read_evolving_conditions(grid, equation.unknowns, equation.constrained, boundary)
+        still, values = split_moving(conditions, grid)
+        varying = {"t", *moving}
+        forms = self._forms(equation, grid, varying, conservative=True)
+        chosen = choose_scheme(scheme, forms)
+        expanded = self._forms(equation, grid, varying, conservative=False) if is_fourth_order(chosen) else forms
+        given = {**fields, **{name: torch.zeros_like(field.at(0.0).detach()) for name, field in moving.items()}}
+        builder = Builder(equation, grid, given, parameters, still, chosen, forms, expanded)
+        system = builder.system(_refuse_rebuilding)
+        problem = builder.problem
+        self._prepare = prepare
+        self._motion = Motion(builder, system, moving, values)
+        self._problem = problem
+        self._count = len(equation.unknowns)
+        self._constraint = Constraint(problem, system, equation.constrained, prepare) if equation.constrained else None
+        self._linear = _linear_blocks(problem, system, self._count)
+        self._positive = [_is_positive(problem, row) for row in range(self._count)]
+        self.equation = equation
+        self.domain: Grid = grid
+        self.unknowns = equation.unknowns
+        self.fields = {**problem.fields, **{name: fields[name] for name in moving}}
+        self.parameters = problem.parameters
+        self.boundary = conditions.sides
+        self.scheme = chosen
+        self.notes = system.notes
+        self.batch = problem.batch
+        self.axes = grid.dimension
+        self.space = (*([] if self._count == 1 else [self._count]), *grid.shape)
+        self.state_space = self.space
+        self.dtype, self.device = grid.dtype, grid.device
+        self.linear_part = self._linear_operator()
+
+    @staticmethod
+    def _forms(equation: Equation, grid: Grid, varying: set[str], conservative: bool) -> Sequence[Any]:
+        forms = equation.residual_forms(grid.dimension, conservative=conservative, varying=varying)
+        return in_order_of_unknowns(forms, equation.unknowns, equation.constrained)
+
+    # The rate
+
+    def rate(self, u: Tensor, t: Time) -> Tensor:
+        return self._rate(u, t, linear=True)
+
+    def nonlinear_part(self, u: Tensor, t: Time) -> Tensor:
+        return self._rate(u, t, linear=False)
+
+    def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
+        if self._constraint is None:
+            return {}
+        return self._constraint.solve(self._motion.at(t), self._channels(u))
+
+    def _rate(self, u: Tensor, t: Time, linear: bool) -> Tensor:
+        now = self._motion.at(t)
+        channels = self._channels(u)
+        if self._constraint is not None:
+            channels |= self._constraint.solve(now, channels)
+        rows = now.rows[: self._count]
+        cells: Cells = now.cells(channels, rows) if any(row.rest != 0 for row in rows) else {}
+        results = []
+        for number, row in enumerate(rows):
+            total = now.sources[number]
+            if row.rest != 0:
+                total = total - now.rest(number, cells)
+            for unknown, block in self._linear[number].items():
+                if linear or unknown not in self.unknowns:
+                    total = _subtract(total, block, channels[unknown])
+            if self.domain.solid is not None:
+                total = torch.where(self.domain.solid, 0.0, total)
+            results.append(total)
+        if self._count == 1:
+            shape = torch.broadcast_shapes(results[0].shape, u.shape)
+            return results[0] if results[0].shape == shape else results[0].expand(shape)
+        shape = torch.broadcast_shapes(*(total.shape for total in results), channels[self.unknowns[0]].shape)
+        return torch.stack([total.expand(shape) for total in results], dim=-1 - self.axes)
+
+    def _channels(self, u: Tensor) -> dict[str, Tensor]:
+        if tuple(u.shape[max(0, u.ndim - len(self.space)) :]) != self.space:
+            raise InputError(f"u has shape {tuple(u.shape)}, expected (*batch, *{self.space})")
+        if self._count == 1:
+            return {self.unknowns[0]: u}
+        return dict(zip(self.unknowns, u.unbind(-1 - self.axes), strict=True))
+
+    def _linear_operator(self) -> LinearOperator | None:
+        """Minus the linear blocks among the evolving unknowns."""
+        own = [[row.get(unknown) for unknown in self.unknowns] for row in self._linear]
+        if not any(block is not None for row in own for block in row):
+            return None
+        for number, row in enumerate(own):
+            row[number] = row[number] or StencilBuilder(self.domain).diagonal_block(symmetric=True)
+        blocks = [[None if block is None else block.negated() for block in row] for row in own]
+        (first, *_), *_ = blocks
+        return first if self._count == 1 and first is not None else BlockOperator(blocks)
+
+    # States
+
+    def encode(self, u: Tensor) -> Tensor:
+        """The field itself, 0 in solid cells.
+
+        Raises:
+            InputError: for a constraint that is determined up to a constant, whose right side then has a mean.
+        """
+        channels = self._channels(u)
+        if self._constraint is not None and self._constraint.fixed and not self._motion.changes:
+            self._constraint.check_balance(self._motion.system, channels)
+        return u if self.domain.solid is None else torch.where(self.domain.solid, 0.0, u)
+
+    def decode(self, y: Tensor) -> Tensor:
+        return y
+
+    def slope(self, y: Tensor, t: Time) -> Tensor:
+        return self._rate(y, t, linear=True)
+
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+        solid = self.domain.solid
+        if solid is None:
+            return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
+        ratio = root_mean_square_ratio(error, before, torch.where(solid, 1.0, after), rtol, atol, len(self.space))
+        return ratio * (solid.numel() / int((~solid).sum())) ** 0.5
+
+    # Implicit methods
+
+    def apply_mass(self, y: Tensor) -> Tensor:
+        return y
+
+    def force(self, y: Tensor, t: Time) -> Tensor:
+        return self._rate(y, t, linear=True)
+
+    def explicit_force(self, y: Tensor, t: Time) -> Tensor:
+        return self._rate(y, t, linear=False)
+
+    def shifted(self, y: Tensor, t: Time, step: float) -> LinearOperator:
+        """I - step * (the derivative of the rate) at (y, t).
+
+        A stencil, of several unknowns a BlockOperator of stencils; with constraints a `ShiftedOperator`. Its kind is
+        `Kind.SYMMETRIC_POSITIVE` where it is certainly symmetric and positive definite.
+        """
+        now, channels = self._motion.at(t), self._channels(y)
+        if self._constraint is not None:
+            channels |= self._constraint.solve(now, channels)
+        cells = now.cells(channels)
+        found = [now.linearized(row, cells) for row in range(self._count)]
+        positive = [
+            known and symmetric and self._stays_positive(now, row, cells, step)
+            for row, (known, (_, symmetric)) in enumerate(zip(self._positive, found, strict=True))
+        ]
+        table = [builders for builders, _ in found]
+        direct = self._identity_plus(step, table, [symmetric for _, symmetric in found], positive)
+        if self._constraint is None:
+            return direct
+        return ShiftedOperator(
+            direct, *self._through_constraint(self._constraint, now, cells, table, step), self._prepare
+        )
+
+    def shifted_linear(self, step: float) -> LinearOperator:
+        table = []
+        for row in self._linear:
+            builders = {unknown: StencilBuilder(self.domain) for unknown in self.unknowns}
+            for unknown, block in row.items():
+                if unknown in builders:
+                    for offset, coefficient in zip(block.offsets, block.coefficients, strict=True):
+                        builders[unknown].add(offset, coefficient)
+            table.append(builders)
+        symmetric = [known.symmetric for known in self._motion.system.assembly.properties[: self._count]]
+        return self._identity_plus(step, table, symmetric, self._positive)
+
+    def _identity_plus(
+        self,
+        step: float,
+        table: Sequence[Mapping[str, StencilBuilder]],
+        symmetric: Sequence[bool],
+        positive: Sequence[bool],
+    ) -> LinearOperator:
+        blocks: list[list[LinearOperator | None]] = []
+        for number, builders in enumerate(table):
+            blocks.append([])
+            for column, unknown in enumerate(self.unknowns):
+                builder = builders[unknown].scaled(step)
+                if column != number:
+                    blocks[number].append(builder.coupling_block())
+                    continue
+                builder.add(builder.centre, 1.0)
+                kind = Kind.SYMMETRIC_POSITIVE if positive[number] and symmetric[number] and step >= 0 else Kind.LINEAR
+                blocks[number].append(builder.diagonal_block(symmetric=symmetric[number], kind=kind))
+        (first, *_), *_ = blocks
+        return first if self._count == 1 and first is not None else BlockOperator(blocks)
+
+    def _stays_positive(self, now: NonlinearSystem, number: int, cells: Cells, step: float) -> bool:
+        """Whether the rest of a row leaves the identity plus its linear part positive definite: it is a reaction whose
+        slope is above -1/step."""
+        row = now.rows[number]
+        own = next((symbol for symbol in row.slopes if symbol.name == self.unknowns[number]), None)
+        if row.fluxes or row.jets:
+            return False
+        if own is None:
+            return True
+        slope = now.slope_of(number, own, cells)
+        lowest = float(slope.detach().min()) if isinstance(slope, Tensor) else slope
+        return 1.0 + step * lowest > 0.0
+
+    def _through_constraint(
+        self,
+        constraint: Constraint,
+        now: NonlinearSystem,
+        cells: Cells,
+        table: Sequence[Mapping[str, StencilBuilder]],
+        step: float,
+    ) -> tuple[Any, Any]:
+        """x -> what the constrained fields add to the shifted operator's action, and its transpose."""
+        names = constraint.names
+        outward = [{name: builders[name].coupling_block() for name in names} for builders in table]
+        found = [now.linearized(row, cells)[0] for row in range(self._count, len(now.unknowns))]
+        inward = [{name: builders[name].coupling_block() for name in self.unknowns} for builders in found]
+        solid = self.domain.solid
+
+        def split(x: Tensor, count: int) -> tuple[Tensor, ...]:
+            return (x,) if count == 1 else x.unbind(-1 - self.axes)
+
+        def joined(parts: list[Tensor]) -> Tensor:
+            return parts[0] if len(parts) == 1 else torch.stack(torch.broadcast_tensors(*parts), dim=-1 - self.axes)
+
+        def product(
+            table: Sequence[Mapping[str, StencilOperator | None]], columns: Sequence[str], x: Tensor, transposed: bool
+        ) -> Tensor:
+            rows, parts = range(len(table)), split(x, len(table) if transposed else len(columns))
+            results = []
+            for i in range(len(columns)) if transposed else rows:
+                total = torch.zeros_like(parts[0])
+                for j in rows if transposed else range(len(columns)):
+                    block = table[j][columns[i]] if transposed else table[i][columns[j]]
+                    if block is not None:
+                        total = total + (block.transpose() if transposed else block).apply(parts[j])
+                results.append(total if solid is None else torch.where(solid, 0.0, total))
+            return joined(results)
+
+        def forward(x: Tensor) -> Tensor:
+            change = constraint.response(-product(inward, self.unknowns, x, False))
+            return step * product(outward, names, change, False)
+
+        def backward(x: Tensor) -> Tensor:
+            change = constraint.response_transposed(product(outward, names, x, True))
+            return -step * product(inward, self.unknowns, change, True)
+
+        return forward, backward
+
+
+def _subtract(total: Tensor, block: StencilOperator, x: Tensor) -> Tensor:
+    """total - block x."""
+    if total.shape != x.shape:
+        shape = torch.broadcast_shapes(total.shape, x.shape)
+        total, x = total.expand(shape), x.expand(shape)
+    return block.residual(total, x)
+
+
+def _linear_blocks(problem: Problem, system: NonlinearSystem, count: int) -> list[dict[str, StencilOperator]]:
+    """By row the blocks of the unknowns that have terms in it, 0 in solid cells."""
+    rows: list[dict[str, StencilOperator]] = []
+    for number in range(count):
+        rows.append({})
+        for unknown, block in zip(problem.unknowns, system.assembly.blocks[number], strict=True):
+            if block is not None and problem.pieces(number, unknown):
+                rows[number][unknown] = block if problem.grid.solid is None else _zero_in_solid(block, problem.grid)
+    return rows
+
+
+def _zero_in_solid(block: StencilOperator, grid: Grid) -> StencilOperator:
+    coefficients = [
+        coefficient if any(offset) else torch.where(torch.as_tensor(grid.solid), 0.0, coefficient)
+        for offset, coefficient in zip(block.offsets, block.coefficients, strict=True)
+    ]
+    return StencilOperator(block.space, block.offsets, coefficients, block.periodic, symmetric=block.symmetric)
+
+
+def _is_positive(problem: Problem, row: int) -> bool:
+    """Whether the linear terms of an unknown in its own row certainly make a positive semidefinite operator."""
+    unknown = problem.unknowns[row]
+    if not problem.pieces(row, unknown):
+        return True
+    own = problem.restricted((unknown,))
+    return properties(own, 0, 1.0).definite
+
+
+def _refuse_rebuilding(_: Mapping[str, Any]) -> NonlinearSystem:
+    raise InputError("an evolving equation is discretized anew for other parameters")

@@ -1,0 +1,89 @@
+"""I - step J of a rate, where a part of the derivative J is known by its action alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..evolving import Prepare
+from ..linear_operator import LinearOperator, MatrixFreeOperator
+
+Action = Callable[[Tensor], Tensor]
+
+
+@final
+class ShiftedOperator(MatrixFreeOperator):
+    """A matrix plus something known by its action.
+
+    Args:
+        near: the matrix.
+        forward: x -> the action of the rest.
+        backward: x -> that of its transpose.
+        prepare: see `sciml.evolving`.
+    """
+
+    def __init__(self, near: LinearOperator, forward: Action, backward: Action, prepare: Prepare) -> None:
+        super().__init__(near.space, near.batch, near.dtype, near.device)
+        self.near = near
+        self._forward = forward
+        self._backward = backward
+        self._prepare = prepare
+
+    @cached_property
+    def preconditioner(self) -> LinearOperator:
+        """The inverse of the matrix."""
+        return _Inverse(self.near.detach(), self._prepare)
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        total = self.near.apply(x) + self._forward(x)
+        return total if out is None else out.copy_(total)
+
+    def transpose(self) -> LinearOperator:
+        return ShiftedOperator(self.near.transpose(), self._backward, self._forward, self._prepare)
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        def cast(action: Action) -> Action:
+            return lambda x: action(x.to(self.dtype)).to(dtype)
+
+        return ShiftedOperator(self.near.to(dtype), cast(self._forward), cast(self._backward), self._prepare)
+
+    def detach(self) -> LinearOperator:
+        def still(action: Action) -> Action:
+            return lambda x: action(x).detach()
+
+        return ShiftedOperator(self.near.detach(), still(self._forward), still(self._backward), self._prepare)
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        raise InputError("an operator that is known by its action on a whole batch has no rows to pick")
+
+
+@final
+class _Inverse(MatrixFreeOperator):
+    """The inverse of an operator, by a prepared solver."""
+
+    def __init__(self, operator: LinearOperator, prepare: Prepare) -> None:
+        super().__init__(operator.space, operator.batch, operator.dtype, operator.device, symmetric=operator.symmetric)
+        self.operator = operator
+        self._prepare = prepare
+        self._solve = prepare(operator)
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        solved = self._solve(x)
+        return solved if out is None else out.copy_(solved)
+
+    def transpose(self) -> LinearOperator:
+        return self if self.symmetric else _Inverse(self.operator.transpose(), self._prepare)
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        return _Inverse(self.operator.to(dtype), self._prepare)
+
+    def detach(self) -> LinearOperator:
+        return self
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        return _Inverse(self.operator[row], self._prepare)
