@@ -77,30 +77,6 @@ def call(function: Callable[..., Any], coordinates: tuple[Tensor, ...], name: st
     return function(*coordinates)
 
 
-def takes_time(value: Any, axes: int) -> bool:
-    """Whether a value is a function of the coordinates and, after them, the time.
-
-    One that can be called with the coordinates alone is none, unless what follows them is called t.
-    """
-    if not callable(value) or isinstance(value, Tensor):
-        return False
-    try:
-        signature = inspect.signature(value)
-    except ValueError:
-        return False  # a builtin without a signature
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = [name for name, parameter in signature.parameters.items() if parameter.kind in positional]
-    return _can_bind(signature, axes + 1) and (names[axes : axes + 1] == ["t"] or not _can_bind(signature, axes))
-
-
-def _can_bind(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
 def require_names(given: Mapping[str, Any], wanted: Iterable[str]) -> None:
     """Raise InputError unless exactly the coefficient fields wanted are given."""
     wanted = tuple(wanted)

@@ -292,7 +292,7 @@ def _build(
     if not nonlinear:
         for form in given.forms:
             notes.extend(form.notes(len(given.forms) > 1))
-    elif any(_has_first_derivatives(row) for row in built):
+    elif any(has_first_derivatives(row.form, row.nonlinear) for row in built):
         notes.append("first derivatives: Galerkin, not stabilized, since the equation is nonlinear")
     return NonlinearMeshSystem(
         equation=equation,
@@ -333,8 +333,9 @@ def _row(
     return NonlinearRow(form, linear, nonlinear, operators, scale, fixed, free)
 
 
-def _has_first_derivatives(row: NonlinearRow) -> bool:
-    if row.form.velocity:
+def has_first_derivatives(form: WeakForm, nonlinear: NonlinearForm | None) -> bool:
+    """Whether a row holds them, so that it is a question whether to stabilize it."""
+    if form.velocity:
         return True
-    terms = None if row.nonlinear is None else row.nonlinear.terms
+    terms = None if nonlinear is None else nonlinear.terms
     return terms is not None and bool(terms.carried or any(terms.source_by_slope.values()))

@@ -1,0 +1,261 @@
+"""Fields on a mesh that constraints determine at every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..evolving import Prepare
+from ..linear_operator import BlockOperator, LinearOperator, MatrixFreeOperator, require_batch
+from .evolving_row import EvolvingRow, Moment
+from .nonlinear_form import State
+from .operator import matrix_operator, negated
+
+Table = list[list[LinearOperator | None]]
+"""Blocks by row and column, None standing for 0."""
+
+Solve = Callable[[Tensor], Tensor]
+
+
+class Constraints:
+    """0 = A c + b(u, t) for the fields c that constraints determine, A being prepared once.
+
+    Where A is singular since nothing holds the fields, but for a constant on each part of the mesh, the solution is the
+    one whose integral over each part is 0.
+
+    Args:
+        rows: one a field.
+        first: the place of the first field among all unknowns.
+        prepare: see `sciml.evolving.Prepare`.
+    """
+
+    def __init__(self, rows: tuple[EvolvingRow, ...], first: int, prepare: Prepare) -> None:
+        self.rows = rows
+        self.first = first
+        self.names = tuple(row.own for row in rows)
+        self._prepare = prepare
+        self._negative = all(row.form.sign < 0 for row in rows)
+        operator = self._make_operator()
+        self.null_space = _null_space(operator, rows[0])
+        self.operator = operator if self.null_space is None else self._make_operator(self.null_space)
+        self._solve = prepare(self.operator)
+
+    def fields(self, known: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
+        """The fields, given the others with the values at held points.
+
+        Raises:
+            InputError: where there are none: A is singular, and b has a mean.
+        """
+        lifts = {row.own: moment.lifts[row.own] for row in self.rows}
+        state = State(self.rows[0].form.geometry, {**known, **lifts})
+        still = {row.own for row in self.rows if not row.holds}
+        on = {place: u for place, (name, u) in enumerate(state.fields.items()) if name not in still}
+        left = [row.left_side(state, moment, on) for row in self.rows]
+        found = self.solve(_stacked([-part for part in left]))
+        parts = _parts(found, len(self.operator.space))
+        return {name: lifts[name] + part for name, part in zip(self.names, parts, strict=True)}
+
+    def solve(self, right: Tensor) -> Tensor:
+        """c with A c = right at free points, 0 at held ones: `(*batch, n)`, or `(*batch, channel, n)` of several."""
+        return self._solved(right, self._solve)
+
+    def solve_transposed(self, right: Tensor) -> Tensor:
+        """The same for the transpose of A."""
+        return self._solved(right, self._solve_transposed)
+
+    def _solved(self, right: Tensor, solve: Solve) -> Tensor:
+        held = _stacked([row.held for row in self.rows])
+        right = torch.where(held, 0.0, right)
+        right = -right if self._negative else right
+        found = solve(self._without_mean(right).contiguous())
+        return self._with_mean_zero(found)
+
+    @cached_property
+    def _solve_transposed(self) -> Solve:
+        return self._solve if self.operator.symmetric else self._prepare(self.operator.transpose())
+
+    def _make_operator(self, null_space: Tensor | None = None) -> LinearOperator:
+        blocks: list[list[LinearOperator | None]] = []
+        for row in self.rows:
+            blocks.append([])
+            for place in range(self.first, self.first + len(self.rows)):
+                entries = row.entries.get(place)
+                if entries is None:
+                    blocks[-1].append(None)
+                    continue
+                own = place == self.first + len(blocks) - 1
+                kept = row.with_fixed(entries, place) if own else row.kept(entries, place)
+                one = null_space if len(self.rows) == 1 else None
+                symmetric = own and row.symmetric
+                block = matrix_operator(row.form.pattern, kept, symmetric=symmetric, null_space=one)
+                blocks[-1].append(negated(block) if self._negative else block)
+        (only, *_), *_ = blocks
+        return BlockOperator(blocks, null_space=null_space) if len(blocks) > 1 or only is None else only
+
+    def _without_mean(self, right: Tensor) -> Tensor:
+        if self.null_space is None:
+            return right
+        axes = tuple(range(1 - self.null_space.ndim, 0))
+        size = torch.linalg.vector_norm(right.detach(), dim=axes)
+        for vector in self.null_space:
+            part = (right * vector).sum(axes)
+            share = part.detach().abs() / torch.where(size > 0, size, 1.0)
+            if bool((share > torch.finfo(right.dtype).eps ** 0.5).any()):
+                raise InputError(
+                    f"the constraint that determines {', '.join(self.names)} holds nothing fixed, so that its right "
+                    f"side must have the mean 0, and has one (relative size {float(share.max()):.2e}): subtract the "
+                    "mean, or hold the field somewhere in boundary="
+                )
+            right = right - part.reshape(*part.shape, *[1] * len(axes)) * vector
+        return right
+
+    def _with_mean_zero(self, found: Tensor) -> Tensor:
+        if self.null_space is None:
+            return found
+        axes = tuple(range(1 - self.null_space.ndim, 0))
+        for vector in self.null_space:
+            weighted = self._volumes * vector
+            mean = (found * weighted).sum(axes) / (weighted * vector).sum()
+            found = found - mean.reshape(*mean.shape, *[1] * len(axes)) * vector
+        return found
+
+    @cached_property
+    def _volumes(self) -> Tensor:
+        """`(n,)`, the integral of each basis function."""
+        form = self.rows[0].form
+        shares = (form.geometry.volumes / len(form.geometry.cells)).expand(len(form.geometry.cells), -1)
+        return form.pattern.point_sum(shares.reshape(-1))
+
+
+def couplings(
+    row: EvolvingRow, state: State, moment: Moment, unknowns: tuple[str, ...], first: int
+) -> list[LinearOperator | None]:
+    """The derivatives of a row by unknowns in places from `first` on, rows and columns of held points left out."""
+    found: list[LinearOperator | None] = []
+    for place, name in enumerate(unknowns, first):
+        entries = row.jacobian_entries(state, moment, name, place)
+        pattern = row.form.pattern
+        found.append(None if entries is None else matrix_operator(pattern, row.kept(entries, place), symmetric=False))
+    return found
+
+
+def _null_space(operator: LinearOperator, row: EvolvingRow) -> Tensor | None:
+    """The constants on parts of the mesh, of one field or of all, that an operator and its transpose map to 0."""
+    plain = operator.detach()
+    count, labels = row.form.pattern.components
+    several = len(plain.space) > 1
+    channels = plain.space[0] if several else 1
+    size = float(plain.diagonal().abs().max())
+    bound = torch.finfo(plain.dtype).eps ** 0.75 * size
+    found = []
+    for part in range(count):
+        inside = (labels == part).to(plain.dtype)
+        single = torch.eye(channels, dtype=plain.dtype, device=plain.device)
+        choices = [list(single), [torch.ones_like(single[0])]] if several else [[single[0]]]
+        for choice in choices:
+            vectors = [one[:, None] * inside if several else inside for one in choice]
+            good = [
+                vector / torch.linalg.vector_norm(vector)
+                for vector in vectors
+                if all(float(a.apply(vector).abs().max()) <= bound for a in (plain, plain.transpose()))
+            ]
+            found += good
+            if good:
+                break
+    return torch.stack(found) if found else None
+
+
+class ConstrainedShift(MatrixFreeOperator):
+    """M - a dG/du where G depends on u also through what constraints determine: S - a C A^-1 B, C and B being the
+    derivatives of the left side of the equations by constrained fields, and of the constraints by unknowns.
+
+    Args:
+        base: S, M - a dG/du with the constrained fields kept; a matrix near the whole, to make preconditioners of.
+        step: a.
+        outer: C, by unknown and constrained field.
+        constraints: whose derivative by the constrained fields is A.
+        inner: B, by constrained field and unknown.
+        transposed: whether A^-1 is that of the transpose.
+    """
+
+    def __init__(
+        self,
+        base: LinearOperator,
+        step: float,
+        outer: Table,
+        constraints: Constraints,
+        inner: Table,
+        *,
+        transposed: bool = False,
+    ) -> None:
+        blocks = [block for row in (*outer, *inner) for block in row if block is not None]
+        batch = torch.broadcast_shapes(base.batch, *(block.batch for block in blocks))
+        super().__init__(base.space, batch, base.dtype, base.device)
+        self.base = base
+        self.step = step
+        self.outer = outer
+        self.constraints = constraints
+        self.inner = inner
+        self.transposed = transposed
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        constraints = self.constraints
+        image = _product(self.inner, _parts(x, len(self.space)))
+        solve = constraints.solve_transposed if self.transposed else constraints.solve
+        found = _product(self.outer, _parts(solve(_stacked(image)), len(constraints.operator.space)))
+        return torch.sub(self.base.apply(x), _stacked(found), alpha=self.step, out=out)
+
+    def transpose(self) -> LinearOperator:
+        outer, inner = _transposed(self.inner), _transposed(self.outer)
+        base = self.base.transpose()
+        return ConstrainedShift(base, self.step, outer, self.constraints, inner, transposed=not self.transposed)
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        if dtype == self.dtype:
+            return self
+        raise InputError(f"an operator with a constraint in it stays in {self.dtype}; take its `base` in {dtype}")
+
+    def detach(self) -> LinearOperator:
+        return self._mapped(lambda block: block.detach())
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        require_batch(self)
+        if self.constraints.operator.batch:
+            raise InputError("a batch of operators with constraints that differ by row has no single rows")
+        first = len(self.batch)
+        return self._mapped(lambda b: b if len(b.batch) < first else b[row if b.batch[0] > 1 else 0])
+
+    def _mapped(self, change: Callable[[LinearOperator], LinearOperator]) -> LinearOperator:
+        outer, inner = (
+            [[None if block is None else change(block) for block in row] for row in table]
+            for table in (self.outer, self.inner)
+        )
+        base = change(self.base)
+        return ConstrainedShift(base, self.step, outer, self.constraints, inner, transposed=self.transposed)
+
+
+def _product(table: Table, parts: Sequence[Tensor]) -> list[Tensor]:
+    found = []
+    for row in table:
+        total = torch.zeros_like(parts[0])
+        for block, part in zip(row, parts, strict=True):
+            if block is not None:
+                total = total + block.apply(part.contiguous())
+        found.append(total)
+    return found
+
+
+def _transposed(table: Table) -> Table:
+    return [[None if block is None else block.transpose() for block in column] for column in zip(*table, strict=True)]
+
+
+def _stacked(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(torch.broadcast_tensors(*parts), -2)
+
+
+def _parts(fields: Tensor, axes: int) -> tuple[Tensor, ...]:
+    return (fields,) if axes == 1 else fields.unbind(-2)

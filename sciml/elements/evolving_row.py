@@ -1,0 +1,234 @@
+"""One equation of an evolving system on a mesh, or one of its constraints: its weak form at a state and a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..equations.evaluation import names
+from ..errors import InputError
+from ..given import Number
+from ..linear_operator import LinearOperator
+from .assembly import MatrixSum, load_on_facets
+from .mass import Mass, make_mass
+from .moving import Flux, MovingConditions
+from .nonlinear_form import NonlinearForm, State
+from .nonlinear_system import derivative
+from .nonlinear_terms import EvolvingTerms
+from .operator import matrix_operator
+from .system import eliminated, held_diagonal, linear_row
+from .values import Values, extremes
+from .weak_form import WeakForm
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What belongs to a time.
+
+    Attributes:
+        t: the time for functions, a tensor without axes or `(*batch, 1)`.
+        values: of expressions.
+        lifts: by unknown, the values at held points, 0 elsewhere.
+    """
+
+    t: Tensor
+    values: Values
+    lifts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class EvolvingRow:
+    """F(u, t), the weak form of one row with everything on the left side: weight * rate = -F, or 0 = F.
+
+    Attributes:
+        terms: as expressions.
+        form: the weak form of the linear terms that do not change in time.
+        nonlinear: that of the others, None without any.
+        conditions: on the row's unknown.
+        mass: None of a constraint.
+        entries: unknown's place -> `(*batch, entries)`, the matrix of the linear terms with Robin conditions.
+        operators: the same as operators.
+        right_side: `(*batch, n)`, the sources that do not change in time; None if they are 0.
+        scale: `(*batch, n)`, what stands in the equation of a held point before its value.
+        free: unknown's place -> bool `(entries,)`, where neither row nor column is that of a held point; None
+            everywhere.
+        fixed: `(*batch, entries)`, the matrix that is `scale` at held points; None without any.
+    """
+
+    terms: EvolvingTerms
+    form: WeakForm
+    nonlinear: NonlinearForm | None
+    conditions: MovingConditions
+    mass: Mass | None
+    entries: dict[int, Tensor] = field(repr=False)
+    operators: dict[int, LinearOperator] = field(repr=False)
+    right_side: Tensor | None = field(repr=False)
+    scale: Tensor = field(repr=False)
+    free: dict[int, Tensor | None] = field(repr=False)
+    fixed: Tensor | None = field(repr=False)
+
+    @property
+    def own(self) -> str:
+        """The unknown that the row belongs to."""
+        return self.terms.own
+
+    @property
+    def held(self) -> Tensor:
+        """bool `(n,)`, the points where a Dirichlet condition gives the value."""
+        return self.conditions.still.held
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are any."""
+        return self.fixed is not None
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the derivative by the row's own unknown is symmetric by construction."""
+        return self.form.symmetric and (self.nonlinear is None or self.nonlinear.terms.symmetric)
+
+    def lifted(self, u: Tensor, moment: Moment) -> Tensor:
+        """A field of the row's unknown with the values at held points."""
+        return torch.where(self.held, moment.lifts[self.own], u) if self.holds else u
+
+    def left_side(self, state: State, moment: Moment, fields: Mapping[int, Tensor]) -> Tensor:
+        """F, meaningless at held points.
+
+        Args:
+            state: where.
+            moment: when.
+            fields: unknown's place -> what its linear terms act on; an absent one is 0.
+        """
+        parts = [] if self.right_side is None else [-self.right_side]
+        parts += [operator.apply(fields[place]) for place, operator in self.operators.items() if place in fields]
+        if self.nonlinear is not None:
+            parts.append(self.nonlinear.at_time(moment.values).residual(state))
+        parts += self._through(state, moment)
+        if not parts:
+            return torch.zeros_like(state.fields[self.own])
+        return sum(parts[1:], start=parts[0])
+
+    def jacobian_entries(self, state: State, moment: Moment, unknown: str, place: int) -> Tensor | None:
+        """`(*batch, entries)`, dF by an unknown, conditions on the value left out; None where it is 0."""
+        own = unknown == self.own
+        form = None if self.nonlinear is None else self.nonlinear.at_time(moment.values)
+        linear = self.entries.get(place)
+        found = derivative(linear, form, state, unknown, lagged=False, symmetric=own and self.symmetric)
+        surface = self._through_derivative(moment) if own else None
+        if found is None or surface is None:
+            return surface if found is None else found
+        return found + surface
+
+    def kept(self, entries: Tensor, place: int) -> Tensor:
+        """Entries without the rows and columns of held points."""
+        free = self.free[place]
+        return entries if free is None else torch.where(free, entries, 0.0)
+
+    def with_fixed(self, entries: Tensor, place: int) -> Tensor:
+        """The same, of the row's own unknown, with `scale` at held points."""
+        return entries if self.fixed is None else torch.where(self.free[place], entries, self.fixed)  # type: ignore[arg-type]
+
+    def _through(self, state: State, moment: Moment) -> list[Tensor]:
+        """What conditions on the flux add that are evaluated at every time."""
+        found = []
+        for flux, outer in self._fluxes(moment):
+            facets, value = flux.part.facets, flux.value_at(moment.t)
+            if flux.part.kind == "robin":
+                corners = state.fields[self.own][..., self.form.geometry.facets[:, facets]]
+                value = value - _by_vertex(flux.coefficient_at(moment.t)) * corners
+            found.append(load_on_facets(self.form.geometry, facets, _by_vertex(outer) * value, self.form.pattern.size))
+        return found
+
+    def _through_derivative(self, moment: Moment) -> Tensor | None:
+        robin = [(flux, outer) for flux, outer in self._fluxes(moment) if flux.part.kind == "robin"]
+        if not robin:
+            return None
+        surface = MatrixSum(self.form.pattern, self.form.geometry)
+        for flux, outer in robin:
+            surface.add_on_facets(flux.part.facets, -outer * flux.coefficient_at(moment.t))
+        return surface.entries(symmetric=True)
+
+    def _fluxes(self, moment: Moment) -> list[tuple[Flux, Number]]:
+        """The conditions that are evaluated at every time, each with the factor before the divergence on its facets."""
+        expression = self.form.outer() if self.conditions.fluxes else None
+        if expression is None:
+            return []
+        outer = moment.values.at(expression, "facets")
+        if not isinstance(outer, Tensor) or outer.shape[-1] == 1:
+            return [(flux, outer) for flux in self.conditions.fluxes]
+        return [(flux, outer[..., flux.part.facets]) for flux in self.conditions.fluxes]
+
+
+def make_row(
+    terms: EvolvingTerms, conditions: Mapping[str, MovingConditions], values: Values, form: WeakForm, sign: int
+) -> EvolvingRow:
+    """The row with its matrices.
+
+    Args:
+        terms: as expressions.
+        conditions: on every unknown, in the order of their places.
+        values: of what does not change in time.
+        form: of the linear terms that do not change in time.
+        sign: of `scale`.
+
+    Raises:
+        InputError: for a factor before the rate that is 0 somewhere, or changes sign.
+    """
+    pattern, geometry, own = form.pattern, form.geometry, terms.own
+    unknowns = tuple(conditions)
+    place, held = unknowns.index(own), conditions[own].still.held
+    linear = linear_row(form, unknowns)
+    still = form.row.terms[own].is_empty and linear.full[place] is linear.volume[place]
+    entries = {other: full for other, full in linear.full.items() if not (other == place and still)}
+    mass = None
+    if terms.weight is not None:
+        mass = make_mass(pattern, geometry, _weight(terms, values), held, lumped=form.scheme.lumped)
+    own_entries = linear.full[place].detach()
+    scale = held_diagonal(own_entries[..., pattern.diagonal], held, sign)
+    if mass is not None and not bool(own_entries.any()):
+        scale = mass.diagonal.detach()
+    ones = torch.ones(len(pattern.places), device=held.device)
+    free: dict[int, Tensor | None] = {}
+    for k, name in enumerate(unknowns):
+        columns = conditions[name].still.held
+        some = bool(held.any()) or bool(columns.any())
+        free[k] = eliminated(pattern, ones, held, columns, None).bool() if some else None
+    zeros = torch.zeros_like(own_entries)
+    right = linear.right_side
+    empty = not right.requires_grad and not bool(right.any())
+    return EvolvingRow(
+        terms,
+        form,
+        None if terms.nonlinear is None else NonlinearForm(terms.nonlinear, values, pattern, form.scheme.lumped),
+        conditions[own],
+        mass,
+        entries,
+        {k: matrix_operator(pattern, full, symmetric=k == place and form.symmetric) for k, full in entries.items()},
+        None if empty else right,
+        scale,
+        free,
+        eliminated(pattern, zeros, held, held, scale) if bool(held.any()) else None,
+    )
+
+
+def _weight(terms: EvolvingTerms, values: Values) -> Number:
+    """What multiplies the rate, at the cells."""
+    expression = terms.weight
+    if expression is None or not names(expression):
+        return 1.0
+    weight = values.at(expression, "cells")
+    low, high = extremes(weight)
+    if low <= 0.0 <= high:
+        raise InputError(
+            f"the factor {expression} before the time derivative of {terms.own} ranges from {low:.4g} to {high:.4g}: "
+            "it has one sign everywhere, and does not vanish"
+        )
+    return weight
+
+
+def _by_vertex(value: Number) -> Number:
+    """A value by facet that multiplies `(d, k)`."""
+    return value.unsqueeze(-2) if isinstance(value, Tensor) else value
