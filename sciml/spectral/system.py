@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..discretization.inputs import batch_shape, resolve_field, resolve_parameters
 from ..equations import Equation
@@ -17,12 +18,16 @@ from ..evolving import EvolvingSystem, Time
 from ..given import Number
 from ..grid import Grid
 from ..scheme import Spectral
+from . import mkl
 from .given_fields import GivenFields, split_by_time
 from .jacobian import ShiftedJacobian
 from .modes import Modes
 from .operator import FourierOperator, times
 from .plan import make_plan
 from .tables import Symbol, Tables, stacked
+from .workspace import Workspace, Workspaces, rows_at_once
+
+MAX_WORKSPACES = 8
 
 
 @final
@@ -97,6 +102,13 @@ class SpectralSystem(EvolvingSystem):
         # Growing modes would let the redundant half of the coefficients drift from being conjugate to the other.
         growing = self.axes > 1 and (self.channels > 1 or bool((self.symbol.detach().real > 0).any()))
         self._drifts = growing and has_linear
+        last = self.modes.kept[-1] - 1
+        self._doubled = [0, last] if last > 0 and 2 * last == self.modes.shape[-1] else [0]
+        data = (*self.fields.values(), *self.parameters.values())
+        self._learned = bool(self.given.varying) or any(isinstance(v, Tensor) and v.requires_grad for v in data)
+        self._varies_by_row = bool(self.given.varying)
+        self._workspaces = Workspaces()
+        self.fast = self.device.type == "cpu" and self.axes < 3 and mkl.available()
 
     @property
     def _input_names(self) -> list[str]:
@@ -159,13 +171,12 @@ class SpectralSystem(EvolvingSystem):
     def _symmetrized(self, c: Tensor) -> Tensor:
         """Coefficients with c(-k) = conj(c(k)) also where both are kept."""
         dims = tuple(range(-self.axes, -1))
-        last = [0] if 2 * (self.modes.kept[-1] - 1) != self.modes.shape[-1] else [0, self.modes.kept[-1] - 1]
         columns = []
-        for place in last:
+        for place in self._doubled:
             column = c.narrow(-1, place, 1)
             mirrored = torch.roll(torch.flip(column, dims), [1] * len(dims), dims)
             columns.append((column + mirrored.conj()) / 2)
-        inner = c.narrow(-1, 1, c.shape[-1] - len(last))
+        inner = c.narrow(-1, 1, c.shape[-1] - len(self._doubled))
         return torch.cat([columns[0], inner, *columns[1:]], dim=-1)
 
     def _check_space(self, u: Tensor) -> None:
@@ -232,13 +243,76 @@ class SpectralSystem(EvolvingSystem):
         return found
 
     def slope(self, y: Tensor, t: Time) -> Tensor:
-        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=True))
+        return self._on_states(y, t, linear=True)
 
     def force(self, y: Tensor, t: Time) -> Tensor:
-        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=True))
+        return self._on_states(y, t, linear=True)
 
     def explicit_force(self, y: Tensor, t: Time) -> Tensor:
-        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=False))
+        return self._on_states(y, t, linear=False)
+
+    def _on_states(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
+        c = torch.view_as_complex(y.contiguous())
+        if self.tracked(y) or not self.fast:
+            return torch.view_as_real(self._slope(c, t, linear=linear))
+        inner = len(self.state_space) - 1
+        rows = torch.broadcast_shapes(c.shape[: c.ndim - inner], self.batch, t.shape if isinstance(t, Tensor) else ())
+        out = torch.empty(*rows, *c.shape[c.ndim - inner :], dtype=c.dtype)
+        for part, piece in self.blocks(c.expand(out.shape), out, t):
+            workspace = self.workspace(piece.shape[: piece.ndim - inner])
+            workspace.explicit(part, t, piece)
+            if linear and self.linear_part is not None:
+                self._add_linear(part, piece)
+        return torch.view_as_real(out)
+
+    def blocks(self, c: Tensor, out: Tensor, t: Time) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views of coefficients in blocks of rows that fit the cache; all rows where their data differ."""
+        inner = len(self.state_space) - 1
+        many = prod(out.shape[: out.ndim - inner])
+        size = rows_at_once(self.plan, self.modes)
+        if self.batch or (isinstance(t, Tensor) and t.ndim) or many <= size or self._varies_by_row:
+            yield c, out
+            return
+        flat, flat_out = c.reshape(many, *c.shape[c.ndim - inner :]), out.view(many, *out.shape[out.ndim - inner :])
+        for start in range(0, many, size):
+            yield flat[start : start + size], flat_out[start : start + size]
+
+    def workspace(self, rows: tuple[int, ...]) -> Workspace:
+        """Memory for states of a batch shape, of this thread."""
+        known = self._workspaces.known
+        key = (rows, torch.get_num_threads())
+        if key not in known:
+            if len(known) >= MAX_WORKSPACES:
+                known.pop(next(iter(known)))
+            tables = (self._inputs, self._outputs, self._sources, self._offsets)
+            known[key] = Workspace(self.plan, self.modes, self.given, *tables, rows)
+        return known[key]
+
+    def tracked(self, *tensors: Tensor) -> bool:
+        """Whether derivatives are recorded, of the data or of these tensors, or torch transforms the computation."""
+        if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
+            return True
+        if torch.compiler.is_compiling():
+            return True
+        return torch.is_grad_enabled() and (self._learned or any(tensor.requires_grad for tensor in tensors))
+
+    def _add_linear(self, c: Tensor, out: Tensor) -> None:
+        if self.channels == 1:
+            torch.addcmul(out, c, self._linear.detach(), out=out)
+        else:
+            columns = self._linear.detach().unbind(-1 - self.axes)
+            for column, channel in zip(columns, c.unbind(-1 - self.axes), strict=True):
+                torch.addcmul(out, column, channel.unsqueeze(-1 - self.axes), out=out)
+        if self._drifts:
+            self._symmetrize(out)
+
+    def _symmetrize(self, c: Tensor) -> None:
+        """`_symmetrized` in place."""
+        dims = tuple(range(-self.axes, -1))
+        for place in self._doubled:
+            column = c[..., place : place + 1]
+            mirrored = torch.roll(torch.flip(column, dims), [1] * len(dims), dims)
+            column.add_(mirrored.conj()).mul_(0.5)
 
     def _slope(self, c: Tensor, t: Time, *, linear: bool) -> Tensor:
         channels = self._split(c)
