@@ -18,6 +18,10 @@ from .timing import IMPATIENCE, PATIENCE, Calibration, Clock, Contender, Series,
 
 _SLACK = 1.01  # a stopping rule evaluated by recurrence and b - A x computed afresh differ by rounding
 
+_LIBRARIES = (
+    *("sciml", "torch", "numpy", "scipy", "pyamg", "torch-sla"),
+    *("torchdiffeq", "torchode", "jax", "exponax", "pyqg-jax"),
+)
 DISTRIBUTIONS = {"sciml": "sciml-torch"}
 
 
@@ -111,7 +115,7 @@ class Bench:
         if found is not None and tolerance is not None:
             extra["missed"] = not found <= _SLACK * tolerance
         return {
-            "setup_seconds": min(sample.setup for sample in kept) if series.contender.prepare else None,
+            "setup_seconds": min(sample.setup for sample in kept) if series.contender.has_setup else None,
             "solve_seconds": min(sample.solve for sample in kept),
             "iterations": outcome.iterations,
             "relative_residual": found,
@@ -126,7 +130,7 @@ class Bench:
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "compiled_kernels": build.library() is not None,
-            "versions": {name: version_of(name) for name in ("sciml", "torch", "numpy", "scipy", "pyamg", "torch-sla")},
+            "versions": {name: version_of(name) for name in _LIBRARIES},
         }
 
 

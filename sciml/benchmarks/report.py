@@ -21,7 +21,7 @@ _LEGEND = (
     "The methods of a case run in turn. set-up, solve, both: the least of the repeats; median: of both;",
     "ratio: both, over that of the first line; residual: |b - A x| / |b|, computed afresh by numpy for every method.",
     "A run is noisy if copying an array just before or after it took over 1.5 times the least of the whole suite.",
-    "The sparse kernels of scipy and pyamg use one thread.",
+    "The sparse kernels of scipy and pyamg use one thread. iterations: where time passes, the steps that were tried.",
 )
 
 
@@ -103,6 +103,12 @@ def _remarks(row: Row) -> Iterator[str]:
         yield extra["note"]
     if "seconds_per_iteration" in extra:
         yield f"{seconds(extra['seconds_per_iteration'])} an iteration"
+    if "seconds_per_step" in extra:
+        yield f"{seconds(extra['seconds_per_step'])} a step"
+    if "per_second" in extra:
+        yield f"{extra['per_second']:,.0f} {extra['counted']}/s"
+    if "evaluations" in extra:
+        yield f"{extra['evaluations']} evaluations"
     if "bytes_per_second" in extra:
         share = extra["bytes_per_second"] / extra["copy_bytes_per_second"]
         yield f"{extra['bytes_per_second'] / 1e9:.1f} GB/s, {share:.2f} of copying"

@@ -80,6 +80,7 @@ class Contender:
         finish: makes the Outcome of what `solve` returned, not timed.
         device: where it runs.
         loops: solves within one run; None for as many as make the run long enough for the clock.
+        setup_within: seconds of set-up that `solve` contains, as what it returned tells; they count as set-up instead.
     """
 
     method: str
@@ -90,6 +91,12 @@ class Contender:
     prepare: Callable[[], Any] | None = None
     device: str = "cpu"
     loops: int | None = 1
+    setup_within: Callable[[Any], float] | None = None
+
+    @property
+    def has_setup(self) -> bool:
+        """Whether a set-up is told apart."""
+        return self.prepare is not None or self.setup_within is not None
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Series:
             "loops": self.loops,
             "total_seconds": min(sample.total for sample in kept),
             "total_median": statistics.median(sample.total for sample in kept),
-            "setup_median": statistics.median(sample.setup for sample in kept) if self.contender.prepare else None,
+            "setup_median": statistics.median(sample.setup for sample in kept) if self.contender.has_setup else None,
             "solve_median": statistics.median(sample.solve for sample in kept),
             "copy_seconds": max(sample.copy for sample in kept),
         }
@@ -282,8 +289,9 @@ def _run(
     finally:
         gc.enable()
     setup = ready - start if contender.prepare else 0.0
+    within = contender.setup_within(found) if contender.setup_within else 0.0
     after = calibration.measure()
-    return Sample(setup, (end - ready) / entry.loops, max(before, after)), after
+    return Sample(setup + within, (end - ready) / entry.loops - within, max(before, after)), after
 
 
 def _describe(error: Exception) -> str:

@@ -80,6 +80,14 @@ def test_set_up_is_timed_apart_and_its_result_handed_on() -> None:
     assert series.outcome == Outcome("a solved", 7)
 
 
+def test_set_up_within_a_solve_is_told_apart_from_it() -> None:
+    world = World()
+    (series,) = measure(world, world.contender("a", [1.0], setup=0.5, setup_within=lambda found: 0.25))
+    assert {(round(s.setup, 9), round(s.solve, 9)) for s in series.samples} == {(0.75, 0.75)}
+    (alone,) = measure(world, world.contender("b", [1.0], setup_within=lambda found: 0.25))
+    assert alone.summary(1.0)["setup_median"] == pytest.approx(0.25)
+
+
 def test_a_long_first_run_counts() -> None:
     world = World()
     (series,) = measure(world, world.contender("a", [3.0]))

@@ -1,0 +1,1 @@
+"""The suite `evolution`: integration in time against exponax, pyqg-jax, torchdiffeq, torchode and scipy."""
