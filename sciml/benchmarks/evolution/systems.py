@@ -22,14 +22,25 @@ class SystemProblem:
         initial: `(batch, unknowns)`.
         times: the first is that of `initial`; dimensionless.
         tolerance: relative and absolute.
-        text: the equations, None where the rate cannot be written so.
+        text: the equations, none where the rate cannot be written so.
     """
 
     rate: Callable[[Any, Tensor], Tensor]
     initial: Tensor
     times: tuple[float, ...]
     tolerance: float
-    text: Sequence[str] | None = None
+    text: Sequence[str] = ()
+
+    @property
+    def network(self) -> nn.Module:
+        """The rate, where it is a module.
+
+        Raises:
+            TypeError: where it is not.
+        """
+        if not isinstance(self.rate, nn.Module):
+            raise TypeError("this rate is not a network")
+        return self.rate
 
 
 class Network(nn.Module):
@@ -59,8 +70,7 @@ def network(batch: int, end: float, device: str) -> SystemProblem:
 
 def gradient_of(problem: SystemProblem, integrate: Callable[[Tensor], Tensor]) -> Tensor:
     """The derivative of the mean square of the final state with respect to the network's parameters, in one vector."""
-    assert isinstance(problem.rate, nn.Module)
-    parameters = list(problem.rate.parameters())
+    parameters = list(problem.network.parameters())
     final = integrate(problem.initial)
     return torch.cat([part.reshape(-1) for part in torch.autograd.grad(final.square().mean(), parameters)])
 
