@@ -11,14 +11,16 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 
+FORGOTTEN = 1e-2  # earlier steps that were far too small, as the first may be, count as if they had this ratio
+
 
 @dataclass(frozen=True)
 class Controller:
-    """A PID controller of the step size: with r the error relative to the tolerance and k the order of the error, the
-    next step is h * safety * r_n^-(I+P+D)/k * r_(n-1)^(P+2D)/k * r_(n-2)^-D/k, cut off at both ends.
+    """A PID controller of the step size: with r the error relative to the tolerance, k the order of the error in h, and
+    s = r / safety^k, the next step is h * s_n^-(I+P+D)/k * s_(n-1)^(P+2D)/k * s_(n-2)^-D/k, cut off at both ends.
 
-    Söderlind, Numerical Algorithms 31 (2002) 281-310, section 3. After a rejected step only the first factor counts.
-    All dimensionless.
+    Söderlind, Numerical Algorithms 31 (2002) 281-310, section 3, here with safety in the set point, so that r settles
+    at safety^k whatever I, P and D are. After a rejected step the next is h * safety * r^(-1/k). All dimensionless.
 
     Args:
         integral, proportional, derivative: I, P and D; P = D = 0 is the classical controller.
@@ -47,10 +49,13 @@ class Controller:
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
 
-    def after_accepted(self, ratio: float, before: float, earlier: float, order: int) -> float:
+    def after_accepted(self, ratios: tuple[float, float, float], order: int) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""
-        latest, middle, oldest = self.exponents(order)
-        found = self.safety * max(ratio, 1e-10) ** latest * before**middle * earlier**oldest
+        target = self.safety**order
+        found = 1.0
+        for ratio, exponent, least in zip(ratios, self.exponents(order), (1e-10, FORGOTTEN, FORGOTTEN), strict=True):
+            if exponent:
+                found *= (max(ratio, least) / target) ** exponent
         return min(max(found, self.smallest), self.largest)
 
     def after_rejected(self, ratio: float, order: int) -> float:

@@ -79,7 +79,7 @@ class ExplicitRungeKutta(Integrator):
     def describe(self) -> str:
         return f"{self.tableau.name}, explicit"
 
-    def stepper(self, system: EvolvingSystem) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
         return ExplicitStepper(self, system)
 
 
@@ -92,6 +92,7 @@ class ExplicitStepper(Stepper):
         self.method = method
         self.tableau = tableau
         self.system = system
+        self.axes = len(system.state_space)
         self.order = tableau.order
         self.embedded = tableau.embedded
         self.even = False
@@ -114,31 +115,30 @@ class ExplicitStepper(Stepper):
         work = self._work
         if work is None or not work.fits(y):
             work = self._work = _Work(tableau, y)
-        flat = y.reshape(-1)
+        flat = y.view(-1)
         torch.mul(work.numbers, h, out=work.scaled)
-        stages, last = work.stages, tableau.stages - 1
-        stages[0].copy_((slope(y, t) if memory is None else memory).reshape(-1))
-        value, equal = None, {}
+        last = tableau.stages - 1
+        k = slope(y, t) if memory is None else memory
+        work.stages[0].copy_(k)
+        value = y
+        equal: list[tuple[Tensor, Tensor]] = []
         for i in range(1, last + 1):
-            state = torch.addmv(flat, work.earlier[i], work.rows[i]).view(y.shape)
-            k = slope(state, t + tableau.c[i] * h)
-            stages[i].copy_(k.reshape(-1))
+            value = torch.addmv(flat, work.earlier[i], work.rows[i]).view(y.shape)
+            k = slope(value, t + tableau.c[i] * h)
+            work.stages[i].copy_(k)
             if self.method.record and tableau.equal is not None and i in tableau.equal:
-                equal[i] = state
-            value = state
+                equal.append((value, k))
         if not tableau.first_same_as_last:
             value = torch.addmv(flat, work.transposed, work.weights).view(y.shape)
-        assert value is not None
         error = None
         if tableau.error is not None:
             error = torch.mv(work.transposed, work.errors).view(y.shape)
-        reuse = tableau.first_same_as_last
         return Attempt(
             value,
-            stages[last].clone().view(y.shape) if reuse else None,
+            k if tableau.first_same_as_last else None,
             last + (memory is None),
             error,
-            self._stiffness([row.view(y.shape) for row in stages], equal) if equal else None,
+            stiffness(equal, self.axes) if equal else None,
             self._interpolant(y, value, h, work.transposed),
         )
 
@@ -146,13 +146,13 @@ class ExplicitStepper(Stepper):
         """Chains of sums, the cheapest in a backward pass."""
         tableau, slope = self.tableau, self.system.slope
         stages = [slope(y, t) if memory is None else memory]
-        value, equal = y, {}
+        value = y
+        equal: list[tuple[Tensor, Tensor]] = []
         for i in range(1, tableau.stages):
-            state = _combined(y, stages, tableau.a[i], h)
-            stages.append(slope(state, t + tableau.c[i] * h))
+            value = _combined(y, stages, tableau.a[i], h)
+            stages.append(slope(value, t + tableau.c[i] * h))
             if self.method.record and tableau.equal is not None and i in tableau.equal:
-                equal[i] = state
-            value = state
+                equal.append((value, stages[i]))
         if not tableau.first_same_as_last:
             value = _combined(y, stages, tableau.b, h)
         error = None
@@ -163,7 +163,7 @@ class ExplicitStepper(Stepper):
             stages[-1] if tableau.first_same_as_last else None,
             len(stages) - (memory is not None),
             error,
-            self._stiffness(stages, equal) if equal else None,
+            stiffness(equal, self.axes) if equal else None,
             self._interpolant_of(y, value, h, stages),
         )
 
@@ -200,21 +200,6 @@ class ExplicitStepper(Stepper):
         return torch.compile(step)
 
     # What comes with a step
-
-    def _stiffness(self, stages: list[Tensor], states: dict[int, Tensor]) -> Tensor:
-        """|f(g_j) - f(g_i)| / |g_j - g_i| of two stages at the same time, row by row.
-
-        Hairer and Wanner, Solving Ordinary Differential Equations II, 2nd ed., Springer 1996, equation IV.2.8.
-        """
-        assert self.tableau.equal is not None
-        i, j = self.tableau.equal
-        axes = tuple(range(-len(self.system.state_space), 0))
-        above, below = stages[j] - stages[i], states[j] - states[i]
-        if not axes:
-            return above.abs() / (below.abs() + torch.finfo(below.dtype).tiny)
-        tiny = torch.finfo(below.dtype).tiny
-        norms = [((x * x).sum(axes) + tiny).sqrt() for x in (above, below)]
-        return norms[0] / norms[1]
 
     def _interpolant(self, y: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[float], Tensor] | None:
         weights_at = self._dense_weights
@@ -277,7 +262,7 @@ class _Work:
         stages = torch.zeros(s, y.numel(), **place)
         self.transposed = stages.t()
         self.earlier = [self.transposed[:, :i] for i in range(s)]
-        self.stages = list(stages)
+        self.stages = list(stages.view(s, *y.shape))
 
     def fits(self, y: Tensor) -> bool:
         return self.shape == y.shape and self.dtype == y.dtype and self.device == y.device
@@ -290,3 +275,19 @@ def _combined(y: Tensor | None, stages: list[Tensor], weights: tuple[float, ...]
             y = k * (h * weight) if y is None else torch.add(y, k, alpha=h * weight)
     assert y is not None
     return y
+
+
+def stiffness(pair: list[tuple[Tensor, Tensor]], axes: int) -> Tensor:
+    """How fast the fastest motion is, row by row: |f(g_j) - f(g_i)| / |g_j - g_i| of two stages at the same time.
+
+    Hairer and Wanner, Solving Ordinary Differential Equations II, 2nd ed., Springer 1996, equation IV.2.8.
+
+    Args:
+        pair: state and slope of both stages.
+        axes: trailing axes of a row.
+    """
+    (first, slope_there), (second, slope_here) = pair
+    tiny = torch.finfo(first.dtype).tiny  # keeps 0/0 from being NaN, and the gradient of a norm at 0 finite
+    squares = [x * x for x in (slope_here - slope_there, second - first)]
+    above, below = squares if axes == 0 else [x.flatten(-axes).sum(-1) for x in squares]
+    return (above + tiny).sqrt() / (below + tiny).sqrt()

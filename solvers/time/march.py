@@ -87,7 +87,7 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
     Raises:
         InputError: for a method that does not fit the system or the task.
     """
-    stepper = method.stepper(system)
+    stepper = method.stepper(system, None if task.step is not None else task.rtol, task.atol)
     if task.step is None and not stepper.embedded:
         raise InputError(f"{method.describe()} has no error estimate: give step=, the size of its steps")
     tracked = forward_ad._current_level >= 0 or (
@@ -234,13 +234,13 @@ class _March:
         ratio = _joint(rows) if attempt.solved else inf
         kept = rows if self.record else ratio
         if ratio <= 1.0:
-            factor = controller.after_accepted(ratio, *clock.ratios, order)
+            factor = controller.after_accepted((ratio, *clock.ratios), order)
             if clock.rejected:
                 factor = min(factor, 1.0)
             self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
             after = replace(
                 self._moved(clock, h, factor),
-                ratios=(max(ratio, 1e-10), clock.ratios[0]),
+                ratios=(ratio, clock.ratios[0]),
                 rejected=False,
                 good=h,
                 steps=clock.steps + 1,
