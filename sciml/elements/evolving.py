@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
@@ -28,10 +28,8 @@ from .nonlinear_form import State
 from .nonlinear_system import has_first_derivatives
 from .nonlinear_terms import EvolvingTerms, read_evolving_rows
 from .operator import matrix_operator
-from .pattern import pattern_of
 from .system import checked_scheme
 from .values import OfTime, Values
-from .weak_form import WeakForm
 
 if TYPE_CHECKING:
     from ..equations import Equation
@@ -113,11 +111,12 @@ class MeshEvolution(EvolvingSystem):
         self.parameters = resolved
         placed, self._inherited = _conditions(boundary, mesh, terms)
         self.boundary = {name: {place: pair[0] for place, pair in part.items()} for name, part in placed.items()}
+        changing = {name for one in terms for name in _with_changing_flux(one, self.values)}
         conditions = {
-            one.own: resolve_moving(placed[one.own], mesh, geometry, all_fluxes=_changes(one, self.values))
-            for one in terms
+            name: resolve_moving(part, mesh, geometry, all_fluxes=name in changing) for name, part in placed.items()
         }
-        rows = tuple(_make_row(one, conditions, self.values, scheme) for one in terms)
+        plain = replace(scheme, stabilization="none")
+        rows = tuple(make_row(one, conditions, self.values, plain) for one in terms)
         self.rows = rows[: len(self.unknowns)]
         self.constraints = None
         if equation.constrained:
@@ -125,7 +124,7 @@ class MeshEvolution(EvolvingSystem):
         self.batch = self._batch(conditions)
         self.linear_part = self._linear_part()
         notes = ["P1 finite elements, " + ("lumped masses" if scheme.lumped else "consistent masses")]
-        if any(has_first_derivatives(row.form, row.nonlinear) for row in rows):
+        if any(has_first_derivatives(form, row.nonlinear) for row in rows for form in row.forms):
             notes.append("first derivatives: Galerkin, not stabilized")
         self.notes = tuple(notes)
 
@@ -200,7 +199,7 @@ class MeshEvolution(EvolvingSystem):
         state = self._state(u, moment)
         rates = []
         for row, mass in zip(self.rows, self._masses, strict=True):
-            moving = row.conditions.lift_rate(moment.t)
+            moving = row.conditions[0].lift_rate(moment.t)
             speed = row.terms.speed
             if speed in self._inherited:
                 rate = state.fields[speed] if linear else torch.zeros_like(state.fields[speed])
@@ -215,7 +214,7 @@ class MeshEvolution(EvolvingSystem):
         state = self._state(y, moment)
         found = []
         for row, mass, own in zip(self.rows, self._masses, self._parts(y), strict=True):
-            moving = row.conditions.lift_rate(moment.t) if row.holds else None
+            moving = row.conditions[0].lift_rate(moment.t) if row.holds else None
             force = self._free_force(row, mass, state, moment, moving, linear)
             if row.holds:
                 away = moment.lifts[row.own] - own if linear else moment.lifts[row.own]
@@ -262,7 +261,7 @@ class MeshEvolution(EvolvingSystem):
         argument = torch.as_tensor(t, dtype=self.dtype, device=self.device)
         argument = argument.reshape(*argument.shape, 1) if argument.ndim else argument
         rows = (*self.rows, *(() if self.constraints is None else self.constraints.rows))
-        lifts = {row.own: row.conditions.lift(argument) for row in rows}
+        lifts = {row.own: row.conditions[0].lift(argument) for row in rows}
         return Moment(argument, self.values.at_time(number, argument), lifts)
 
     def _state(self, u: Tensor, moment: Moment) -> State:
@@ -358,17 +357,12 @@ def _conditions(
     return {one.own: placed[one.own] for one in terms}, inherited
 
 
-def _changes(terms: EvolvingTerms, values: Values) -> bool:
-    """Whether the factor before a divergence, which conditions on the flux speak of too, depends on the time."""
-    return any(values.varies(name) for outer in terms.row.outers for name in names(outer))
-
-
-def _make_row(
-    terms: EvolvingTerms, conditions: Mapping[str, MovingConditions], values: Values, scheme: FiniteElement
-) -> EvolvingRow:
-    plain = replace(scheme, stabilization="none")
-    form = WeakForm(terms.row, terms.own, conditions[terms.own].still, values, pattern_of(values.mesh), plain)
-    return make_row(terms, conditions, values, form, form.sign if terms.weight is None else 1)
+def _with_changing_flux(terms: EvolvingTerms, values: Values) -> Iterator[str]:
+    """The unknowns that have a divergence with a factor before it, which conditions on the flux speak of, that depends
+    on the time."""
+    for name, row in {terms.own: terms.row, **terms.behind}.items():
+        if any(values.varies(part) for outer in row.outers for part in names(outer)):
+            yield name
 
 
 def _sample_shape(function: Any, corner: tuple[Tensor, ...]) -> Tensor:

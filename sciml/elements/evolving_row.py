@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from ..equations.evaluation import names
 from ..errors import InputError
 from ..given import Number
 from ..linear_operator import LinearOperator
+from ..scheme import FiniteElement
 from .assembly import MatrixSum, load_on_facets
 from .mass import Mass, make_mass
 from .moving import Flux, MovingConditions
@@ -19,6 +20,7 @@ from .nonlinear_form import NonlinearForm, State
 from .nonlinear_system import derivative
 from .nonlinear_terms import EvolvingTerms
 from .operator import matrix_operator
+from .pattern import Pattern, pattern_of
 from .system import eliminated, held_diagonal, linear_row
 from .values import Values, extremes
 from .weak_form import WeakForm
@@ -45,9 +47,10 @@ class EvolvingRow:
 
     Attributes:
         terms: as expressions.
-        form: the weak form of the linear terms that do not change in time.
+        forms: the weak forms of the linear terms that do not change in time: that of the row's unknown and all others,
+            then those of the unknowns in `terms.behind`.
         nonlinear: that of the others, None without any.
-        conditions: on the row's unknown.
+        conditions: on the unknown of each of `forms`.
         mass: None of a constraint.
         entries: unknown's place -> `(*batch, entries)`, the matrix of the linear terms with Robin conditions.
         operators: the same as operators.
@@ -59,9 +62,9 @@ class EvolvingRow:
     """
 
     terms: EvolvingTerms
-    form: WeakForm
+    forms: tuple[WeakForm, ...]
     nonlinear: NonlinearForm | None
-    conditions: MovingConditions
+    conditions: tuple[MovingConditions, ...]
     mass: Mass | None
     entries: dict[int, Tensor] = field(repr=False)
     operators: dict[int, LinearOperator] = field(repr=False)
@@ -76,9 +79,14 @@ class EvolvingRow:
         return self.terms.own
 
     @property
+    def form(self) -> WeakForm:
+        """The first of them."""
+        return self.forms[0]
+
+    @property
     def held(self) -> Tensor:
         """bool `(n,)`, the points where a Dirichlet condition gives the value."""
-        return self.conditions.still.held
+        return self.conditions[0].still.held
 
     @property
     def holds(self) -> bool:
@@ -117,7 +125,7 @@ class EvolvingRow:
         form = None if self.nonlinear is None else self.nonlinear.at_time(moment.values)
         linear = self.entries.get(place)
         found = derivative(linear, form, state, unknown, lagged=False, symmetric=own and self.symmetric)
-        surface = self._through_derivative(moment) if own else None
+        surface = self._through_derivative(moment, unknown)
         if found is None or surface is None:
             return surface if found is None else found
         return found + surface
@@ -133,17 +141,18 @@ class EvolvingRow:
 
     def _through(self, state: State, moment: Moment) -> list[Tensor]:
         """What conditions on the flux add that are evaluated at every time."""
+        geometry, size = self.form.geometry, self.form.pattern.size
         found = []
-        for flux, outer in self._fluxes(moment):
+        for name, flux, outer in self._fluxes(moment):
             facets, value = flux.part.facets, flux.value_at(moment.t)
             if flux.part.kind == "robin":
-                corners = state.fields[self.own][..., self.form.geometry.facets[:, facets]]
+                corners = state.fields[name][..., geometry.facets[:, facets]]
                 value = value - _by_vertex(flux.coefficient_at(moment.t)) * corners
-            found.append(load_on_facets(self.form.geometry, facets, _by_vertex(outer) * value, self.form.pattern.size))
+            found.append(load_on_facets(geometry, facets, _by_vertex(outer) * value, size))
         return found
 
-    def _through_derivative(self, moment: Moment) -> Tensor | None:
-        robin = [(flux, outer) for flux, outer in self._fluxes(moment) if flux.part.kind == "robin"]
+    def _through_derivative(self, moment: Moment, unknown: str) -> Tensor | None:
+        robin = [(f, outer) for name, f, outer in self._fluxes(moment) if name == unknown and f.part.kind == "robin"]
         if not robin:
             return None
         surface = MatrixSum(self.form.pattern, self.form.geometry)
@@ -151,19 +160,21 @@ class EvolvingRow:
             surface.add_on_facets(flux.part.facets, -outer * flux.coefficient_at(moment.t))
         return surface.entries(symmetric=True)
 
-    def _fluxes(self, moment: Moment) -> list[tuple[Flux, Number]]:
-        """The conditions that are evaluated at every time, each with the factor before the divergence on its facets."""
-        expression = self.form.outer() if self.conditions.fluxes else None
-        if expression is None:
-            return []
-        outer = moment.values.at(expression, "facets")
-        if not isinstance(outer, Tensor) or outer.shape[-1] == 1:
-            return [(flux, outer) for flux in self.conditions.fluxes]
-        return [(flux, outer[..., flux.part.facets]) for flux in self.conditions.fluxes]
+    def _fluxes(self, moment: Moment) -> Iterator[tuple[str, Flux, Number]]:
+        """The conditions that are evaluated at every time, each with its unknown and the factor before the divergence
+        on its facets."""
+        for form, conditions in zip(self.forms, self.conditions, strict=True):
+            expression = form.outer() if conditions.fluxes else None
+            if expression is None:
+                continue
+            outer = moment.values.at(expression, "facets")
+            for flux in conditions.fluxes:
+                varies = isinstance(outer, Tensor) and outer.shape[-1] > 1
+                yield form.own, flux, outer[..., flux.part.facets] if varies else outer  # type: ignore[index]
 
 
 def make_row(
-    terms: EvolvingTerms, conditions: Mapping[str, MovingConditions], values: Values, form: WeakForm, sign: int
+    terms: EvolvingTerms, conditions: Mapping[str, MovingConditions], values: Values, scheme: FiniteElement
 ) -> EvolvingRow:
     """The row with its matrices.
 
@@ -171,47 +182,56 @@ def make_row(
         terms: as expressions.
         conditions: on every unknown, in the order of their places.
         values: of what does not change in time.
-        form: of the linear terms that do not change in time.
-        sign: of `scale`.
+        scheme: settings.
 
     Raises:
         InputError: for a factor before the rate that is 0 somewhere, or changes sign.
     """
-    pattern, geometry, own = form.pattern, form.geometry, terms.own
+    pattern, geometry, own = pattern_of(values.mesh), values.geometry, terms.own
     unknowns = tuple(conditions)
     place, held = unknowns.index(own), conditions[own].still.held
-    linear = linear_row(form, unknowns)
-    still = form.row.terms[own].is_empty and linear.full[place] is linear.volume[place]
-    entries = {other: full for other, full in linear.full.items() if not (other == place and still)}
+    parts = {own: terms.row, **terms.behind}
+    forms = tuple(WeakForm(row, name, conditions[name].still, values, pattern, scheme) for name, row in parts.items())
+    entries: dict[int, Tensor] = {}
+    right = torch.zeros(pattern.size, dtype=values.mesh.dtype, device=values.mesh.device)
+    for form in forms:
+        linear, own_place = linear_row(form, unknowns), unknowns.index(form.own)
+        empty = form.terms.is_empty and linear.full[own_place] is linear.volume[own_place]
+        entries |= {other: full for other, full in linear.full.items() if not (empty and other == own_place)}
+        right = right + linear.right_side
     mass = None
     if terms.weight is not None:
-        mass = make_mass(pattern, geometry, _weight(terms, values), held, lumped=form.scheme.lumped)
-    own_entries = linear.full[place].detach()
-    scale = held_diagonal(own_entries[..., pattern.diagonal], held, sign)
-    if mass is not None and not bool(own_entries.any()):
-        scale = mass.diagonal.detach()
-    ones = torch.ones(len(pattern.places), device=held.device)
+        mass = make_mass(pattern, geometry, _weight(terms, values), held, lumped=scheme.lumped)
+    scale = _scale(entries.get(place), mass, pattern, held, 1 if mass is not None else forms[0].sign, right.dtype)
     free: dict[int, Tensor | None] = {}
+    ones = torch.ones(len(pattern.places), device=held.device)
     for k, name in enumerate(unknowns):
         columns = conditions[name].still.held
         some = bool(held.any()) or bool(columns.any())
         free[k] = eliminated(pattern, ones, held, columns, None).bool() if some else None
-    zeros = torch.zeros_like(own_entries)
-    right = linear.right_side
-    empty = not right.requires_grad and not bool(right.any())
+    fixed = eliminated(pattern, torch.zeros(len(pattern.places)).to(right), held, held, scale)
     return EvolvingRow(
         terms,
-        form,
-        None if terms.nonlinear is None else NonlinearForm(terms.nonlinear, values, pattern, form.scheme.lumped),
-        conditions[own],
+        forms,
+        None if terms.nonlinear is None else NonlinearForm(terms.nonlinear, values, pattern, scheme.lumped),
+        tuple(conditions[name] for name in parts),
         mass,
         entries,
-        {k: matrix_operator(pattern, full, symmetric=k == place and form.symmetric) for k, full in entries.items()},
-        None if empty else right,
+        {k: matrix_operator(pattern, full, symmetric=False) for k, full in entries.items()},
+        right if right.requires_grad or bool(right.any()) else None,
         scale,
         free,
-        eliminated(pattern, zeros, held, held, scale) if bool(held.any()) else None,
+        fixed if bool(held.any()) else None,
     )
+
+
+def _scale(
+    entries: Tensor | None, mass: Mass | None, pattern: Pattern, held: Tensor, sign: int, dtype: torch.dtype
+) -> Tensor:
+    """What stands before the values in the equations of held points: the size of the diagonal."""
+    if entries is not None and bool(entries.detach()[..., pattern.diagonal].any()):
+        return held_diagonal(entries.detach()[..., pattern.diagonal], held, sign)
+    return held.new_ones(len(held), dtype=dtype) if mass is None else mass.diagonal.detach()
 
 
 def _weight(terms: EvolvingTerms, values: Values) -> Number:

@@ -43,12 +43,13 @@ class NonlinearTerms:
     Attributes:
         own: the unknown of the row.
         symbols: of each unknown.
-        diffusive: what vanishes with the gradient of the row's own unknown, and what conditions on the flux speak of.
+        diffusive: what vanishes with the gradient of the row's own unknown, and what conditions on the flux speak of;
+            in the equation of the rate u_t also what vanishes with that of u.
         carried: what holds no derivatives of unknowns.
         source: the rest.
         factors: of the row's own diffusive flux: (k, j) -> what multiplies du/dx_j in component k, with derivatives
             of unknowns in it or not.
-        outers: the factors that stood before the divergences of diffusive fluxes; numbers and parameters.
+        outers: unknown -> the factors that stood before divergences of diffusive fluxes of it; numbers, parameters, t.
     """
 
     own: str
@@ -57,7 +58,7 @@ class NonlinearTerms:
     carried: Components
     source: sympy.Expr
     factors: Entries
-    outers: tuple[sympy.Expr, ...]
+    outers: dict[str, tuple[sympy.Expr, ...]]
 
     @cached_property
     def flux(self) -> Components:
@@ -122,7 +123,7 @@ def read_nonlinear_rows(equation: Equation, mesh: Mesh) -> tuple[tuple[Row, Nonl
     unknowns = (*equation.unknowns, *equation.constrained)
     forms = equation.residual_forms(mesh.dimension)
     return tuple(
-        _read_row(form, own, unknowns, equation, set(equation.parameters), with_rate=False)
+        _read_row(form, (own,), unknowns, equation, set(equation.parameters), with_rate=False)
         for own, form in zip(unknowns, forms, strict=True)
     )
 
@@ -137,13 +138,16 @@ class EvolvingTerms:
         nonlinear: the others, None without any.
         weight: what multiplies the rate; None of a constraint.
         speed: the unknown that is the rate, as u_t is that of u in an equation of second order; else None.
+        behind: unknown u -> its terms, in the equation of its rate u_t, that hold second derivatives or whose flux
+            conditions on u speak of; they are not in `row`.
     """
 
     own: str
     row: Row
     nonlinear: NonlinearTerms | None
     weight: sympy.Expr | None
-    speed: str | None = None
+    speed: str | None
+    behind: dict[str, Row]
 
 
 def read_evolving_rows(equation: Equation, mesh: Mesh, varying: frozenset[str]) -> tuple[EvolvingTerms, ...]:
@@ -162,7 +166,7 @@ def read_evolving_rows(equation: Equation, mesh: Mesh, varying: frozenset[str]) 
     unknowns = (*equation.unknowns, *equation.constrained)
     constants = {*equation.parameters, "t"}
     forms = equation.residual_forms(mesh.dimension, varying=varying, divided=False)
-    rows = []
+    rows: list[EvolvingTerms] = []
     for own, form in zip(unknowns, forms, strict=True):
         evolves = own in equation.unknowns
         held = sorted({jet.field for jet in form.jets.values()} & set(equation.constrained))
@@ -171,27 +175,39 @@ def read_evolving_rows(equation: Equation, mesh: Mesh, varying: frozenset[str]) 
                 f"the constraint that determines {own} is not linear in {', '.join(held)}, or has a coefficient there "
                 "that varies in time: in this version constraints are linear in what they determine"
             )
-        row, nonlinear = _read_row(form, own, unknowns, equation, constants, with_rate=evolves)
+        family = [own]
+        for before in reversed(rows):
+            if before.speed == family[-1]:
+                family.append(before.own)
+        row, nonlinear = _read_row(form, tuple(family), unknowns, equation, constants, with_rate=evolves)
+        behind = {}
+        for name in family[1:]:
+            outers = () if nonlinear is None else nonlinear.outers.get(name, ())
+            if outers or (name in row.terms and row.terms[name].diffusion):
+                behind[name] = Row({name: row.terms.get(name, Terms())}, (), outers)
+        row = replace(row, terms={name: one for name, one in row.terms.items() if name not in behind})
         speed = _speed(form, own, equation.unknowns) if evolves else None
-        rows.append(EvolvingTerms(own, row, nonlinear, form.weight if evolves else None, speed))
+        rows.append(EvolvingTerms(own, row, nonlinear, form.weight if evolves else None, speed, behind))
     return tuple(rows)
 
 
 def _read_row(
     form: ResidualForm,
-    own: str,
+    family: tuple[str, ...],
     unknowns: tuple[str, ...],
     equation: Equation,
     constants: set[str],
     *,
     with_rate: bool,
 ) -> tuple[Row, NonlinearTerms | None]:
+    """The row of the first of a family, u_t and u, which conditions on the flux may speak of."""
+    own = family[0]
     terms, sources = sort_terms(form.terms)
-    nonlinear = _read(form, own, constants, equation.coordinates) if form.rest != 0 else None
+    nonlinear = _read(form, family, constants, equation.coordinates) if form.rest != 0 else None
     if with_rate or own in (jet.field for jet in form.jets.values()):
         terms.setdefault(own, Terms())
-    row = Row(dict(terms), sources, () if nonlinear is None else nonlinear.outers)
-    check_row(row, own, unknowns, with_rate=with_rate)
+    row = Row(dict(terms), sources, () if nonlinear is None else nonlinear.outers.get(own, ()))
+    check_row(row, family, unknowns, with_rate=with_rate)
     return row, nonlinear
 
 
@@ -204,19 +220,20 @@ def _speed(form: ResidualForm, own: str, unknowns: tuple[str, ...]) -> str | Non
     return term.unknown if term.unknown in names and term.coefficient == -1 and not any(term.derivative) else None
 
 
-def _read(form: ResidualForm, own: str, constants: set[str], letters: tuple[str, ...]) -> NonlinearTerms:
-    form, seconds = _without_second_derivatives(form, own, constants)
+def _read(form: ResidualForm, family: tuple[str, ...], constants: set[str], letters: tuple[str, ...]) -> NonlinearTerms:
+    own = family[0]
+    form, seconds = _without_second_derivatives(form, family, constants)
     symbols = _sort_symbols(form, own)
-    for k, j in seconds:
-        one = symbols.setdefault(own, Symbols(sympy.Symbol(own, real=True), {}))
+    for name, k, j in seconds:
+        one = symbols.setdefault(name, Symbols(sympy.Symbol(name, real=True), {}))
         for axis in (k, j):
-            one.slopes.setdefault(axis, sympy.Symbol(f"{own}_{letters[axis]}", real=True))
-    own_slopes = set(symbols[own].slopes.values()) if own in symbols else set[sympy.Symbol]()
+            one.slopes.setdefault(axis, sympy.Symbol(f"{name}_{letters[axis]}", real=True))
+    owners = {slope: name for name in family if name in symbols for slope in symbols[name].slopes.values()}
     slopes = {slope for one in symbols.values() for slope in one.slopes.values()}
     diffusive: Components = {}
     carried: Components = {}
     factors: Entries = {}
-    outers: dict[sympy.Expr, None] = {}
+    outers: dict[str, dict[sympy.Expr, None]] = {}
     for flux in form.fluxes:
         outer = partial(form.rest, flux.symbol)
         if not {symbol.name for symbol in outer.free_symbols} <= constants:
@@ -224,47 +241,51 @@ def _read(form: ResidualForm, own: str, constants: set[str], letters: tuple[str,
                 f"the equation of {own} has the factor {outer} before a divergence of a nonlinear flux, which varies: "
                 "on meshes this version takes numbers and parameters there; bring the factor under div(...)"
             )
-        for part in _parts(flux.inner, slopes, own_slopes):
+        for part in _parts(flux.inner, slopes, set(owners)):
             if slopes.isdisjoint(part.free_symbols):
                 _add(carried, flux.axis, outer * part)
                 continue
-            if own_slopes.isdisjoint(part.free_symbols):
+            found = {owners[symbol] for symbol in part.free_symbols if symbol in owners}
+            if not found:
                 raise InputError(
                     f"the equation of {own} holds {part} in a divergence, derivatives of another unknown: on meshes "
                     "this version has no boundary conditions for that"
                 )
             _add(diffusive, flux.axis, outer * part)
-            outers[outer] = None
-            for j in sorted(symbols[own].slopes, key=lambda j: j != flux.axis):
-                if _has_factor(part, symbols[own].slopes[j]):
-                    _add(factors, (flux.axis, j), outer * part / symbols[own].slopes[j])
+            outers.setdefault(own if own in found else min(found), {})[outer] = None
+            own_slopes = symbols[own].slopes if own in symbols else {}
+            for j in sorted(own_slopes, key=lambda j: j != flux.axis):
+                if _has_factor(part, own_slopes[j]):
+                    _add(factors, (flux.axis, j), outer * part / own_slopes[j])
                     break
-    for (k, j), outer in seconds.items():
+    for (name, k, j), outer in seconds.items():
         # Half from each order of the two derivatives, as in linear terms.
         share = outer if k == j else outer / 2
         for axis, other in {(k, j), (j, k)}:
-            _add(diffusive, axis, share * symbols[own].slopes[other])
-            _add(factors, (axis, other), share)
-        outers[outer] = None
+            _add(diffusive, axis, share * symbols[name].slopes[other])
+            if name == own:
+                _add(factors, (axis, other), share)
+        outers.setdefault(name, {})[outer] = None
     source = form.rest.xreplace({flux.symbol: _ZERO for flux in form.fluxes})
     symbols.setdefault(own, Symbols(sympy.Symbol(own, real=True), {}))
-    return NonlinearTerms(own, symbols, diffusive, carried, source, factors, tuple(outers))
+    kept = {name: tuple(found) for name, found in outers.items()}
+    return NonlinearTerms(own, symbols, diffusive, carried, source, factors, kept)
 
 
 def _without_second_derivatives(
-    form: ResidualForm, own: str, constants: set[str]
-) -> tuple[ResidualForm, dict[tuple[int, int], sympy.Expr]]:
-    """The form without second derivatives of the row's own unknown with factors that do not vary in space, and these
-    factors by axes k <= j."""
-    found: dict[tuple[int, int], sympy.Expr] = {}
+    form: ResidualForm, family: tuple[str, ...], constants: set[str]
+) -> tuple[ResidualForm, dict[tuple[str, int, int], sympy.Expr]]:
+    """The form without second derivatives of a family of unknowns with factors that do not vary in space, and these
+    factors by unknown and axes k <= j."""
+    found: dict[tuple[str, int, int], sympy.Expr] = {}
     rest, jets = form.rest, dict(form.jets)
     for symbol, jet in form.jets.items():
-        if jet.field != own or sum(jet.order) != 2:
+        if jet.field not in family or sum(jet.order) != 2:
             continue
         factor = partial(rest, symbol)
         if factor != 0 and {name.name for name in factor.free_symbols} <= constants:
             first, *others = (axis for axis, order in enumerate(jet.order) for _ in range(order))
-            found[first, others[0]] = factor
+            found[jet.field, first, others[0]] = factor
             rest = rest.xreplace({symbol: _ZERO})
             del jets[symbol]
     return (replace(form, rest=rest, jets=jets), found) if found else (form, found)

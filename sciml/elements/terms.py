@@ -79,7 +79,7 @@ def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
     for own, form in zip(unknowns, equation.forms(mesh.dimension), strict=True):
         terms, sources = sort_terms(form.terms)
         rows.append(Row(dict(terms), sources))
-        check_row(rows[-1], own, unknowns)
+        check_row(rows[-1], (own,), unknowns)
     return tuple(rows)
 
 
@@ -97,15 +97,17 @@ def refuse_more_axes(equation: Equation, mesh: Mesh) -> None:
         )
 
 
-def check_row(row: Row, own: str, unknowns: tuple[str, ...], *, with_rate: bool = False) -> None:
-    """Raise InputError unless the row holds its own unknown, or its rate, and second derivatives of no other."""
+def check_row(row: Row, family: tuple[str, ...], unknowns: tuple[str, ...], *, with_rate: bool = False) -> None:
+    """Raise InputError unless the row holds its own unknown, the first of a family, or its rate, and second derivatives
+    of no other than the family."""
+    own = family[0]
     if own not in row.terms and not with_rate:
         raise InputError(
             f"the equation paired with {own} does not hold it (equations and unknowns go together in order: "
             f"{', '.join(unknowns)}); reorder the equations"
         )
     for other, terms in row.terms.items():
-        if other != own and terms.diffusion:
+        if other not in family and terms.diffusion:
             raise InputError(
                 f"the equation of {own} holds second derivatives of {other}: on meshes this version has no "
                 "boundary conditions for that; reorder the equations, or write it as a system without them"
