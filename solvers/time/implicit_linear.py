@@ -31,6 +31,9 @@ from ..mesh_methods import choose_for_jacobian, factorization_is_possible, surer
 
 _SMALL = 200  # unknowns up to which dense factors are quicker than anything else, if there is no other structure
 
+# Unknowns up to which factors, which serve for many steps, are quicker than multigrid, by dimension of the grid.
+_FACTORED = {1: 5_000_000, 2: 20_000, 3: 4_000}
+
 
 @runtime_checkable
 class Invertible(Protocol):
@@ -148,6 +151,8 @@ def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
     if structured and isinstance(domain, Mesh):
         return choose_for_jacobian(operator, domain.dimension)[0]
     if structured and isinstance(domain, Grid):
+        if direct_is_possible(operator, domain.dimension) and operator.size <= _FACTORED[domain.dimension]:
+            return Direct()
         several = domain.dimension > 1 or bool(operator.batch)
         if several and operator.symmetric and isinstance(operator, StencilOperator):
             return ConjugateGradient(preconditioner=Multigrid())

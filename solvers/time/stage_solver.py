@@ -21,7 +21,7 @@ from sciml.status import Status
 
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
-from .implicit_linear import Mass, ShiftedSolver
+from .implicit_linear import DenseLU, Mass, ShiftedSolver
 
 _ITERATIONS = 10
 _KEPT = 4  # step sizes whose set-ups are kept
@@ -34,8 +34,10 @@ _SHARE = 0.03
 _ROUNDING = 4.0
 _NOISE = 1e4
 
-# Convergence slower than this renews the Jacobian for the next step; quicker than that is no change of it at all.
+# Convergence slower than this renews the Jacobian for the next step, sooner where it costs little; quicker than the last
+# is no change of it at all.
 _SLOW = 0.1
+_SLOW_DENSE = 0.01
 _LINEAR = 1e-3
 
 
@@ -56,6 +58,11 @@ class _Entry:
     rate: float = 0.0
     size: float = 1.0
     fresh: bool = True
+
+    @property
+    def slow(self) -> float:
+        """The rate beyond which the Jacobian is worth renewing."""
+        return _SLOW_DENSE if isinstance(self.solver.method, DenseLU) else _SLOW
 
 
 class _Way(Enum):
@@ -127,7 +134,7 @@ class StageSolver:
         """
         entry = self._entries.get(a)
         latest = bool(self._entries) and next(reversed(self._entries)) == a
-        if entry is not None and not renew and entry.rate <= (_SLOW if latest else _LINEAR):
+        if entry is not None and not renew and entry.rate <= (entry.slow if latest else _LINEAR):
             self._entries.move_to_end(a)
             entry.fresh, entry.rate = False, 0.0
             return entry
