@@ -34,8 +34,8 @@ _SHARE = 0.03
 _ROUNDING = 4.0
 _NOISE = 1e4
 
-# Convergence slower than this renews the Jacobian for the next step, sooner where it costs little; quicker than the last
-# is no change of it at all.
+# Convergence slower than this renews the Jacobian for the next step, sooner where it costs little; quicker than the
+# last is no change of it at all.
 _SLOW = 0.1
 _SLOW_DENSE = 0.01
 _LINEAR = 1e-3
