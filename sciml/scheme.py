@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from .errors import InputError
 
 ADVECTION = ("auto", "central", "upwind")
+LIMITERS = ("auto", "none", "minmod", "van_leer", "mc", "superbee")
 AVERAGES = ("harmonic", "arithmetic")
 
 
@@ -42,6 +43,11 @@ class FiniteVolume:
         average: mean of the two cell values of a coefficient on the face between them: "harmonic" (exact fluxes at
             jumps) or "arithmetic". Advective velocities are averaged arithmetically.
         advection: as in `FiniteDifference`.
+        limiter: of the slopes in cells from which the fluxes of evolving conservation laws, u_t = -div(f(u)), are
+            reconstructed on faces, so that shocks neither smear over many cells nor ring: "minmod" (the most cautious),
+            "van_leer", "mc" (monotonized central), "superbee" (the sharpest; it squares off smooth waves). "none" takes
+            such fluxes as any other. "auto": "van_leer" in equations without diffusion of their own, else "none".
+            Steady equations know no limiters.
 
     Raises:
         InputError: for another word.
@@ -49,10 +55,12 @@ class FiniteVolume:
 
     average: str = "harmonic"
     advection: str = "auto"
+    limiter: str = "auto"
 
     def __post_init__(self) -> None:
         _check_word(self.average, AVERAGES, "FiniteVolume: average")
         _check_word(self.advection, ADVECTION, "FiniteVolume: advection")
+        _check_word(self.limiter, LIMITERS, "FiniteVolume: limiter")
 
 
 DEALIASINGS = ("2/3", "3/2", "none")

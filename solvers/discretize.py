@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import Tensor
@@ -87,10 +87,11 @@ def discretize(
             raise InputError("a system of ordinary differential equations has no boundary and needs no scheme")
         return OrdinarySystem(equation, fields, parameters)
     require_problem(equation, domain)
+    domain = cast(Grid | Mesh, domain)
     if not equation.evolving:
         if isinstance(scheme, Spectral):
             raise InputError("scheme: Spectral(...) is for evolving equations; take FiniteDifference() or None")
-        return discretization.discretize(equation, domain, fields, parameters, boundary, scheme)
+        return discretization.discretize(equation, domain, fields, parameters, boundary, cast(Any, scheme))
     if isinstance(domain, Mesh):
         from sciml.elements.evolving import discretize_evolving_on_mesh
 

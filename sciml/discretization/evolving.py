@@ -15,11 +15,12 @@ from ..given import require_names
 from ..grid import Grid
 from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, Kind, LinearOperator
-from ..scheme import Scheme
+from ..scheme import FiniteVolume, Scheme
 from ..stencil import StencilOperator
 from ..time_functions import depends_on_time
 from .builder import StencilBuilder
 from .conditions import Moving, read_evolving_conditions, split_moving
+from .conservation import Fluxes, take_advective_fluxes, with_linear_parts_apart
 from .constraint import Constraint, in_order_of_unknowns
 from .linearization import Cells, NonlinearSystem
 from .motion import Motion
@@ -76,7 +77,20 @@ class GridEvolution(EvolvingSystem):
         chosen = choose_scheme(scheme, forms)
         expanded = self._forms(equation, grid, varying, conservative=False) if is_fourth_order(chosen) else forms
         given = {**fields, **{name: torch.zeros_like(field.at(0.0).detach()) for name, field in moving.items()}}
-        builder = Builder(equation, grid, given, parameters, still, chosen, forms, expanded)
+        advective: Fluxes = {}
+        limiter = ""
+        if isinstance(chosen, FiniteVolume):
+            constants = frozenset(equation.parameters)
+            if chosen.limiter != "none":
+                limiter = "van_leer" if chosen.limiter == "auto" else chosen.limiter
+                forms, advective = take_advective_fluxes(
+                    forms, equation.unknowns, constants, grid.dimension, with_diffusion=chosen.limiter != "auto"
+                )
+            forms = expanded = [with_linear_parts_apart(form, frozenset(varying), constants) for form in forms]
+        builder = Builder(
+            equation, grid, given, parameters, still, chosen, forms, expanded, advective=advective, limiter=limiter
+        )
+        self._limited = bool(advective)
         system = builder.system(_refuse_rebuilding)
         problem = builder.problem
         self._prepare = prepare
@@ -161,6 +175,9 @@ class GridEvolution(EvolvingSystem):
         (first, *_), *_ = blocks
         return first if self._count == 1 and first is not None else BlockOperator(blocks)
 
+    def hold(self, u: Tensor, t: Time) -> Tensor:
+        return u
+
     # States
 
     def encode(self, u: Tensor) -> Tensor:
@@ -202,8 +219,12 @@ class GridEvolution(EvolvingSystem):
         """I - step * (the derivative of the rate) at (y, t).
 
         A stencil, of several unknowns a BlockOperator of stencils; with constraints a `ShiftedOperator`. Its kind is
-        `Kind.SYMMETRIC_POSITIVE` where it is certainly symmetric and positive definite.
+        `Kind.SYMMETRIC_POSITIVE` where it is certainly symmetric and positive definite. Of fluxes with limited slopes
+        the derivative is applied by automatic differentiation, in a `ShiftedOperator` too.
         """
+        if self._limited:
+            near = self.shifted_linear(step)
+            return ShiftedOperator(near, *self._by_differentiation(y, t, step), self._prepare)
         now, channels = self._motion.at(t), self._channels(y)
         if self._constraint is not None:
             channels |= self._constraint.solve(now, channels)
@@ -266,6 +287,20 @@ class GridEvolution(EvolvingSystem):
         slope = now.slope_of(number, own, cells)
         lowest = float(slope.detach().min()) if isinstance(slope, Tensor) else slope
         return 1.0 + step * lowest > 0.0
+
+    def _by_differentiation(self, y: Tensor, t: Time, step: float) -> tuple[Any, Any]:
+        """x -> -step times the derivative of the nonlinear part, and its transpose."""
+
+        def part(u: Tensor) -> Tensor:
+            return self._rate(u, t, linear=False)
+
+        def forward(x: Tensor) -> Tensor:
+            return -step * torch.func.jvp(part, (y.expand(torch.broadcast_shapes(x.shape, y.shape)),), (x,))[1]
+
+        def backward(x: Tensor) -> Tensor:
+            return -step * torch.func.vjp(part, y.expand(torch.broadcast_shapes(x.shape, y.shape)))[1](x)[0]
+
+        return forward, backward
 
     def _through_constraint(
         self,

@@ -28,6 +28,7 @@ from .face_flux import FaceFlux
 from .fluxes import face_of, integral, row_flux
 from .inputs import Number
 from .jets import JetMap
+from .limited_flux import LimitedFlux
 from .second_order import extrapolated_to_face
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Row:
     rest: sympy.Expr
     slopes: dict[sympy.Symbol, sympy.Expr]
     jets: dict[sympy.Symbol, JetMap]
-    fluxes: dict[sympy.Symbol, FaceFlux]
+    fluxes: dict[sympy.Symbol, FaceFlux | LimitedFlux]
     upwind: dict[sympy.Symbol, tuple[JetMap, JetMap]]
     sign: float
 

@@ -23,6 +23,8 @@ from .face_flux import FaceFlux
 from .flux_formula import Condition, FluxFormula, flux_formula, normal_symbol, slopes_of
 from .inputs import require_problem
 from .jets import JetMap, Side, jet_map
+from .limited_flux import LimitedFlux, laws_of
+from .limiters import SLOPES
 from .linearization import NonlinearSystem, Row
 from .problem import Problem, refuse_evolving
 
@@ -128,6 +130,8 @@ class Builder:
 
     Args:
         conservative, forms: of the equation, divergences kept together, and as the scheme takes them.
+        advective: by unknown and axis, fluxes with limited slopes.
+        limiter: of these.
     """
 
     def __init__(
@@ -140,6 +144,8 @@ class Builder:
         scheme: Scheme,
         conservative: Sequence[ResidualForm],
         forms: Sequence[ResidualForm],
+        advective: Mapping[str, Sequence[sympy.Expr]] | None = None,
+        limiter: str = "",
     ) -> None:
         self.conservative, self.forms, chosen = conservative, forms, scheme
         # Without the nonlinear diffusion a Peclet number would mean nothing.
@@ -153,7 +159,9 @@ class Builder:
         self.grid = grid
         self.equation = equation
         self.scheme = chosen
-        self.constants = frozenset(self.problem.parameters)
+        self.constants = frozenset(self.problem.parameters) | {"t"}
+        self.advective = advective or {}
+        self.limiter = limiter
         harmonic = isinstance(chosen, FiniteVolume) and chosen.average == "harmonic"
         self.formulas = [
             {flux.symbol: flux_formula(flux, form.jets, self.constants, harmonic) for flux in form.fluxes}
@@ -188,10 +196,11 @@ class Builder:
         """The names of what stands in the fluxes and the rest besides unknowns and their derivatives."""
         unknown = set(self.problem.unknowns) | {s.name for form in self.forms for s in form.jets}
         expressions = [e for form in self.forms for e in (form.rest, *(flux.inner for flux in form.fluxes))]
+        expressions += [flux for fluxes in self.advective.values() for flux in fluxes]
         return {name for e in expressions for name in names(e) if "#" not in name} - unknown
 
     def _row(self, number: int, form: ResidualForm, conditions: Mapping[str, list[Condition]]) -> Row:
-        fluxes = {
+        fluxes: dict[sympy.Symbol, FaceFlux | LimitedFlux] = {
             flux.symbol: FaceFlux(formula, self.problem, self._tangents(form, formula), conditions)
             for flux, formula in zip(form.fluxes, self.formulas[number].values(), strict=False)
         }
@@ -204,11 +213,27 @@ class Builder:
                 if jet.field == own and sum(jet.order) == 1:
                     upwind[symbol] = (self._jet(own, jet.order, "backward"), self._jet(own, jet.order, "forward"))
         slopes = slopes_of(form.rest, (*inside, *fluxes))
+        slopes |= self._add_limited(own, fluxes)
         sign = self.assembly.signs[number]
         if not self.problem.pieces(number, own) and fluxes:
             leading = slopes[next(iter(fluxes))]
             sign = -1.0 if leading.is_number and leading > 0 else 1.0
-        return Row(form.rest, slopes, jets, fluxes, upwind, sign)
+        limited = fluxes.keys() - {flux.symbol for flux in form.fluxes}
+        return Row(sympy.Add(form.rest, *limited), slopes, jets, fluxes, upwind, sign)
+
+    def _add_limited(
+        self, own: str, fluxes: dict[sympy.Symbol, FaceFlux | LimitedFlux]
+    ) -> dict[sympy.Symbol, sympy.Expr]:
+        """Adds the flux of an unknown with limited slopes; returns the derivative of the row by it."""
+        for law in laws_of(self.advective):
+            if own in law.names:
+                used = {symbol for axis in law.fluxes for flux in axis for symbol in flux.free_symbols}
+                jets = {s: jet for form in self.forms for s, jet in form.jets.items() if s in used and any(jet.order)}
+                tangents = {symbol: self._jet(jet.field, jet.order) for symbol, jet in jets.items()}
+                symbol = sympy.Symbol("div#limited", real=True)
+                fluxes[symbol] = LimitedFlux(law, own, self.problem, tangents, SLOPES[self.limiter])
+                return {symbol: sympy.Integer(1)}
+        return {}
 
     def _tangents(self, form: ResidualForm, formula: FluxFormula) -> dict[sympy.Symbol, JetMap]:
         return {symbol: self._jet(form.jets[symbol].field, form.jets[symbol].order) for symbol in formula.tangents}
@@ -256,12 +281,18 @@ class Builder:
                 raise InputError(_slope_unknown(unknown, wall.name))
 
     def _notes(self, rows: tuple[Row, ...]) -> list[str]:
+        notes = []
+        if self.advective:
+            notes.append(
+                f"fluxes of {', '.join(self.advective)} without derivatives: slopes limited by {self.limiter}, local "
+                "Lax-Friedrichs fluxes"
+            )
         symbols = {symbol.name for row in rows for symbol, jet in row.jets.items() if sum(jet.order) == 1}
         if not symbols:
-            return []
+            return notes
         taken = {symbol.name for row in rows for symbol in row.upwind}
         how = "upwind, of order 1" if taken else f"central, of order {self.problem.order}"
-        return [f"first derivatives in nonlinear terms ({', '.join(sorted(symbols))}): {how}"]
+        return [*notes, f"first derivatives in nonlinear terms ({', '.join(sorted(symbols))}): {how}"]
 
 
 def _slope_unknown(unknown: str, boundary: str) -> str:
