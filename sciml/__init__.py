@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .scheme import Spectral as Spectral
     from .solution import Solution as Solution
     from .solvers.discretize import discretize as discretize
+    from .solvers.evolve import evolve as evolve
     from .solvers.solve import solve as solve
     from .status import Status as Status
     from .surfaces import surface_check as surface_check
@@ -63,6 +64,7 @@ else:
         "System": "discretization",
         "discretize": "solvers.discretize",
         "discretize_nonlinear": "discretization",
+        "evolve": "solvers.evolve",
         "solve": "solvers.solve",
         "surface_check": "surfaces",
         "surface_volume": "surfaces",

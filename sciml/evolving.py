@@ -79,6 +79,10 @@ class EvolvingSystem(ABC):
     def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
         """The fields that the constraints determine, by name, each `(*batch, *grid)`."""
 
+    @abstractmethod
+    def hold(self, u: Tensor, t: Time) -> Tensor:
+        """The field with the values that boundary conditions hold at time t, where unknowns stand on the boundary."""
+
     # States
 
     @abstractmethod
@@ -91,7 +95,7 @@ class EvolvingSystem(ABC):
 
     @abstractmethod
     def slope(self, y: Tensor, t: Time) -> Tensor:
-        """dy/dt, what explicit methods evaluate."""
+        """dy/dt, what explicit methods evaluate, as a new tensor."""
 
     @abstractmethod
     def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:

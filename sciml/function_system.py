@@ -64,6 +64,9 @@ class FunctionSystem(EvolvingSystem):
     def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
         return {}
 
+    def hold(self, u: Tensor, t: Time) -> Tensor:
+        return u
+
     def encode(self, u: Tensor) -> Tensor:
         return u
 

@@ -129,6 +129,9 @@ class OrdinarySystem(EvolvingSystem):
     def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
         return {}
 
+    def hold(self, u: Tensor, t: Time) -> Tensor:
+        return u
+
     def encode(self, u: Tensor) -> Tensor:
         return u
 
@@ -155,10 +158,9 @@ class OrdinarySystem(EvolvingSystem):
         return DenseOperator(self._identity() - step * jacobian.matrices, self.space)
 
     def shifted_linear(self, step: float) -> LinearOperator:
-        if self.linear_part is None:
-            return DenseOperator(self._identity(), self.space)
-        assert isinstance(self.linear_part, DenseOperator)
-        return DenseOperator(self._identity() - step * self.linear_part.matrices, self.space)
+        linear = self.linear_part
+        matrices = linear.matrices if isinstance(linear, DenseOperator) else 0.0
+        return DenseOperator(self._identity() - step * matrices, self.space)
 
     def _values(self, u: Tensor, t: Time) -> dict[str, Number]:
         channels = (u,) if not self.space else u.unbind(-1)

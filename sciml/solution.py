@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from . import reconstruction
 from .copies import deep_copy
 from .errors import InputError
+from .evolving import EvolvingSystem
 from .exact import Exact, by_unknown, derivative, evaluate
 from .grid import Grid
 from .mesh import Mesh
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .elements import MeshSystem, NonlinearMeshSystem
     from .equations import Equation
 
-_SHOWN = {"iterations": "{} iterations", "relative_residual": "relative residual {:.1e}"}
+_SHOWN = {"iterations": "{} iterations", "relative_residual": "relative residual {:.1e}", "steps": "{} steps"}
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +62,10 @@ class Solution:
         statistics: counts and norms as tensors of batch shape ("iterations", "residual_norm", "relative_residual"),
             times as floats in seconds ("seconds_setup", "seconds_solve").
         history: tensors `(steps, *batch)`, "residual_norm" for iterative methods.
+        times: of an evolution, `(time,)` in float64, the times of `value`, whose axis of time stands before the space
+            (and channels); None of a steady problem.
+        events: of an evolution, for each event a dict of "time" `(*batch,)` and "value" `(*batch, *space)`; see
+            `sciml.solvers.time.Event`.
         method: what solved it, and why it was chosen.
         notes: what a reader should know of the discretization, a sentence each.
         versions: of the software that made it, by name.
@@ -75,7 +80,9 @@ class Solution:
     method: str = ""
     notes: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: dict(_versions()))
-    system: System | MeshSystem | NonlinearSystem | NonlinearMeshSystem | None = None
+    system: System | MeshSystem | NonlinearSystem | NonlinearMeshSystem | EvolvingSystem | None = None
+    times: Tensor | None = None
+    events: tuple[dict[str, Tensor], ...] = ()
     adjoint: AdjointRecord | None = None
 
     @property
@@ -112,11 +119,30 @@ class Solution:
 
     @property
     def fields(self) -> dict[str, Tensor]:
-        """Each unknown by name, `(*batch, *space)`."""
+        """Each unknown by name, `(*batch, *space)`, of an evolution `(*batch, time, *space)`, with the fields that its
+        constraints determine."""
         if len(self.unknowns) == 1:
-            return {self.unknowns[0]: self.value}
-        axes = 1 if isinstance(self.domain, Mesh) else self._grid().dimension
-        return dict(zip(self.unknowns, self.value.unbind(-1 - axes), strict=True))
+            found = {self.unknowns[0]: self.value}
+        else:
+            found = dict(zip(self.unknowns, self.value.unbind(-1 - self._axes), strict=True))
+        return found if self.times is None else {**found, **self._constrained}
+
+    @cached_property
+    def _constrained(self) -> dict[str, Tensor]:
+        """What the constraints of an evolving equation determine, at all times."""
+        system, times = self.system, self.times
+        if times is None or not isinstance(system, EvolvingSystem) or not system.equation.constrained:
+            return {}
+        dim = self.value.ndim - 1 - len(system.space)
+        moments = [system.constrained(u, float(t)) for u, t in zip(self.value.unbind(dim), times, strict=True)]
+        return {name: torch.stack([moment[name] for moment in moments], dim) for name in moments[0]}
+
+    @property
+    def _axes(self) -> int:
+        """Trailing axes of one unknown's field."""
+        if isinstance(self.domain, Mesh):
+            return 1
+        return 0 if self.domain is None else self.domain.dimension
 
     def at(self, points: reconstruction.Points) -> Tensor:
         """Values at points, to second order up to the walls.
@@ -292,8 +318,11 @@ class Solution:
         if self.system is None:
             what = f"A x = b with {tuple(self.value.shape)} unknowns"
         else:
-            shape = (self.value.shape[-1],) if isinstance(self.domain, Mesh) else self._grid().shape
-            what = f"{self.equation} for {', '.join(self.unknowns)} on {' x '.join(map(str, shape))} unknowns"
+            what = f"{self.equation} for {', '.join(self.unknowns)}"
+            if self._axes:
+                what += f" on {' x '.join(map(str, self.value.shape[-self._axes :]))} unknowns"
+            if self.times is not None:
+                what += f" at {len(self.times)} times from {float(self.times[0]):g} to {float(self.times[-1]):g}"
         rows = self.codes.numel()
         batch = f", {rows} rows" if self.codes.dim() else ""
         parts = [f"Solution of {what}{batch} ({self.value.dtype}, {self.value.device}), {self._outcome()}"]
@@ -310,10 +339,10 @@ class Solution:
         numbers = f" ({'at most ' if len(status) > 1 else ''}{', '.join(words)})" if words else ""
         failed = [index for index, row in enumerate(status) if row]
         if not failed:
-            return f"converged{numbers}"
+            return f"{'converged' if self.times is None else 'evolved'}{numbers}"
         names = [f"row {index} {status[index].name}" if len(status) > 1 else status[index].name for index in failed]
         more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
-        return f"not converged: {', '.join(names[:3] + more)}{numbers}; {status[failed[0]].advice}"
+        return f"{'not converged' if self.times is None else 'failed'}: {', '.join(names[:3] + more)}{numbers}; {status[failed[0]].advice}"
 
     def _grid(self) -> Grid:
         if self.domain is None:
@@ -357,7 +386,7 @@ def _sum_of_squares(field: Tensor, grid: Grid) -> Tensor:
     return field.square().flatten(-grid.dimension).sum(-1) * grid.cell_volume
 
 
-_TENSORS = ("value", "codes", "statistics", "history")
+_TENSORS = ("value", "codes", "statistics", "history", "times", "events")
 _REST = tuple(f.name for f in fields(Solution) if f.name not in _TENSORS)
 
 
@@ -379,6 +408,6 @@ class _Rest:
 pytree.register_pytree_node(
     Solution,
     lambda solution: ([getattr(solution, name) for name in _TENSORS], _Rest(solution)),
-    lambda tensors, rest: Solution(*tensors, **rest.parts),
+    lambda tensors, rest: Solution(**dict(zip(_TENSORS, tensors, strict=True)), **rest.parts),
     serialized_type_name="sciml.Solution",
 )

@@ -31,8 +31,8 @@ from .linear.direct import SingularError
 from .mesh_methods import choose_on_mesh, factorization_is_possible, surer_on_mesh
 from .nonlinear import Continuation, Newton, Picard
 from .nonlinear.base import NonlinearSolver
-from .nonlinear.start import resolve_start
 from .singular import why_singular
+from .start import resolve_start
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
@@ -171,7 +171,9 @@ def _solve_nonlinear(
         inner = replace(inner, atol=atol)
     chosen = replace(chosen, method=inner) if isinstance(chosen, Continuation) else inner
     if method is not None or initial is not None:
-        return chosen.solve(system, resolve_start(initial, system), throw=throw)
+        given = initial.value.detach() if isinstance(initial, Solution) else initial
+        start = None if given is None else resolve_start(given, system, complete=False)
+        return chosen.solve(system, start, throw=throw)
     try:
         solution = chosen.solve(system, throw=throw)
         failure = None

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..evolving import EvolvingSystem, Time
 from ..given import Number
 from ..grid import Grid
+from ..inference import outside_inference_mode
 from ..scheme import Spectral
 from . import mkl
 from .given_fields import GivenFields, split_by_time
@@ -153,6 +154,9 @@ class SpectralSystem(EvolvingSystem):
             return torch.full(fine, float(value), dtype=self.dtype, device=self.device)
         return value.expand(torch.broadcast_shapes(value.shape, fine))
 
+    def hold(self, u: Tensor, t: Time) -> Tensor:
+        return u
+
     # States
 
     def encode(self, u: Tensor) -> Tensor:
@@ -166,7 +170,16 @@ class SpectralSystem(EvolvingSystem):
 
     def project(self, y: Tensor) -> Tensor:
         """The state with coefficients that stand for a real field, which rounding may leave where modes grow."""
-        return torch.view_as_real(self._symmetrized(torch.view_as_complex(y))) if self._drifts else y
+        return torch.view_as_real(self._symmetrized(torch.view_as_complex(y.contiguous()))) if self._drifts else y
+
+    def multiplied(self, factor: Tensor, y: Tensor) -> Tensor:
+        """A number, or a small matrix, for each wavenumber times a state.
+
+        Args:
+            factor: complex, of the shape of `symbol`.
+            y: a state.
+        """
+        return torch.view_as_real(times(factor, torch.view_as_complex(y.contiguous()), self.modes, self.channels))
 
     def _symmetrized(self, c: Tensor) -> Tensor:
         """Coefficients with c(-k) = conj(c(k)) also where both are kept."""
@@ -277,6 +290,7 @@ class SpectralSystem(EvolvingSystem):
         for start in range(0, many, size):
             yield flat[start : start + size], flat_out[start : start + size]
 
+    @outside_inference_mode
     def workspace(self, rows: tuple[int, ...]) -> Workspace:
         """Memory for states of a batch shape, of this thread."""
         known = self._workspaces.known
@@ -373,6 +387,7 @@ class SpectralSystem(EvolvingSystem):
         return FourierOperator(self._linear, self.modes, self.channels, on_states=True).shifted(step)
 
 
+@outside_inference_mode
 def discretize_spectral(
     equation: Equation,
     grid: Grid,

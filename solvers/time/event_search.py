@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -116,10 +118,16 @@ class EventSearch:
         self._held = torch.where(self._spread(first), state, self._held)
 
     def _moving(
-        self, event: Event, row: int, state: Tensor, t: float, theta: float, h: float, function: object
+        self,
+        event: Event,
+        row: int,
+        state: Tensor,
+        t: float,
+        theta: float,
+        h: float,
+        function: Callable[[float], float],
     ) -> tuple[Tensor, Tensor]:
         """State and time of an event with the derivatives that the implicit function theorem gives them."""
-        assert callable(function)
         time = t + theta * h
         value = event.value(self._system.decode(state), time, self._batch).reshape(-1)[row]
         step = max(1e-6, 10 * event.tolerance)

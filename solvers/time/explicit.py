@@ -157,7 +157,7 @@ class ExplicitStepper(Stepper):
             value = _combined(y, stages, tableau.b, h)
         error = None
         if tableau.error is not None:
-            error = _combined(None, stages, tableau.error, h)
+            error = _combined(0.0, stages, tableau.error, h)
         return Attempt(
             value,
             stages[-1] if tableau.first_same_as_last else None,
@@ -268,13 +268,13 @@ class _Work:
         return self.shape == y.shape and self.dtype == y.dtype and self.device == y.device
 
 
-def _combined(y: Tensor | None, stages: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
+def _combined(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
     """y + h sum(w k)."""
+    total = y
     for weight, k in zip(weights, stages, strict=True):
         if weight:
-            y = k * (h * weight) if y is None else torch.add(y, k, alpha=h * weight)
-    assert y is not None
-    return y
+            total = torch.add(total, k, alpha=h * weight) if isinstance(total, Tensor) else k * (h * weight)
+    return torch.as_tensor(total)
 
 
 def stiffness(pair: list[tuple[Tensor, Tensor]], axes: int) -> Tensor:

@@ -196,10 +196,9 @@ class _March:
 
     def _fixed(self, clock: Clock) -> Clock:
         """Equal steps to the next output time, as few as the largest allowed makes possible."""
-        assert self.task.step is not None
-        interval = self.times[clock.next] - clock.t
-        count = max(1, ceil(interval / self.task.step - 1e-9))
-        h = self.task.step if abs(count * self.task.step - interval) <= 1e-9 * interval else _snapped(interval / count)
+        largest, interval = self.task.step or inf, self.times[clock.next] - clock.t
+        count = max(1, ceil(interval / largest - 1e-9))
+        h = largest if abs(count * largest - interval) <= 1e-9 * interval else _snapped(interval / count)
         return replace(clock, h=h, left=count)
 
     def _even(self, clock: Clock) -> Clock:
@@ -223,9 +222,8 @@ class _March:
         self.tried += 1
         self.evaluations += attempt.evaluations
         self.dense = attempt.interpolate is not None
-        if self.task.step is not None:
+        if self.task.step is not None or attempt.error is None:
             return self._judge_fixed(attempt, clock, h, last)
-        assert attempt.error is not None
         task, controller, order = self.task, self.controller, self.stepper.embedded + 1
         with torch.set_grad_enabled(self.record and torch.is_grad_enabled()):
             rows = self.system.error_ratio(attempt.error, y, attempt.value, task.rtol, task.atol)
@@ -326,20 +324,19 @@ class _March:
         for place in range(clock.next, entry.after.next):
             time = self.times[place]
             state = value
-            if time != entry.after.t:
-                assert attempt.interpolate is not None
+            if time != entry.after.t and attempt.interpolate is not None:
                 state = attempt.interpolate((time - clock.t) / entry.h)
             if self.search is not None:
                 state = self.search.hold(state, time)
-            if entry.after.failed is not None:
-                state = self._without_failed(state, entry.after)
+            state = self._without_failed(state, entry.after)
             found.append(state)
             if observe and self.task.observer is not None:
                 self.task.observer(place, time, state.detach())
         return found
 
     def _without_failed(self, state: Tensor, clock: Clock) -> Tensor:
-        assert clock.failed is not None
+        if clock.failed is None:
+            return state
         spread = (clock.failed != 0).reshape(*self.batch, *(1,) * len(self.system.state_space))
         return torch.where(spread, torch.nan, state)
 

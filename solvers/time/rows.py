@@ -16,6 +16,7 @@ from sciml.status import Status
 
 from .control import FORGOTTEN, Controller, initial_step
 from .explicit import ExplicitRungeKutta, stiffness
+from .tableau import Row
 from .trajectory import Task, Trajectory
 
 _CHUNK = 8  # steps between two looks at whether all rows have ended
@@ -68,7 +69,7 @@ def integrate_rows(method: ExplicitRungeKutta, system: EvolvingSystem, initial: 
     tableau = method.tableau
     if tableau.error is None or tableau.dense is None or not method.dense:
         raise InputError(
-            "control='row' needs a method with an error estimate and dense output, that of Tsitouras or that of Dormand "
+            "control='row' needs a method with an error estimate and dense output, that of Tsitouras or of Dormand "
             f"and Prince, not {tableau.name}"
         )
     if task.gradient == "checkpointed":
@@ -81,13 +82,15 @@ def integrate_rows(method: ExplicitRungeKutta, system: EvolvingSystem, initial: 
         torch.is_grad_enabled() and (initial.requires_grad or system.slope(initial, start).requires_grad)
     )
     with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-        return _Rows(method, system, initial, task, times, tracked).run()
+        weights = (tableau.error, tableau.dense)
+        return _Rows(method, weights, system, initial, task, times, tracked).run()
 
 
 class _Rows:
     def __init__(
         self,
         method: ExplicitRungeKutta,
+        weights: tuple[Row, tuple[Row, ...]],
         system: EvolvingSystem,
         initial: Tensor,
         task: Task,
@@ -115,8 +118,8 @@ class _Rows:
         self.sizes = (torch.full_like(self.end, torch.inf), torch.zeros_like(self.end))
         self.kept: list[Tried] = []
         place = {"dtype": initial.dtype, "device": initial.device}
-        assert self.tableau.dense is not None
-        self.dense = torch.tensor(self.tableau.dense, **place)  # (stages, powers)
+        self.error_weights, dense = weights
+        self.dense = torch.tensor(dense, **place)  # (stages, powers)
         entries = self.tableau.stages * max(1, initial.numel())
         self.c = torch.tensor(self.tableau.c, dtype=torch.float64, device=initial.device)
         self.c = self.c.reshape(-1, *(1,) * len(self.batch))
@@ -192,8 +195,7 @@ class _Rows:
             stages.append(spread * k)
             if self.method.record and tableau.equal is not None and i in tableau.equal:
                 equal[i] = (value, k)
-        assert tableau.error is not None
-        error = _weighted(None, stages, tableau.error)
+        error = _weighted(0.0, stages, self.error_weights)
         with torch.set_grad_enabled(self.method.record and torch.is_grad_enabled()):
             ratio = self.system.error_ratio(error, state.y, value, self.task.rtol, self.task.atol)
         return self._after(state, value, k, ratio, h, last, stages, equal)
@@ -349,9 +351,8 @@ class _InPlace:
         self.rows = rows
         tableau, y = rows.tableau, rows.initial
         place = {"dtype": y.dtype, "device": y.device}
-        assert tableau.error is not None
         self.weights = [torch.tensor(row, **place) for row in tableau.a]
-        self.error_weights = torch.tensor(tableau.error, **place)
+        self.error_weights = torch.tensor(rows.error_weights, **place)
         stages = torch.zeros(rows.chunk, tableau.stages, y.numel(), **place)
         self.stages = [list(part.view(tableau.stages, *y.shape)) for part in stages]
         self.transposed = [part.t() for part in stages]
@@ -380,10 +381,10 @@ class _InPlace:
         return rows._after(state, value, k, ratio, h, last, stages, equal)
 
 
-def _weighted(y: Tensor | None, stages: list[Tensor], weights: tuple[float, ...]) -> Tensor:
+def _weighted(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...]) -> Tensor:
     """y + sum(w k)."""
+    total = y
     for k, weight in zip(stages, weights, strict=True):
         if weight:
-            y = weight * k if y is None else torch.add(y, k, alpha=weight)
-    assert y is not None
-    return y
+            total = torch.add(total, k, alpha=weight) if isinstance(total, Tensor) else weight * k
+    return torch.as_tensor(total)

@@ -1,0 +1,263 @@
+"""evolve(equation, domain): discretize, choose an integrator, integrate in time, and say what was done and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from math import isfinite
+from numbers import Real
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, get_args
+
+import torch
+from torch import Tensor
+
+from sciml.boundary import Boundary
+from sciml.errors import InputError, SolveError
+from sciml.evolving import EvolvingSystem
+from sciml.grid import Grid
+from sciml.inference import outside_inference_mode
+from sciml.mesh import Mesh
+from sciml.scheme import FiniteElement, Scheme, Spectral
+from sciml.solution import Solution
+from sciml.status import Status
+
+from .discretize import discretize
+from .start import resolve_start
+from .time.choice import choose, stability_limit
+from .time.events import Event
+from .time.explicit import ExplicitRungeKutta
+from .time.march import integrate
+from .time.rows import integrate_rows
+from .time.stepper import Integrator
+from .time.trajectory import Control, Gradient, Task, Trajectory
+
+if TYPE_CHECKING:
+    from sciml.equations import Equation
+
+RTOL = 1e-6
+
+
+@outside_inference_mode
+def evolve(
+    equation: Equation,
+    domain: Grid | Mesh | None = None,
+    *,
+    initial: Any,
+    times: Sequence[float] | Tensor,
+    fields: Mapping[str, Any] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+    scheme: Scheme | Spectral | FiniteElement | None = None,
+    method: Integrator | None = None,
+    step: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    control: Control = "joint",
+    gradient: Gradient = "recorded",
+    events: Event | Sequence[Event] = (),
+    observer: Callable[[int, float, Tensor], None] | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Integrate an evolving equation in time, on a grid, on a mesh, or as ordinary differential equations.
+
+    Args:
+        equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
+        initial: the state at times[0]: a number, a tensor that broadcasts to `(*batch, *space)`, a function of the
+            coordinates; of several unknowns a dict of these by name (of an equation of second order in time also
+            "u_t"), or a tensor `(*batch, channel, *space)`; or the solution of an earlier run, which goes on from its
+            last time.
+        times: increasing, at least two, in the unit of time of the problem. The first is that of `initial`, and the
+            solution has a value at each.
+        method: an integrator of `sciml.solvers.time`; None chooses one, and `solution.method` says which and why.
+        step: size of the steps; a little less where the time between two outputs is no multiple of it. None adapts
+            the steps to `rtol` and `atol`.
+        rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6), and
+            besides in its unit (None: rtol times the largest |initial|, a dimensionless multiple).
+        control: "joint": one step for the whole batch, its error the root mean square over the rows; "row": steps of
+            its own for every row, of explicit methods with dense output.
+        gradient: "recorded" keeps what a backward pass needs of every step; "checkpointed" about as many states as the
+            square root of twice the number of steps, and takes all steps once more.
+        events: what to look for in the course of time.
+        observer: called with the index of an output time, the time, and the value `(*batch, *space)` there as soon as
+            it is known; for progress, and for keeping what was computed if a run is interrupted.
+        throw: raise SolveError if a row fails; otherwise its status says so, and its later values are NaN.
+
+    Returns:
+        Solution whose value is `(*batch, time, *space)`, of several unknowns `(*batch, time, channel, *space)`;
+        differentiable with respect to every tensor in initial, fields, parameters and boundary, step sizes taken as
+        they came out. Of adaptive steps `history` has one entry a step that was tried.
+
+    Raises:
+        InputError: for input that makes no sense, with what would.
+        SolveError: see `throw`; it carries the solution as far as it got.
+    """
+    begun = perf_counter()
+    output_times = _check_times(times)
+    _check_words(control, gradient)
+    if method is not None and not isinstance(method, Integrator):
+        raise InputError(
+            f"method must be an integrator, for example ExplicitRungeKutta.tsit5() of sciml.solvers.time, got {method!r}"
+        )
+    if not equation.evolving:
+        raise InputError(f"'{equation}' has no time derivative: it is steady, take sciml.solve")
+    before = initial if isinstance(initial, Solution) else None
+    if before is not None:
+        initial = _last_value(before, output_times[0])
+    system = discretize(equation, domain, fields, parameters, boundary, scheme)
+    if equation.coordinates == () and isinstance(initial, Tensor | Mapping):
+        system = _of_dtype(system, initial)
+    u = resolve_start(initial, system, complete=True)
+    u = _with_batch(u, system)
+    tolerances = _check_tolerances(step, rtol, atol, u)
+    chosen, why = (method, "as requested") if method is not None else choose(system, u, output_times, step, control)
+    task = Task(
+        output_times,
+        step,
+        *tolerances,
+        gradient=gradient,
+        events=(events,) if isinstance(events, Event) else tuple(events),
+        observer=None if observer is None else lambda place, t, y: observer(place, t, system.decode(y)),
+    )
+    state = system.encode(system.hold(u, output_times[0]))
+    ready = perf_counter()
+    if control == "row":
+        if not isinstance(chosen, ExplicitRungeKutta):
+            raise InputError(f"control='row' is for explicit Runge-Kutta methods, not {chosen.describe()}")
+        if step is not None:
+            raise InputError("control='row' adapts the steps of every row: give rtol and atol instead of step")
+        trajectory = integrate_rows(chosen, system, state, task)
+    else:
+        trajectory = integrate(chosen, system, state, task)
+    solution = _solution(trajectory, system, output_times, f"{chosen.describe()} ({why})", ready - begun, ready)
+    if throw and bool((solution.codes != Status.CONVERGED).any()):
+        raise SolveError(_failure(solution, chosen, system, step, state), solution)
+    return solution
+
+
+# Input
+
+
+def _check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
+    if isinstance(times, Tensor):
+        if times.ndim != 1:
+            raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
+        times = times.detach().to("cpu", torch.float64).tolist()
+    try:
+        found = tuple(float(time) for time in times)
+    except TypeError as error:
+        raise InputError(f"times is a list of numbers, increasing, got {times!r}") from error
+    if len(found) < 2:
+        raise InputError(f"times holds the time of the initial state and at least one more, got {len(found)}")
+    for place, (first, second) in enumerate(pairwise(found)):
+        if not (isfinite(first) and isfinite(second) and first < second):
+            raise InputError(
+                f"times must increase: times[{place}] is {first} and times[{place + 1}] is {second}"
+                + ("; to go back in time, change the sign of the right-hand side" if found[0] > found[-1] else "")
+            )
+    return found
+
+
+def _check_words(control: str, gradient: str) -> None:
+    for name, word, words in (("control", control, get_args(Control)), ("gradient", gradient, get_args(Gradient))):
+        if word not in words:
+            raise InputError(f"{name} is {' or '.join(map(repr, words))}, got {word!r}")
+
+
+def _check_tolerances(step: float | None, rtol: float | None, atol: float | None, u: Tensor) -> tuple[float, float]:
+    for name, value, least in (("step", step, 0.0), ("rtol", rtol, 0.0), ("atol", atol, None)):
+        if value is None:
+            continue
+        if not isinstance(value, Real) or isinstance(value, bool) or not isfinite(value):
+            raise InputError(f"{name} is a positive number, got {value!r}")
+        if value < 0 or value == least:
+            raise InputError(f"{name} must be positive, got {value!r}")
+    if step is not None and (rtol is not None or atol is not None):
+        raise InputError("give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both")
+    if rtol is None:
+        rtol = RTOL if u.dtype == torch.float64 else 1e-4
+    if atol is None:
+        largest = float(u.detach().abs().max()) if u.numel() else 0.0
+        atol = rtol * (largest or 1.0)
+    return float(rtol), float(atol)
+
+
+def _last_value(solution: Solution, start: float) -> Tensor:
+    if solution.times is None or solution.system is None:
+        raise InputError("initial: the given solution is that of a steady equation and has no time to go on from")
+    end = float(solution.times[-1])
+    if abs(end - start) > 1e-9 * max(1.0, abs(end)):
+        raise InputError(f"initial: the given solution ends at time {end}, and times begins at {start}")
+    axes = len(solution.system.space)
+    return solution.value.select(solution.value.ndim - 1 - axes, -1)
+
+
+def _of_dtype(system: Any, initial: Any) -> EvolvingSystem:
+    """A system of ordinary differential equations in the dtype and on the device of its initial state."""
+    from sciml.ordinary import OrdinarySystem
+
+    given = [initial] if isinstance(initial, Tensor) else [x for x in initial.values() if isinstance(x, Tensor)]
+    if not given or (given[0].dtype, given[0].device) == (system.dtype, system.device):
+        return system
+    return OrdinarySystem(
+        system.equation, system.fields, system.parameters, dtype=given[0].dtype, device=given[0].device
+    )
+
+
+def _with_batch(u: Tensor, system: EvolvingSystem) -> Tensor:
+    own = tuple(u.shape[: u.ndim - len(system.space)])
+    try:
+        batch = torch.broadcast_shapes(own, system.batch)
+    except RuntimeError as error:
+        raise InputError(
+            f"the batch {own} of the initial state and {system.batch} of fields, parameters and boundary do not "
+            "broadcast"
+        ) from error
+    return u.expand(*batch, *system.space).contiguous()
+
+
+# Output
+
+
+def _solution(
+    trajectory: Trajectory, system: EvolvingSystem, times: tuple[float, ...], method: str, setup: float, ready: float
+) -> Solution:
+    value = system.decode(trajectory.states)
+    if value.device.type == "cuda":
+        torch.cuda.synchronize(value.device)
+    statistics = {
+        **trajectory.statistics,
+        "seconds_setup": setup,
+        "seconds_solve": perf_counter() - ready,
+    }
+    return Solution(
+        value,
+        trajectory.codes,
+        statistics,
+        trajectory.history,
+        method=method,
+        notes=system.notes,
+        system=system,
+        times=torch.tensor(times, dtype=torch.float64),
+        events=trajectory.events,
+    )
+
+
+def _failure(solution: Solution, method: Integrator, system: EvolvingSystem, step: float | None, state: Tensor) -> str:
+    """One sentence on which rows failed, when, and what to do."""
+    codes = solution.codes.reshape(-1)
+    bad = torch.nonzero(codes != Status.CONVERGED).reshape(-1)
+    worst = int(bad[0])
+    status = Status(int(codes[worst]))
+    where = "" if len(codes) == 1 else f"row {worst} ({len(bad)} of {len(codes)} rows failed) "
+    when = float(solution.statistics["failed_at"].reshape(-1)[worst])
+    advice = status.advice
+    if step is not None and status is Status.NON_FINITE:
+        advice = "NaN or infinity appeared in the state: the solution grows without bound, or the step is too large."
+        limit = stability_limit(method, system, state)
+        if limit is not None and limit < step:
+            advice = (
+                f"The step {step:g} is unstable: at the initial state the limit of this method is about {limit:.2g}. "
+                "Take a smaller step, rtol and atol in place of step, or an implicit or exponential method."
+            )
+    return f"{method.describe()}: {where}ended with {status.name} by time {when:.6g}. {advice}"
