@@ -1,7 +1,7 @@
 """One-dimensional Fourier transforms by MKL's own plans, kept.
 
-torch.fft makes and drops a plan a call, which takes ten times as long as a transform of a thousand points. torch carries
-MKL on x86 and exports its functions; where it does not, `available` says so and torch.fft is used.
+torch.fft makes and drops a plan a call, which takes ten times as long as a transform of a thousand points. torch
+carries MKL on x86 and exports its functions; where it does not, `available` says so and torch.fft is used.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Transform:
         create = library.DftiCreateDescriptor_d_1d if dtype == torch.float64 else library.DftiCreateDescriptor_s_1d
         create.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_long]
         _check(create(ctypes.byref(handle), _COMPLEX if kind in ("fft", "ifft") else _REAL, length))
-        self._finalizer = weakref.finalize(self, _free, library, handle.value)
+        self._finalizer = weakref.finalize(self, _free, library, handle.value or 0)
         self._finalizer.atexit = False
         pairs = {
             _NUMBER_OF_TRANSFORMS: ctypes.c_long(count),
@@ -70,7 +70,7 @@ class Transform:
             _OUTPUT_STRIDES: (ctypes.c_long * 2)(0, strides[1]),
             _INPUT_DISTANCE: ctypes.c_long(distances[0]),
             _OUTPUT_DISTANCE: ctypes.c_long(distances[1]),
-            _FORWARD_SCALE: ctypes.c_double(1 / length) if dtype == torch.float64 else ctypes.c_double(1 / length),
+            _FORWARD_SCALE: ctypes.c_double(1 / length),
         }
         if kind in ("rfft", "irfft"):
             pairs[_CONJUGATE_EVEN_STORAGE] = ctypes.c_int(_COMPLEX_COMPLEX)

@@ -1,0 +1,258 @@
+"""Exponential Runge-Kutta methods: the linear part exactly, the rest by quadrature with exponential weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sciml.errors import InputError
+from sciml.evolving import EvolvingSystem
+from sciml.inference import outside_inference_mode
+from sciml.spectral import SpectralSystem
+
+from .exponential_functions import phi, phi_of_matrices
+from .stepper import Attempt, Integrator, Stepper
+
+KEPT_STEP_SIZES = 8
+
+Weights = tuple[tuple[int, Tensor], ...]
+"""(stage, factor): what is summed over the stages' nonlinear parts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A step y(t + h) = E_1 y + sum of b_i N_i, from stages y_i = E_{c_i} y + sum of a_ij N_j; N_i = N(y_i, t + c_i h).
+
+    Attributes:
+        exponentials: E_c by c.
+        rows: of the stages after the first.
+        weights: of the value.
+        error: of the difference to the embedded solution; None if there is none. The stage after the last stands for
+            the nonlinear part at the value.
+    """
+
+    exponentials: dict[float, Tensor]
+    rows: tuple[Weights, ...]
+    weights: Weights
+    error: Weights | None = None
+
+
+Functions = Callable[[float], list[Tensor]]
+"""c -> [phi_0(c h L), ..., phi_3(c h L)]."""
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+@final
+@dataclass(frozen=True)
+class ExponentialRungeKutta(Integrator):
+    """An exponential Runge-Kutta method for du/dt = L u + N(u, t), L solved exactly wavenumber by wavenumber.
+
+    The classical order is reached where N is smooth in time compared with the step. Where it is not, as with boundary
+    layers in time of stiff components, orders drop to the stiff one (Hochbruck and Ostermann, SIAM J. Numer. Anal. 43
+    (2005) 1069-1090): 1, 2, 3 and 2 for orders 1 to 4, and 3 for the pair; on periodic domains with smooth solutions
+    the full order is seen.
+
+    Args:
+        name: of the method; use the constructors.
+        order: of it.
+        nodes: times of the stages within a step, dimensionless.
+        embedded: order of the embedded solution; 0 for a fixed step.
+    """
+
+    name: str
+    order: int
+    nodes: tuple[float, ...]
+    embedded: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in _FORMULAS:
+            raise InputError(
+                f"ExponentialRungeKutta: {self.name!r} is none of {', '.join(_FORMULAS)}; "
+                "write ExponentialRungeKutta.etd4()"
+            )
+
+    @classmethod
+    def etd1(cls) -> ExponentialRungeKutta:
+        """The exponential Euler method, order 1, fixed step."""
+        return cls("ETDRK1", 1, (0.0,))
+
+    @classmethod
+    def etd2(cls) -> ExponentialRungeKutta:
+        """ETD2RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equation 22), order 2, fixed step."""
+        return cls("ETDRK2", 2, (0.0, 1.0))
+
+    @classmethod
+    def etd3(cls) -> ExponentialRungeKutta:
+        """ETD3RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equations 23-25), order 3, fixed step."""
+        return cls("ETDRK3", 3, (0.0, 0.5, 1.0))
+
+    @classmethod
+    def etd4(cls) -> ExponentialRungeKutta:
+        """ETD4RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equations 26-29), order 4, fixed step."""
+        return cls("ETDRK4", 4, (0.0, 0.5, 0.5, 1.0))
+
+    @classmethod
+    def pair(cls) -> ExponentialRungeKutta:
+        """A pair of orders 4 and 3, four evaluations a step.
+
+        The value is Krogstad's ETDRK4-B (J. Comput. Phys. 203 (2005) 72-88, equation 51). In the embedded solution the
+        nonlinear part at the value takes the place of the last stage's; it is the first stage of the next step.
+        """
+        return cls("exponential 4(3)", 4, (0.0, 0.5, 0.5, 1.0), 3)
+
+    def describe(self) -> str:
+        return f"{self.name}, exponential Runge-Kutta"
+
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+        if not isinstance(system, SpectralSystem):
+            raise InputError(
+                f"{self.describe()}, needs a linear part that is a number or a small matrix for each wavenumber, as "
+                "scheme=Spectral() gives on a periodic grid; take ImplicitRungeKutta or ImplicitExplicit here"
+            )
+        return ExponentialStepper(self, system)
+
+
+@final
+class ExponentialStepper(Stepper):
+    """Prepared for one system; what belongs to a step size is kept for the latest ones."""
+
+    def __init__(self, method: ExponentialRungeKutta, system: SpectralSystem) -> None:
+        self.method = method
+        self.system = system
+        self.order = method.order
+        self.embedded = method.embedded
+        self.even = True
+        self._known: OrderedDict[float, Coefficients] = OrderedDict()
+
+    def begin(self, y: Tensor, t: float) -> Tensor | None:
+        return self.system.explicit_force(y, t) if self.embedded else None
+
+    def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        coefficients = self.coefficients(h)
+        evaluations = len(self.method.nodes) - (memory is not None)
+        value, error, last = self._plain(y, t, h, memory, coefficients)
+        return Attempt(value, last, evaluations + (last is not None), error)
+
+    def coefficients(self, h: float) -> Coefficients:
+        """What belongs to a step size; computed anew where derivatives with respect to the linear part are recorded,
+        since parts of a recording that share it could not be run backwards one by one."""
+        if torch.is_grad_enabled() and self.system.symbol.requires_grad:
+            return self._formed(h)
+        if h not in self._known:
+            while len(self._known) >= KEPT_STEP_SIZES:
+                self._known.popitem(last=False)
+            self._known[h] = self._formed(h)
+        self._known.move_to_end(h)
+        return self._known[h]
+
+    @outside_inference_mode
+    def _formed(self, h: float) -> Coefficients:
+        system = self.system
+        dtype = torch.complex128 if system.dtype == torch.float64 else torch.complex64
+        matrices = system.channels > 1
+        places = (-2 - system.axes, -1 - system.axes)
+        symbol = torch.movedim(system.symbol, places, (-2, -1)) if matrices else system.symbol
+        known: dict[float, list[Tensor]] = {}
+
+        def functions(c: float) -> list[Tensor]:
+            if c not in known:
+                known[c] = (phi_of_matrices if matrices else phi)(c * h * symbol, 3)
+            return known[c]
+
+        def stored(factor: Tensor) -> Tensor:
+            return (torch.movedim(factor, (-2, -1), places) if matrices else factor).to(dtype).contiguous()
+
+        found = _FORMULAS[self.method.name](functions, h, torch.matmul if matrices else torch.mul)
+        return Coefficients(
+            {c: stored(factor) for c, factor in found.exponentials.items()},
+            tuple(tuple((j, stored(factor)) for j, factor in row) for row in found.rows),
+            tuple((j, stored(factor)) for j, factor in found.weights),
+            None if found.error is None else tuple((j, stored(factor)) for j, factor in found.error),
+        )
+
+    def _plain(
+        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Value, error and the nonlinear part at the value, by operations that can be differentiated."""
+        system, nodes = self.system, self.method.nodes
+        stages = [system.explicit_force(y, t) if memory is None else memory]
+        for c, row in zip(nodes[1:], coefficients.rows, strict=True):
+            stage = self._combined(y, coefficients.exponentials[c], row, stages)
+            stages.append(system.explicit_force(stage, t + c * h))
+        value = system.project(self._combined(y, coefficients.exponentials[1.0], coefficients.weights, stages))
+        if coefficients.error is None:
+            return value, None, None
+        stages.append(system.explicit_force(value, t + h))
+        return value, self._combined(None, None, coefficients.error, stages), stages[-1]
+
+    def _combined(self, y: Tensor | None, exponential: Tensor | None, weights: Weights, stages: list[Tensor]) -> Tensor:
+        parts = [] if y is None or exponential is None else [self.system.multiplied(exponential, y)]
+        parts += [self.system.multiplied(factor, stages[j]) for j, factor in weights]
+        return sum(parts[1:], parts[0])
+
+
+def _etd1(phi: Functions, h: float, times: Product) -> Coefficients:
+    full = phi(1.0)
+    return Coefficients({1.0: full[0]}, (), ((0, h * full[1]),))
+
+
+def _etd2(phi: Functions, h: float, times: Product) -> Coefficients:
+    full = phi(1.0)
+    second = h * full[2]
+    return Coefficients({1.0: full[0]}, (((0, h * full[1]),),), ((0, h * full[1] - second), (1, second)))
+
+
+def _etd3(phi: Functions, h: float, times: Product) -> Coefficients:
+    half, full = phi(0.5), phi(1.0)
+    return Coefficients(
+        {0.5: half[0], 1.0: full[0]},
+        (((0, h / 2 * half[1]),), ((0, -h * full[1]), (1, 2 * h * full[1]))),
+        (
+            (0, h * (full[1] - 3 * full[2] + 4 * full[3])),
+            (1, h * (4 * full[2] - 8 * full[3])),
+            (2, h * (4 * full[3] - full[2])),
+        ),
+    )
+
+
+def _weights(full: list[Tensor], h: float) -> Weights:
+    middle = h * (2 * full[2] - 4 * full[3])
+    last = h * (4 * full[3] - full[2])
+    return (0, h * (full[1] - 3 * full[2] + 4 * full[3])), (1, middle), (2, middle), (3, last)
+
+
+def _etd4(phi: Functions, h: float, times: Product) -> Coefficients:
+    half, full = phi(0.5), phi(1.0)
+    first = h / 2 * half[1]
+    rows: tuple[Weights, ...] = (
+        ((0, first),),
+        ((1, first),),
+        ((0, times(half[0], first) - first), (2, 2 * first)),
+    )
+    return Coefficients({0.5: half[0], 1.0: full[0]}, rows, _weights(full, h))
+
+
+def _pair(phi: Functions, h: float, times: Product) -> Coefficients:
+    half, full = phi(0.5), phi(1.0)
+    rows: tuple[Weights, ...] = (
+        ((0, h / 2 * half[1]),),
+        ((0, h * (half[1] / 2 - half[2])), (1, h * half[2])),
+        ((0, h * (full[1] - 2 * full[2])), (2, 2 * h * full[2])),
+    )
+    weights = _weights(full, h)
+    last = weights[-1][1]
+    return Coefficients({0.5: half[0], 1.0: full[0]}, rows, weights, ((3, last), (4, -last)))
+
+
+_FORMULAS: dict[str, Callable[[Functions, float, Product], Coefficients]] = {
+    "ETDRK1": _etd1,
+    "ETDRK2": _etd2,
+    "ETDRK3": _etd3,
+    "ETDRK4": _etd4,
+    "exponential 4(3)": _pair,
+}
