@@ -86,7 +86,7 @@ def read_rows(equation: Equation, mesh: Mesh) -> tuple[Row, ...]:
 def refuse_evolving(equation: Equation) -> None:
     """Raise InputError for an equation with time derivatives."""
     if equation.evolving:
-        raise InputError("the equation has time derivatives; on meshes this version solves steady equations")
+        raise InputError("the equation has time derivatives: take sciml.evolve, or sciml.discretize for its rate")
 
 
 def refuse_more_axes(equation: Equation, mesh: Mesh) -> None:

@@ -180,7 +180,6 @@ def test_tensors_that_are_not_elliptic_are_told(box: Mesh) -> None:
 
 
 EQUATION_REFUSALS: list[tuple[Any, dict[str, Any], str]] = [
-    ("u_t = laplacian(u)", {}, "has time derivatives; on meshes"),
     ("-laplacian(u) + u**2 = 1", {}, "is not linear in its unknowns.*take discretize_nonlinear"),
     ("-u_xx - u_yy - u_zz = 1", {}, "needs 3 axes, the mesh has 2"),
     ("u_xxx = 1", {}, "derivatives of order 3"),
