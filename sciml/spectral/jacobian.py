@@ -43,7 +43,7 @@ class ShiftedJacobian(MatrixFreeOperator):
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         shape = torch.broadcast_shapes(x.shape, (*self.batch, *self.space))
         x = x.expand(shape)
-        tangent = torch.func.jvp(self.slope, (self.y.expand(shape),), (x,))[1]
+        tangent = torch.func.jvp(self.slope, (self.y.expand(shape).contiguous(),), (x.contiguous(),))[1]
         found = x - self.step * tangent
         return found if out is None else out.copy_(found)
 
