@@ -140,14 +140,12 @@ def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
     not too long; the caller takes a surer method where that fails."""
     domain = system.domain
     structured = isinstance(operator, StencilOperator | BlockOperator | SparseOperator | SparseBatch)
-    if isinstance(operator, DenseOperator):
-        return DenseLU()
     if isinstance(operator, Invertible):
         return OwnInverse()
+    if isinstance(operator, DenseOperator) or (operator.size <= _SMALL and (operator.batch or not structured)):
+        return DenseLU()
     if isinstance(operator, Preconditioned):
         return GMRES(preconditioner=_Brought())
-    if operator.size <= _SMALL and (operator.batch or not structured):
-        return DenseLU()
     if structured and isinstance(domain, Mesh):
         return choose_for_jacobian(operator, domain.dimension)[0]
     if structured and isinstance(domain, Grid):
@@ -276,7 +274,7 @@ class ShiftedSolver:
 
     def near(self, operator: LinearOperator) -> Prepared:
         """Prepared for an operator that differs a little, by this one's set-up where that serves its transpose too."""
-        if isinstance(operator, DenseOperator | Invertible):
+        if isinstance(self.method, DenseLU | OwnInverse):
             return replace(self.method, rtol=None, atol=0.0).prepare(operator)
         if self.prepared.solver.stationary:
             return GMRES(preconditioner=_Kept(self.prepared)).prepare(operator)

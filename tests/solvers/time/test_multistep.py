@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import cos, log2, pi, sin
 
 import pytest
@@ -97,7 +98,7 @@ def test_the_filter_damps_the_mode_that_changes_its_sign_at_every_step():
             attempt = stepper.step(y, 0.1 * step, 0.1, memory)
             y, memory = attempt.value, attempt.memory
             jumps.append(float(y - memory[1]))
-        ratios = [abs(after / before) for before, after in zip(jumps, jumps[1:], strict=False)]
+        ratios = [abs(after / before) for before, after in pairwise(jumps)]
         assert ratios == pytest.approx([factor] * 19, abs=1e-12)
 
 
