@@ -133,7 +133,8 @@ class OrdinarySystem(EvolvingSystem):
         return u
 
     def encode(self, u: Tensor) -> Tensor:
-        return u
+        """The same, each channel contiguous: equations are evaluated channel by channel, for the whole batch."""
+        return u.movedim(-1, 0).contiguous().movedim(0, -1) if self.space else u
 
     def decode(self, y: Tensor) -> Tensor:
         return y
@@ -173,10 +174,11 @@ class OrdinarySystem(EvolvingSystem):
         found = evaluate_all(expressions, self._values(u, t))
         if not self.space:
             return self._full(found[0], u)
-        rates = [self._full(rate, u[..., 0]) for rate in found]
-        if any(rate.shape != rates[0].shape for rate in rates):
-            rates = list(torch.broadcast_tensors(*rates))
-        return torch.stack(rates, -1)
+        like = u[..., 0]
+        rates = [rate if isinstance(rate, Tensor) else self._full(rate, like) for rate in found]
+        if any(rate.shape != like.shape for rate in rates):
+            rates = list(torch.broadcast_tensors(like, *rates)[1:])
+        return torch.stack(rates).movedim(0, -1)
 
     def _full(self, rate: Number, like: Tensor) -> Tensor:
         if not isinstance(rate, Tensor):

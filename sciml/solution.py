@@ -342,7 +342,8 @@ class Solution:
             return f"{'converged' if self.times is None else 'evolved'}{numbers}"
         names = [f"row {index} {status[index].name}" if len(status) > 1 else status[index].name for index in failed]
         more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
-        return f"{'not converged' if self.times is None else 'failed'}: {', '.join(names[:3] + more)}{numbers}; {status[failed[0]].advice}"
+        outcome = "not converged" if self.times is None else "failed"
+        return f"{outcome}: {', '.join(names[:3] + more)}{numbers}; {status[failed[0]].advice}"
 
     def _grid(self) -> Grid:
         if self.domain is None:

@@ -97,7 +97,8 @@ def evolve(
     _check_words(control, gradient)
     if method is not None and not isinstance(method, Integrator):
         raise InputError(
-            f"method must be an integrator, for example ExplicitRungeKutta.tsit5() of sciml.solvers.time, got {method!r}"
+            "method must be an integrator of sciml.solvers.time, for example ExplicitRungeKutta.tsit5(), got "
+            f"{method!r}"
         )
     if not equation.evolving:
         raise InputError(f"'{equation}' has no time derivative: it is steady, take sciml.solve")

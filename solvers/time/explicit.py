@@ -111,11 +111,11 @@ class ExplicitStepper(Stepper):
     def _step_in_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         """Stages are the rows of one matrix, and each combination of them one matrix-vector product."""
         tableau, slope = self.tableau, self.system.slope
-        y = y.contiguous()
         work = self._work
         if work is None or not work.fits(y):
+            y = _dense(y)
             work = self._work = _Work(tableau, y)
-        flat = y.view(-1)
+        flat, shape, strides = y.as_strided(work.length, (1,)), y.shape, y.stride()
         torch.mul(work.numbers, h, out=work.scaled)
         last = tableau.stages - 1
         k = slope(y, t) if memory is None else memory
@@ -123,23 +123,23 @@ class ExplicitStepper(Stepper):
         value = y
         equal: list[tuple[Tensor, Tensor]] = []
         for i in range(1, last + 1):
-            value = torch.addmv(flat, work.earlier[i], work.rows[i]).view(y.shape)
+            value = torch.addmv(flat, work.earlier[i], work.rows[i]).as_strided(shape, strides)
             k = slope(value, t + tableau.c[i] * h)
             work.stages[i].copy_(k)
             if self.method.record and tableau.equal is not None and i in tableau.equal:
                 equal.append((value, k))
         if not tableau.first_same_as_last:
-            value = torch.addmv(flat, work.transposed, work.weights).view(y.shape)
+            value = torch.addmv(flat, work.transposed, work.weights).as_strided(shape, strides)
         error = None
         if tableau.error is not None:
-            error = torch.mv(work.transposed, work.errors).view(y.shape)
+            error = torch.mv(work.transposed, work.errors).as_strided(shape, strides)
         return Attempt(
             value,
             k if tableau.first_same_as_last else None,
             last + (memory is None),
             error,
             stiffness(equal, self.axes) if equal else None,
-            self._interpolant(y, value, h, work.transposed),
+            self._interpolant(flat, value, h, work.transposed),
         )
 
     def _step_out_of_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
@@ -201,7 +201,7 @@ class ExplicitStepper(Stepper):
 
     # What comes with a step
 
-    def _interpolant(self, y: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[float], Tensor] | None:
+    def _interpolant(self, flat: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[float], Tensor] | None:
         weights_at = self._dense_weights
         if weights_at is None:
             return None
@@ -209,8 +209,8 @@ class ExplicitStepper(Stepper):
         def at(theta: float) -> Tensor:
             if theta == 1.0:
                 return value
-            weights = torch.tensor(weights_at(theta), dtype=y.dtype, device=y.device).mul_(h)
-            return torch.addmv(y.reshape(-1), stages, weights).view(y.shape)
+            weights = torch.tensor(weights_at(theta), dtype=flat.dtype, device=flat.device).mul_(h)
+            return torch.addmv(flat, stages, weights).as_strided(value.shape, value.stride())
 
         return at
 
@@ -247,14 +247,15 @@ class ExplicitStepper(Stepper):
 
 
 class _Work:
-    """What a step under no_grad needs space for, for states of one shape."""
+    """What a step under no_grad needs space for, for states of one shape and one order in memory."""
 
     def __init__(self, tableau: Tableau, y: Tensor) -> None:
         place = {"dtype": y.dtype, "device": y.device}
         s = tableau.stages
         error = tableau.error or (0.0,) * s
         table = [(*row, *[0.0] * (s - len(row))) for row in tableau.a]
-        self.shape, self.dtype, self.device = y.shape, y.dtype, y.device
+        self.key = (y.shape, y.stride(), y.dtype, y.device)
+        self.length = (y.numel(),)
         self.numbers = torch.tensor([*table, tableau.b, error], **place)
         self.scaled = torch.empty_like(self.numbers)
         self.rows = [self.scaled[i, :i] for i in range(s)]
@@ -262,10 +263,20 @@ class _Work:
         stages = torch.zeros(s, y.numel(), **place)
         self.transposed = stages.t()
         self.earlier = [self.transposed[:, :i] for i in range(s)]
-        self.stages = list(stages.view(s, *y.shape))
+        self.stages = [row.as_strided(y.shape, y.stride(), row.storage_offset()) for row in stages]
 
     def fits(self, y: Tensor) -> bool:
-        return self.shape == y.shape and self.dtype == y.dtype and self.device == y.device
+        return self.key == (y.shape, y.stride(), y.dtype, y.device)
+
+
+def _dense(y: Tensor) -> Tensor:
+    """The same tensor if it fills its memory in some order of its axes, else a contiguous copy."""
+    expected = 1
+    for stride, length in sorted(zip(y.stride(), y.shape, strict=True)):
+        if length != 1 and stride != expected:
+            return y.contiguous()
+        expected *= length
+    return y
 
 
 def _combined(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:

@@ -21,6 +21,7 @@ from .event_search import EventSearch
 from .stepper import Attempt, Integrator, Stepper
 from .trajectory import Task, Trajectory
 
+_CLOSE = 1e-6  # by how much of it a fixed step may be longer than asked for, since times may come in float32
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
 
 
@@ -197,7 +198,7 @@ class _March:
     def _fixed(self, clock: Clock) -> Clock:
         """Equal steps to the next output time, as few as the largest allowed makes possible."""
         largest, interval = self.task.step or inf, self.times[clock.next] - clock.t
-        count = max(1, ceil(interval / largest - 1e-9))
+        count = max(1, ceil(interval / largest - _CLOSE))
         h = largest if abs(count * largest - interval) <= 1e-9 * interval else _snapped(interval / count)
         return replace(clock, h=h, left=count)
 
