@@ -3,6 +3,7 @@
 #include "buckets.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
+#include "fourier.hpp"
 #include "galerkin.hpp"
 #include "simplices.hpp"
 #include "sparse.hpp"
@@ -88,8 +89,20 @@ extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, c
     strip_turns(columns, edges, heights, across, along, square_a, square_b, height_a, height_b, z, turns, Team{threads});
 }
 
+#define EXPORT_FOURIER(T, suffix)                                                                                      \
+    extern "C" void combine_##suffix(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands,   \
+                                     Index rows, Index lines, Index low, Index length, int threads) {                  \
+        combine(sums, sum, term, operands, rows, lines, low, length, Team{threads});                                   \
+    }                                                                                                                  \
+    extern "C" void multiply_fields_##suffix(const T *values, Index inputs, T *results, Index outputs, Index lines,    \
+                                             Index length, Index count, const Monomial *monomials, int threads) {      \
+        multiply_fields(values, inputs, results, outputs, lines, length, count, monomials, Team{threads});             \
+    }
+
 EXPORT(float, float32)
 EXPORT(double, float64)
+EXPORT_FOURIER(float, float32)
+EXPORT_FOURIER(double, float64)
 EXPORT_CYCLE(float, float, float32_float32)
 EXPORT_CYCLE(float, double, float32_float64)
 EXPORT_CYCLE(double, float, float64_float32)

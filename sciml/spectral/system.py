@@ -19,14 +19,13 @@ from ..given import Number
 from ..grid import Grid
 from ..inference import outside_inference_mode
 from ..scheme import Spectral
-from . import mkl
 from .given_fields import GivenFields, split_by_time
 from .jacobian import ShiftedJacobian
 from .modes import Modes
 from .operator import FourierOperator, times
 from .plan import make_plan
 from .tables import Symbol, Tables, stacked
-from .workspace import Workspace, Workspaces, rows_at_once
+from .workspace import Workspace, Workspaces, available, rows_at_once
 
 MAX_WORKSPACES = 8
 
@@ -109,7 +108,7 @@ class SpectralSystem(EvolvingSystem):
         self._learned = bool(self.given.varying) or any(isinstance(v, Tensor) and v.requires_grad for v in data)
         self._varies_by_row = bool(self.given.varying)
         self._workspaces = Workspaces()
-        self.fast = self.device.type == "cpu" and self.axes < 3 and mkl.available()
+        self.fast = self.device.type == "cpu" and self.axes < 3 and available()
 
     @property
     def _input_names(self) -> list[str]:
@@ -271,7 +270,7 @@ class SpectralSystem(EvolvingSystem):
         inner = len(self.state_space) - 1
         rows = torch.broadcast_shapes(c.shape[: c.ndim - inner], self.batch, t.shape if isinstance(t, Tensor) else ())
         out = torch.empty(*rows, *c.shape[c.ndim - inner :], dtype=c.dtype)
-        for part, piece in self.blocks(c.expand(out.shape), out, t):
+        for part, piece in self.blocks(c.expand(out.shape).contiguous(), out, t):
             workspace = self.workspace(piece.shape[: piece.ndim - inner])
             workspace.explicit(part, t, piece)
             if linear and self.linear_part is not None:

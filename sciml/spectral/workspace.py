@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import torch
@@ -14,16 +14,23 @@ from torch import Tensor
 from ..equations.evaluation import evaluate, evaluate_all, names
 from ..evolving import Time
 from ..given import Number
+from ..kernels import fourier
+from ..kernels.fourier import Combination, Multiplication, Place, Sum
 from . import mkl
 from .given_fields import GivenFields
 from .modes import Modes
 from .plan import Plan
 from .tables import Symbol
 
-CACHE_BYTES = 2**19  # values of all inputs or products of one block of rows; with the coefficients they fit a cache
+BLOCK_BYTES = 2**19  # coefficients or values of one block of rows; what belongs to it fits a cache
+CHUNK_BYTES = 2**17  # values of the lines that are transformed, multiplied and transformed back together
 
 Operation = Callable[[], Any]
-Formula = Callable[[Mapping[str, Number]], Any]
+
+
+def available() -> bool:
+    """Whether the compiled kernels and MKL's transforms are there."""
+    return mkl.available() and fourier.available()
 
 
 class Workspaces(threading.local):
@@ -42,7 +49,9 @@ class Workspaces(threading.local):
 class Workspace:
     """Buffers and transforms for states of one batch shape, on grids of one or two axes.
 
-    Padded buffers keep the zeros of the wavenumbers that are not kept, so that nothing is copied in order to pad.
+    Padded buffers keep the zeros of the wavenumbers that are not kept, so that nothing is copied in order to pad. Of
+    each line of the grid the fields stand one after another, so that lines can be taken back to coefficients as soon as
+    they have been multiplied.
 
     Args:
         plan, modes, given: of the system.
@@ -63,183 +72,165 @@ class Workspace:
     ) -> None:
         self.plan, self.modes, self.given, self.rows = plan, modes, given, rows
         self.channels = len(plan.unknowns)
-        self._places = self._find_places()
-        self._allocate()
-        self._inputs = [self._factors(row, self._padded_views(self.padded[i])) for i, row in enumerate(inputs)]
-        cut = [self._padded_views(self.cut[r]) for r in range(len(plan.products))]
-        self._outputs = [self._factors(row, None) for row in outputs]
-        self._spectra = cut
-        self._sources = [None if source is None else self._kept_views(self._whole(source)) for source in sources]
+        self.threads = torch.get_num_threads()
+        self.dtype = modes.grid.dtype
+        self._complex = partial(torch.zeros, dtype=torch.complex128 if self.dtype == torch.float64 else torch.complex64)
+        self._shape = self.shape_of_lines()
         self._offsets = [(i, offset.detach()) for i, offset in enumerate(offsets) if offset is not None]
-        self._formulas = [self._formula(r) for r in range(len(plan.products))]
-        self._names = set().union(*(names(plan.products[r]) for r, f in enumerate(self._formulas) if f is None))
-        self._names -= {plan.name(factor) for factor in plan.inputs}
+        self._polynomials = self._find_polynomials()
+        self._allocate()
+        products = len(plan.products)
+        spread = [
+            Sum(self._padded_place(i, len(plan.inputs)), self._terms(row, self.state_place))
+            for i, row in enumerate(inputs)
+        ]
+        self._spread = Combination(spread, 1, [self._padded], self._shape, self.dtype, self.threads)
+        held, gather = [self._cut], list[Sum]()
+        for channel, (row, source) in enumerate(zip(outputs, sources, strict=True)):
+            terms = self._terms(row, lambda r: self._padded_place(r, products))
+            if source is not None:
+                held.append(self._whole(source))
+                own = self.modes.size if held[-1].numel() > self.modes.size else 0
+                terms.append((None, Place(len(held), 0, own, self.modes.kept[-1])))
+            gather.append(Sum(self.state_place(channel), terms))
+        self._gather = Combination(gather, 1, held, self._shape, self.dtype, self.threads)
 
     def explicit(self, c: Tensor, t: Time, out: Tensor) -> Tensor:
-        """Writes the nonlinear part of the rate of coefficients `(*rows, [channel,] *kept)` into `out`."""
-        channels = self._channels(c)
-        for terms in self._inputs:
-            for place, target in enumerate(terms[0]):
-                first = True
-                for factors, channel in zip(terms[1], channels, strict=True):
-                    if factors is not None:
-                        _put(target, factors[place], channel[place], first)
-                        first = False
+        """Write the nonlinear part of the rate of coefficients `(*rows, [channel,] *kept)`, contiguous, into `out`."""
+        if self.plan.inputs:
+            self._spread.run(c.data_ptr())
         for run in self._back:
             run()
-        for i, offset in self._offsets:
-            self.values[i].add_(offset)
-        self._multiply(t)
+        for lines in self._chunks:
+            for run in lines:
+                run()
+        if self._polynomials is None:
+            self._evaluate(t)
         for run in self._ahead:
             run()
-        for row, target_views, source in zip(self._outputs, self._channels(out), self._sources, strict=True):
-            for place, target in enumerate(target_views):
-                first = source is None
-                if source is not None:
-                    target.copy_(source[place])
-                for factors, spectrum in zip(row[1], self._spectra, strict=True):
-                    if factors is not None:
-                        _put(target, factors[place], spectrum[place], first)
-                        first = False
-                if first:
-                    target.zero_()
+        self._gather.run(out.data_ptr())
         return out
 
-    # Memory
+    # Where things stand
 
-    def _allocate(self) -> None:
-        fine, kept, rows, dtype = self.modes.fine, self.modes.kept, self.rows, self.modes.grid.dtype
-        spectrum = partial(torch.zeros, dtype=torch.complex128 if dtype == torch.float64 else torch.complex64)
-        ins, outs, images = len(self.plan.inputs), len(self.plan.products), prod(rows)
-        half, lines = fine[-1] // 2 + 1, prod(fine[:-1])
-        transform = partial(mkl.transform, dtype=dtype, threads=torch.get_num_threads())
-        self.values = torch.empty(ins, *rows, *fine, dtype=dtype)
-        self.results = torch.empty(outs, *rows, *fine, dtype=dtype)
-        self.padded = spread = spectrum(ins, *rows, *fine[:-1], half)
-        self.cut = gathered = spectrum(outs, *rows, *fine[:-1], half)
-        self._back: list[Operation] = []
-        self._ahead: list[Operation] = []
-        if outs:
-            ahead = transform("rfft", fine[-1], outs * images * lines, (1, 1), (fine[-1], half))
-            self._ahead.append(partial(ahead.run, self.results.data_ptr(), gathered.data_ptr()))
-        if self.modes.dimension == 2:
-            columns = kept[-1]
-            self.padded, self.cut = spectrum(ins, *rows, lines, columns), spectrum(outs, *rows, lines, columns)
-            first = transform("ifft", lines, columns, (columns, half), (1, 1))
-            last = transform("fft", lines, columns, (half, columns), (1, 1))
-            self._back += _per_image(first, self.padded, spread, lines)
-            self._ahead += _per_image(last, gathered, self.cut, lines)
-        if ins:
-            back = transform("irfft", fine[-1], ins * images * lines, (1, 1), (half, fine[-1]))
-            self._back.append(partial(back.run, spread.data_ptr(), self.values.data_ptr()))
-        self._held = (spread, gathered)
+    def shape_of_lines(self) -> tuple[int, int, int, int]:
+        """Rows, lines, lines before the negative wavenumbers, length of a line of the kept coefficients."""
+        lines = prod(self.modes.kept[:-1])
+        return prod(self.rows), lines, lines // 2 + 1, self.modes.kept[-1]
 
-    def _find_places(self) -> list[tuple[slice, slice]]:
-        """Where wavenumbers along the first of two axes stand: (among the kept, in the padded buffer)."""
+    def state_place(self, channel: int, operand: int = 0) -> Place:
+        """Of a channel in a state."""
+        return Place(operand, channel * self.modes.size, self.channels * self.modes.size, self.modes.kept[-1])
+
+    def _padded_place(self, i: int, count: int) -> Place:
+        """Of one of `count` fields in the padded buffer, which is the second operand."""
         if self.modes.dimension == 1:
-            return [(slice(None), slice(None))]
-        count, length = self.modes.kept[0], self.modes.fine[0]
-        low, high = count // 2 + 1, count - count // 2 - 1
-        if count == length or high == 0:
-            return [(slice(0, count), slice(0, count))]
-        return [(slice(0, low), slice(0, low)), (slice(low, count), slice(length - high, length))]
+            half = self.modes.fine[-1] // 2 + 1
+            return Place(1, i * half, count * half, half)
+        length, columns = self.modes.fine[0], self.modes.kept[-1]
+        jump = (length - self.modes.kept[0]) * columns
+        return Place(1, i * length * columns, count * length * columns, columns, jump)
 
-    def _kept_views(self, c: Tensor) -> list[Tensor]:
-        if len(self._places) == 1:
-            return [c]
-        return [c[..., kept, :] for kept, _ in self._places]
-
-    def _padded_views(self, c: Tensor) -> list[Tensor]:
-        c = c[..., : self.modes.kept[-1]]
-        return [c] if self.modes.dimension == 1 else [c[..., padded, :] for _, padded in self._places]
-
-    def _channels(self, c: Tensor) -> list[list[Tensor]]:
-        if self.channels == 1:
-            return [self._kept_views(c)]
-        return [self._kept_views(part) for part in c.unbind(-1 - self.modes.dimension)]
+    def _terms(self, row: Sequence[Symbol], place: Callable[[int], Place]) -> list[tuple[Tensor | None, Place]]:
+        """A row of a table; a factor 1 is None."""
+        return [
+            (None if bool((symbol == 1).all()) else self._whole(symbol), place(j))
+            for j, symbol in enumerate(row)
+            if symbol is not None
+        ]
 
     def _whole(self, symbol: Tensor) -> Tensor:
-        return symbol.detach().expand(torch.broadcast_shapes(symbol.shape, self.modes.kept)).contiguous()
+        """A symbol with every coefficient in its place, of every row its own if they differ."""
+        kept = self.modes.kept
+        batch = self.rows if symbol.ndim > len(kept) else ()
+        return symbol.detach().expand(*batch, *kept).contiguous()
 
-    def _factors(
-        self, row: Sequence[Symbol], target: list[Tensor] | None
-    ) -> tuple[list[Tensor], list[list[Tensor | None] | None]]:
-        """A row of a table in the parts of `_places`; a factor 1 is None."""
-        found: list[list[Tensor | None] | None] = []
-        for symbol in row:
-            if symbol is None:
-                found.append(None)
-            elif bool((symbol.detach() == 1).all()):
-                found.append([None] * len(self._places))
-            else:
-                found.append([part.contiguous() for part in self._kept_views(self._whole(symbol))])
-        return target or [], found
+    # Transforms and products
 
-    # Products
+    def _allocate(self) -> None:
+        """The buffers, and what is done with them: back to the grid, products line by line, and ahead."""
+        fine, columns = self.modes.fine, self.modes.kept[-1]
+        ins, outs, images = len(self.plan.inputs), len(self.plan.products), prod(self.rows)
+        half, length, lines = fine[-1] // 2 + 1, fine[-1], prod(self.rows) * prod(fine[:-1])
+        spread, gathered = self._complex(lines, ins, half), self._complex(lines, outs, half)
+        self._padded, self._cut = spread, gathered
+        self._back: list[Operation] = []
+        self._ahead: list[Operation] = []
+        transform = partial(mkl.transform, dtype=self.dtype, threads=self.threads)
+        if self.modes.dimension == 2:
+            self._padded = self._complex(images, ins, fine[0], columns)
+            self._cut = self._complex(images, outs, fine[0], columns)
+            for run, count, kind in ((self._back, ins, "ifft"), (self._ahead, outs, "fft")):
+                for image in range(images * count):
+                    row, field = divmod(image, count)
+                    near = (row * fine[0] * count + field) * half
+                    far = image * fine[0] * columns
+                    if kind == "ifft":
+                        along = transform(kind, fine[0], columns, (columns, count * half), (1, 1))
+                        run.append(partial(along.run, _at(self._padded, far), _at(spread, near)))
+                    else:
+                        along = transform(kind, fine[0], columns, (count * half, columns), (1, 1))
+                        run.append(partial(along.run, _at(gathered, near), _at(self._cut, far)))
+        chunk = max(1, CHUNK_BYTES // (8 * length * max(1, ins, outs)))
+        chunk = ceil(lines / ceil(lines / chunk)) if self._polynomials is not None else lines
+        self._values = torch.empty(chunk, ins, length, dtype=self.dtype)
+        self._results = torch.empty(chunk, outs, length, dtype=self.dtype)
+        self._held = (spread, gathered)
+        self._chunks: list[list[Operation]] = []
+        values, results = self._values.data_ptr(), self._results.data_ptr()
+        for start in range(0, lines if outs else 0, chunk):
+            count = min(chunk, lines - start)
+            back, ahead = None, None
+            if ins:
+                plan = transform("irfft", length, count * ins, (1, 1), (half, length))
+                back = partial(plan.run, _at(spread, start * ins * half), values)
+            plan = transform("rfft", length, count * outs, (1, 1), (length, half))
+            ahead = partial(plan.run, results, _at(gathered, start * outs * half))
+            if self._polynomials is None:
+                self._back += [back] if back else []
+                self._ahead.insert(0, ahead)
+            elif back:
+                formula = Multiplication(self._polynomials, ins, (count, length), self.dtype, self.threads)
+                self._chunks.append([back, partial(formula.run, values, results), ahead])
 
-    def _multiply(self, t: Time) -> None:
-        values: dict[str, Number] = {}
-        for r, formula in enumerate(self._formulas):
-            if formula is not None:
-                for operation in formula:
-                    operation()
-                continue
-            if not values:
-                inputs = (self.plan.name(factor) for factor in self.plan.inputs)
-                values = {**dict(zip(inputs, self.values, strict=True)), **self.given.values(self._names, t)}
-            value = evaluate_all((self.plan.products[r],), values)[0]
-            if isinstance(value, Tensor):
-                self.results[r].copy_(value)
-            else:
-                self.results[r].fill_(value)
-
-    def _formula(self, r: int) -> list[Operation] | None:
-        """A product as operations in place; None of one that is no polynomial, or has coefficients of rows' own."""
-        polynomial = self.plan.polynomials[r]
-        if polynomial is None:
-            return None
-        terms: list[tuple[float, list[Tensor]]] = []
-        for monomial, coefficient in polynomial:
-            number = evaluate(coefficient, self.given.parameters)
-            if isinstance(number, Tensor) or len(monomial) < 2:
+    def _find_polynomials(self) -> list[list[tuple[float, list[int]]]] | None:
+        """The products with numbers for coefficients; None if one is no polynomial or has coefficients by row."""
+        found: list[list[tuple[float, list[int]]]] = []
+        for polynomial in self.plan.polynomials:
+            terms: list[tuple[float, list[int]]] = []
+            for monomial, coefficient in polynomial or ():
+                number = evaluate(coefficient, self.given.parameters)
+                if isinstance(number, Tensor) or not 2 <= len(monomial) <= fourier.MAX_DEGREE:
+                    return None
+                terms.append((number, [self.plan.inputs.index(factor) for factor in monomial]))
+            if not terms or self._offsets:
                 return None
-            terms.append((number, [self.values[self.plan.inputs.index(factor)] for factor in monomial]))
-        terms.sort(key=lambda term: term[0] != 1)
-        result, found = self.results[r], list[Operation]()
-        for place, (number, (left, *middle, right)) in enumerate(terms):
-            if middle:
-                scratch = torch.empty_like(result) if place else result
-                found.append(partial(torch.mul, left, middle[0], out=scratch))
-                found += [partial(scratch.mul_, factor) for factor in middle[1:]]
-                left = scratch
-            if place:
-                found.append(partial(torch.addcmul, result, left, right, value=number, out=result))
-            else:
-                found.append(partial(torch.mul, left, right, out=result))
-                found += [partial(result.mul_, number)] if number != 1 else []
+            found.append(terms)
         return found
 
+    def _evaluate(self, t: Time) -> None:
+        """The products by torch, on all lines."""
+        shape = (*self.rows, *self.modes.fine[:-1])
+        inputs = [part.view(*shape, -1) for part in self._values.unbind(-2)] if self.plan.inputs else []
+        for i, offset in self._offsets:
+            inputs[i].add_(offset)
+        input_names = [self.plan.name(factor) for factor in self.plan.inputs]
+        wanted = set().union(*(names(product) for product in self.plan.products)) - set(input_names)
+        values: dict[str, Number] = {**dict(zip(input_names, inputs, strict=True)), **self.given.values(wanted, t)}
+        results = [part.view(*shape, -1) for part in self._results.unbind(-2)] if self.plan.products else []
+        for result, value in zip(results, evaluate_all(self.plan.products, values), strict=True):
+            if isinstance(value, Tensor):
+                result.copy_(value)
+            else:
+                result.fill_(value)
 
-def _put(target: Tensor, factor: Tensor | None, part: Tensor, first: bool) -> None:
-    """target = factor * part if it is the first, else target += factor * part."""
-    if factor is None:
-        target.copy_(part) if first else target.add_(part)
-    elif first:
-        torch.mul(part, factor, out=target)
-    else:
-        torch.addcmul(target, part, factor, out=target)
 
-
-def _per_image(transform: mkl.Transform, source: Tensor, target: Tensor, lines: int) -> list[Operation]:
-    """One call an image of `lines` lines."""
-    sizes = [part.element_size() * lines * part.shape[-1] for part in (source, target)]
-    return [
-        partial(transform.run, source.data_ptr() + k * sizes[0], target.data_ptr() + k * sizes[1])
-        for k in range(source.numel() // max(1, lines * source.shape[-1]))
-    ]
+def _at(tensor: Tensor, place: int) -> int:
+    """The address of an entry of a contiguous tensor."""
+    return tensor.data_ptr() + place * tensor.element_size()
 
 
 def rows_at_once(plan: Plan, modes: Modes) -> int:
     """How many rows a block has so that what is written and read again stays in the cache."""
-    fields = max(1, len(plan.inputs), len(plan.products))
-    return max(1, CACHE_BYTES // (8 * fields * prod(modes.fine)))
+    fields = max(1, len(plan.inputs), len(plan.products), len(plan.unknowns))
+    return max(1, BLOCK_BYTES // (8 * fields * prod(modes.fine)))
