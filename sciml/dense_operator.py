@@ -26,7 +26,7 @@ class DenseOperator(LinearOperator):
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = x.shape[: x.ndim - len(self.space)]
         flat = torch.matmul(self.matrices, x.reshape(*batch, self.size, 1))
-        result = flat.reshape(*flat.shape[:-2], *self.space)
+        result = flat.reshape((*flat.shape[:-2], *self.space))
         return result if out is None else out.copy_(result)
 
     def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -36,7 +36,7 @@ class DenseOperator(LinearOperator):
         return DenseOperator(self.matrices.mT, self.space)
 
     def diagonal(self) -> Tensor:
-        return self.matrices.diagonal(dim1=-2, dim2=-1).reshape(*self.batch, *self.space)
+        return self.matrices.diagonal(dim1=-2, dim2=-1).reshape((*self.batch, *self.space))
 
     def to_sparse(self) -> Tensor:
         refuse_batch(self)
