@@ -387,7 +387,7 @@ def _sum_of_squares(field: Tensor, grid: Grid) -> Tensor:
     return field.square().flatten(-grid.dimension).sum(-1) * grid.cell_volume
 
 
-_TENSORS = ("value", "codes", "statistics", "history", "times", "events")
+_TENSORS = ("value", "codes", "statistics", "history", "events")
 _REST = tuple(f.name for f in fields(Solution) if f.name not in _TENSORS)
 
 
@@ -401,7 +401,7 @@ class _Rest:
         if not isinstance(other, _Rest):
             return NotImplemented
         texts = all(self.parts[name] == other.parts[name] for name in ("method", "notes", "versions"))
-        return texts and all(self.parts[name] is other.parts[name] for name in ("system", "adjoint"))
+        return texts and all(self.parts[name] is other.parts[name] for name in ("system", "times", "adjoint"))
 
     __hash__ = None  # type: ignore[assignment]
 
