@@ -150,7 +150,7 @@ class Moving:
                 f"{place.device}; the function must return that of its coordinates"
             )
         count = len(self.shape)
-        value = value.reshape(*[1] * (count - value.ndim), *value.shape)
+        value = value.reshape((1,) * (count - value.ndim) + tuple(value.shape))
         lengths = value.shape[value.ndim - count :]
         if any(length not in (1, n) for length, n in zip(lengths, self.shape, strict=True)):
             raise InputError(

@@ -79,14 +79,17 @@ def with_linear_parts_apart(form: ResidualForm, varying: frozenset[str], paramet
             for symbol, factor in linear.items()
             if _bases(factor).isdisjoint(varying) and _is_constant(outer, parameters)
         }
-        if not steady or (rest == 0 and source == 0 and len(steady) == len(linear)):
+        moved = sympy.Add(*(factor * symbol for symbol, factor in linear.items() if symbol not in steady))
+        rest += moved + source
+        # A diffusion coefficient is not taken to pieces: on faces and walls its sum is meant.
+        held = {symbol for symbol, jet in form.jets.items() if any(jet.order)}
+        if not steady or rest == 0 or not held.isdisjoint(rest.free_symbols):
             fluxes.append(flux)
             continue
         for symbol, factor in steady.items():
             jet = form.jets[symbol]
             terms.append(Term(outer, jet.field, jet.order, flux.axis, factor))
-        moved = sympy.Add(*(factor * symbol for symbol, factor in linear.items() if symbol not in steady))
-        fluxes.append(NonlinearFlux(flux.symbol, flux.axis, moved + source + rest))
+        fluxes.append(NonlinearFlux(flux.symbol, flux.axis, rest))
     return replace(form, terms=tuple(terms), fluxes=tuple(fluxes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -100,6 +101,7 @@ class GridEvolution(EvolvingSystem):
         self._constraint = Constraint(problem, system, equation.constrained, prepare) if equation.constrained else None
         self._linear = _linear_blocks(problem, system, self._count)
         self._positive = [_is_positive(problem, row) for row in range(self._count)]
+        self._reaction = [_least_reaction(problem, row) for row in range(self._count)]
         self.equation = equation
         self.domain: Grid = grid
         self.unknowns = equation.unknowns
@@ -231,7 +233,7 @@ class GridEvolution(EvolvingSystem):
         cells = now.cells(channels)
         found = [now.linearized(row, cells) for row in range(self._count)]
         positive = [
-            known and symmetric and self._stays_positive(now, row, cells, step)
+            known and symmetric and 1.0 + step * (self._reaction[row] + self._least_slope(now, row, cells)) > 0.0
             for row, (known, (_, symmetric)) in enumerate(zip(self._positive, found, strict=True))
         ]
         table = [builders for builders, _ in found]
@@ -252,7 +254,10 @@ class GridEvolution(EvolvingSystem):
                         builders[unknown].add(offset, coefficient)
             table.append(builders)
         symmetric = [known.symmetric for known in self._motion.system.assembly.properties[: self._count]]
-        return self._identity_plus(step, table, symmetric, self._positive)
+        positive = [
+            known and 1.0 + step * least > 0.0 for known, least in zip(self._positive, self._reaction, strict=True)
+        ]
+        return self._identity_plus(step, table, symmetric, positive)
 
     def _identity_plus(
         self,
@@ -275,18 +280,14 @@ class GridEvolution(EvolvingSystem):
         (first, *_), *_ = blocks
         return first if self._count == 1 and first is not None else BlockOperator(blocks)
 
-    def _stays_positive(self, now: NonlinearSystem, number: int, cells: Cells, step: float) -> bool:
-        """Whether the rest of a row leaves the identity plus its linear part positive definite: it is a reaction whose
-        slope is above -1/step."""
+    def _least_slope(self, now: NonlinearSystem, number: int, cells: Cells) -> float:
+        """The least that the rest of a row adds to the diagonal; -inf where it adds to more than that."""
         row = now.rows[number]
-        own = next((symbol for symbol in row.slopes if symbol.name == self.unknowns[number]), None)
         if row.fluxes or row.jets:
-            return False
-        if own is None:
-            return True
-        slope = now.slope_of(number, own, cells)
-        lowest = float(slope.detach().min()) if isinstance(slope, Tensor) else slope
-        return 1.0 + step * lowest > 0.0
+            return -inf
+        own = next((symbol for symbol in row.slopes if symbol.name == self.unknowns[number]), None)
+        slope = 0.0 if own is None else now.slope_of(number, own, cells)
+        return float(slope.detach().min()) if isinstance(slope, Tensor) else slope
 
     def _by_differentiation(self, y: Tensor, t: Time, step: float) -> tuple[Any, Any]:
         """x -> -step times the derivative of the nonlinear part, and its transpose."""
@@ -376,12 +377,19 @@ def _zero_in_solid(block: StencilOperator, grid: Grid) -> StencilOperator:
 
 
 def _is_positive(problem: Problem, row: int) -> bool:
-    """Whether the linear terms of an unknown in its own row certainly make a positive semidefinite operator."""
-    unknown = problem.unknowns[row]
-    if not problem.pieces(row, unknown):
+    """Whether the derivatives of an unknown in its own row certainly make a positive semidefinite operator."""
+    own = problem.restricted((problem.unknowns[row],))
+    (pieces,) = own.rows
+    own.rows = [{name: [p for p in terms if p.role != "reaction"] for name, terms in pieces.items()}]
+    if not any(own.rows[0].values()):
         return True
-    own = problem.restricted((unknown,))
     return properties(own, 0, 1.0).definite
+
+
+def _least_reaction(problem: Problem, row: int) -> float:
+    """A lower bound of what terms without derivatives give to the diagonal."""
+    pieces = problem.pieces(row, problem.unknowns[row])
+    return sum(problem.bounds(piece.outer)[0] for piece in pieces if piece.role == "reaction")
 
 
 def _refuse_rebuilding(_: Mapping[str, Any]) -> NonlinearSystem:

@@ -54,12 +54,15 @@ class Motion:
                 key = (unknown, wall.axis, wall.side, isinstance(wall.place, Scattered))
                 if key in values:
                     self.walls[unknown, number] = values[key]
-        self.changes = "t" in self.wanted or bool(self.fields) or bool(self.walls)
         # Off-diagonal entries of a tensor spread a value along its wall, which weights by cell do not say.
         self.local = not any(p.mixed for row in self.problem.rows for pieces in row.values() for p in pieces)
         self._shares: dict[Key, _Shares] = {}
         if self.local:
             self._shares = {key: self._unit_response(key) for key in self.walls}
+            if not any(row.fluxes for row in system.rows):
+                unused = [key for key, shares in self._shares.items() if not shares.rows and not shares.jets]
+                self.walls = {key: moving for key, moving in self.walls.items() if key not in unused}
+        self.changes = "t" in self.wanted or bool(self.fields) or bool(self.walls)
 
     def at(self, t: Time) -> NonlinearSystem:
         """The equation at a time, a number or a tensor of the batch's shape."""
@@ -67,8 +70,10 @@ class Motion:
             return self.system
         axes = self.problem.grid.dimension
         time: Number = t.reshape(*t.shape, *[1] * axes) if isinstance(t, Tensor) and t.ndim else t
-        fields = {name: moving.at(t) for name, moving in self.fields.items()}
-        values = {key: moving.at(t) for key, moving in self.walls.items()}
+        grid = self.problem.grid
+        clock = torch.as_tensor(t, dtype=grid.dtype, device=grid.device)
+        fields = {name: moving.at(clock) for name, moving in self.fields.items()}
+        values = {key: moving.at(clock) for key, moving in self.walls.items()}
         problem = self.problem.at(time, fields, values)
         system, known = self.system, problem.values(self.wanted)
         if not self.fields and not self.walls:
