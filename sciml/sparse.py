@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .csr import csr_entries, csr_from_starts, csr_tensor, is_symmetric, with_short_indices
+from .csr import csr_from_starts, csr_tensor, is_symmetric, with_short_indices
 from .errors import InputError
 from .linear_operator import LinearOperator
 
@@ -61,6 +61,7 @@ class SparseOperator(LinearOperator):
         self.matrix = matrix
         self.values = matrix.values() if values is None else values
         self._plain = with_short_indices(matrix.detach())
+        self._indices = matrix.crow_indices(), matrix.col_indices()  # torch.func takes no CSR tensors apart
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled by the parts of the matrix: torch does not copy CSR tensors."""
@@ -94,8 +95,8 @@ class SparseOperator(LinearOperator):
     @functools.cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
         """Row and column of every entry."""
-        rows, columns, _ = csr_entries(self._plain)
-        return rows, columns
+        starts, columns = self._indices
+        return torch.repeat_interleave(torch.arange(self.size, device=self.device), starts.diff()), columns.long()
 
     def residual(self, b: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sub(b, self.apply(x), out=out)

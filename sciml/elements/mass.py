@@ -10,8 +10,7 @@ Numer. Anal. 7 (1987) 449-457). With these bounds Chebyshev's iteration reaches 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from math import ceil, log
 from typing import Any
 
@@ -38,6 +37,8 @@ class Mass:
         full: `(*batch, entries)`.
         held: bool `(n,)`, the points whose rows and columns are left out.
         lumped: whether all of a row stands on the diagonal.
+        diagonal: `(*batch, n)`, at held points too.
+        entries: `(*batch, entries)`, 0 in rows and columns of held points.
     """
 
     pattern: Pattern
@@ -45,16 +46,17 @@ class Mass:
     full: Tensor
     held: Tensor
     lumped: bool
+    diagonal: Tensor = field(init=False)
+    entries: Tensor = field(init=False)
+    _operator: LinearOperator = field(init=False)
+    _whole: LinearOperator = field(init=False)
 
-    @cached_property
-    def diagonal(self) -> Tensor:
-        """`(*batch, n)`, at held points too."""
-        return self.full[..., self.pattern.diagonal]
-
-    @cached_property
-    def entries(self) -> Tensor:
-        """`(*batch, entries)`, 0 in rows and columns of held points."""
-        return eliminated(self.pattern, self.full, self.held, self.held, None)
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "diagonal", self.full[..., self.pattern.diagonal])
+        put(self, "entries", eliminated(self.pattern, self.full, self.held, self.held, None))
+        put(self, "_operator", matrix_operator(self.pattern, self.entries, symmetric=True))
+        put(self, "_whole", matrix_operator(self.pattern, self.full, symmetric=True))
 
     def apply(self, u: Tensor) -> Tensor:
         """M u, of values at free points, and 0 at held ones."""
@@ -64,8 +66,7 @@ class Mass:
 
     def of_held(self, u: Tensor) -> Tensor:
         """What a u that is 0 at free points adds to their rows of the whole matrix."""
-        whole = matrix_operator(self.pattern, self.full, symmetric=True)
-        return torch.where(self.held, 0.0, whole.apply(u.contiguous()))
+        return torch.where(self.held, 0.0, self._whole.apply(u.contiguous()))
 
     def solve(self, right: Tensor) -> Tensor:
         """M^-1 right at free points, 0 at held ones; differentiable in all that it is made of."""
@@ -89,7 +90,7 @@ class Mass:
         tracked = torch.is_grad_enabled() and (right.requires_grad or self.full.requires_grad)
         in_place = not tracked and forward_ad._current_level < 0
         residual = right.clone(memory_format=torch.contiguous_format) if in_place else right
-        inverse = self._inverse_diagonal
+        inverse = self.diagonal.reciprocal()
         step = inverse * residual / theta
         total, product = step.clone(), torch.empty_like(step) if in_place else None
         rho = 1.0 / sigma
@@ -108,14 +109,6 @@ class Mass:
     def changed(self, change: Callable[[Tensor], Tensor]) -> Mass:
         """The same with other entries."""
         return replace(self, full=change(self.full))
-
-    @cached_property
-    def _inverse_diagonal(self) -> Tensor:
-        return self.diagonal.reciprocal()
-
-    @cached_property
-    def _operator(self) -> LinearOperator:
-        return matrix_operator(self.pattern, self.entries, symmetric=True)
 
 
 def make_mass(pattern: Pattern, geometry: Geometry, weight: Number, held: Tensor, *, lumped: bool) -> Mass:

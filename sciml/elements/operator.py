@@ -20,7 +20,7 @@ def matrix_operator(
     pattern: Pattern, values: Tensor, *, symmetric: bool, null_space: Tensor | None = None
 ) -> LinearOperator:
     """The operator with the entries `(*batch, entries)`: a SparseOperator, or with a batch a SparseBatch."""
-    if values.ndim > 1:
+    if values.ndim > 1 or torch._C._functorch.maybe_current_level() is not None:  # there are no CSR tensors in those
         return SparseBatch(pattern, values, symmetric=symmetric, null_space=null_space)
     matrix = csr_from_starts(pattern.starts, pattern.columns, values.detach(), (pattern.size, pattern.size))
     tracked = values if values.requires_grad or forward_ad._current_level >= 0 else None
