@@ -367,7 +367,7 @@ class _InPlace:
         times = rows._times(state.t, h)
         spread = (h if rows.double else h.to(state.y.dtype)).view(rows.spread)
         stages, earlier, value = self.stages[place], self.earlier[place], self.shaped_value
-        base = state.y.view(-1)
+        base = state.y.reshape(-1)
         torch.mul(state.first, spread, out=stages[0])
         equal: dict[int, tuple[Tensor, Tensor]] = {}
         for i in range(1, tableau.stages):
