@@ -129,11 +129,11 @@ def _lorenz_rate(t: Any, y: Tensor) -> Tensor:
     return torch.stack(rates, -1)
 
 
-def lorenz(batch: int, device: str) -> SystemProblem:
-    """Lorenz' attractor from states in [-2, 2]^3, at 192 times in [0, 6], to 1e-6: a data set of trajectories."""
+def lorenz(batch: int, end: float, device: str) -> SystemProblem:
+    """Lorenz' attractor from states in [-2, 2]^3, at 192 times, to 1e-6: a data set of trajectories."""
     generator = torch.Generator().manual_seed(3)
     initial = 4 * torch.rand(batch, 3, generator=generator, dtype=torch.float64).to(device) - 2
-    return SystemProblem(_lorenz_rate, initial, tuple(numpy.linspace(0.0, 6.0, 192).tolist()), 1e-6, LORENZ)
+    return SystemProblem(_lorenz_rate, initial, tuple(numpy.linspace(0.0, end, 192).tolist()), 1e-6, LORENZ)
 
 
 def by_scipy(problem: SystemProblem, rows: int, tolerance: float = 1e-12) -> Array:
