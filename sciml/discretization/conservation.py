@@ -70,7 +70,7 @@ def take_advective_fluxes(
 
 def with_linear_parts_apart(form: ResidualForm, varying: frozenset[str], parameters: frozenset[str]) -> ResidualForm:
     """The form with what is linear in its nonlinear fluxes as terms: nu*u_x in div([nu*u_x - u**2/2])."""
-    terms, fluxes = list(form.terms), []
+    terms, fluxes, left = list(form.terms), [], form.rest
     for flux in form.fluxes:
         outer = partial(form.rest, flux.symbol)
         linear, source, rest = split_linear(flux.inner, form.jets)
@@ -83,14 +83,17 @@ def with_linear_parts_apart(form: ResidualForm, varying: frozenset[str], paramet
         rest += moved + source
         # A diffusion coefficient is not taken to pieces: on faces and walls its sum is meant.
         held = {symbol for symbol, jet in form.jets.items() if any(jet.order)}
-        if not steady or rest == 0 or not held.isdisjoint(rest.free_symbols):
+        if not steady or not held.isdisjoint(rest.free_symbols):
             fluxes.append(flux)
             continue
         for symbol, factor in steady.items():
             jet = form.jets[symbol]
             terms.append(Term(outer, jet.field, jet.order, flux.axis, factor))
-        fluxes.append(NonlinearFlux(flux.symbol, flux.axis, rest))
-    return replace(form, terms=tuple(terms), fluxes=tuple(fluxes))
+        if rest == 0:
+            left = left.xreplace({flux.symbol: _ZERO})
+        else:
+            fluxes.append(NonlinearFlux(flux.symbol, flux.axis, rest))
+    return replace(form, terms=tuple(terms), fluxes=tuple(fluxes), rest=left)
 
 
 def plain(expression: sympy.Expr | None) -> sympy.Expr:
