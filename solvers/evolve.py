@@ -214,7 +214,7 @@ def _with_batch(u: Tensor, system: EvolvingSystem) -> Tensor:
             f"the batch {own} of the initial state and {system.batch} of fields, parameters and boundary do not "
             "broadcast"
         ) from error
-    return u.expand(*batch, *system.space).contiguous()
+    return torch.broadcast_to(u, (*batch, *system.space)).contiguous()
 
 
 # Output

@@ -89,7 +89,7 @@ def _expanded(field: Tensor, space: tuple[int, ...], name: str) -> Tensor:
         shape = torch.broadcast_shapes(field.shape, space)
         if shape[len(shape) - len(space) :] != space:
             raise RuntimeError
-        return field.expand(shape)
+        return torch.broadcast_to(field, shape)
     except RuntimeError as error:
         wanted = ", ".join(map(str, ("*batch", *space)))
         raise InputError(f"{name} has shape {tuple(field.shape)}, expected ({wanted})") from error

@@ -86,7 +86,7 @@ def initial_step(
     small = (size < 1e-5) | (speed < 1e-5)
     guess = torch.where(small, 1e-6 * span, 0.01 * size / torch.where(small, 1.0, speed)).clamp(max=span)
     trailing = (1,) * len(system.state_space)
-    moved = torch.addcmul(y, guess.reshape(*guess.shape, *trailing), slope)
+    moved = torch.addcmul(y, guess.reshape((*guess.shape, *trailing)), slope)
     change = system.error_ratio(system.slope(moved, t + float(guess.min())) - slope, y, y, rtol, atol) / guess
     largest = torch.maximum(speed, change)
     flat = largest <= 1e-15

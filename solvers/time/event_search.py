@@ -73,7 +73,7 @@ class EventSearch:
                 state = torch.full((*self._batch, *self._system.state_space), torch.nan, dtype=times.dtype)
             value = self._system.decode(torch.nan_to_num(state).to(times.device))
             axes = (1,) * len(self._system.space)
-            unseen = times.detach().isnan().reshape(*self._batch, *axes)
+            unseen = times.detach().isnan().reshape((*self._batch, *axes))
             found.append({"time": times, "value": torch.where(unseen, torch.nan, value)})
         return tuple(found)
 
@@ -82,7 +82,7 @@ class EventSearch:
         return [event.value(u, t, self._batch) for event in self._events]
 
     def _spread(self, mask: Tensor) -> Tensor:
-        return mask.reshape(*self._batch, *(1,) * len(self._system.state_space))
+        return mask.reshape((*self._batch, *(1,) * len(self._system.state_space)))
 
     def _locate(self, place: int, row: int, y: Tensor, attempt: Attempt, t: float, h: float, after: Tensor) -> None:
         """Find the event of one row, and remember its time and state."""

@@ -113,7 +113,7 @@ class ExplicitStepper(Stepper):
         tableau, slope = self.tableau, self.system.slope
         work = self._work
         if work is None or not work.fits(y):
-            y = _dense(y)
+            y = dense(y)
             work = self._work = _Work(tableau, y)
         flat, shape, strides = y.as_strided(work.length, (1,)), y.shape, y.stride()
         torch.mul(work.numbers, h, out=work.scaled)
@@ -269,7 +269,7 @@ class _Work:
         return self.key == (y.shape, y.stride(), y.dtype, y.device)
 
 
-def _dense(y: Tensor) -> Tensor:
+def dense(y: Tensor) -> Tensor:
     """The same tensor if it fills its memory in some order of its axes, else a contiguous copy."""
     expected = 1
     for stride, length in sorted(zip(y.stride(), y.shape, strict=True)):

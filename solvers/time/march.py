@@ -338,7 +338,7 @@ class _March:
     def _without_failed(self, state: Tensor, clock: Clock) -> Tensor:
         if clock.failed is None:
             return state
-        spread = (clock.failed != 0).reshape(*self.batch, *(1,) * len(self.system.state_space))
+        spread = (clock.failed != 0).reshape((*self.batch, *(1,) * len(self.system.state_space)))
         return torch.where(spread, torch.nan, state)
 
     def _trajectory(self, outputs: list[Tensor], clock: Clock) -> Trajectory:

@@ -15,7 +15,7 @@ from sciml.evolving import EvolvingSystem
 from sciml.status import Status
 
 from .control import FORGOTTEN, Controller, initial_step
-from .explicit import ExplicitRungeKutta, stiffness
+from .explicit import ExplicitRungeKutta, dense, stiffness
 from .tableau import Row
 from .trajectory import Task, Trajectory
 
@@ -100,7 +100,7 @@ class _Rows:
         self.method, self.system, self.task, self.tracked = method, system, task, tracked
         self.tableau = method.tableau
         self.controller: Controller = method.controller
-        self.initial, self.times = initial, times
+        self.initial, self.times = dense(initial), times
         self.double = initial.dtype == torch.float64
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
         self.spread = (*self.batch, *(1,) * len(system.state_space))
@@ -118,8 +118,8 @@ class _Rows:
         self.sizes = (torch.full_like(self.end, torch.inf), torch.zeros_like(self.end))
         self.kept: list[Tried] = []
         place = {"dtype": initial.dtype, "device": initial.device}
-        self.error_weights, dense = weights
-        self.dense = torch.tensor(dense, **place)  # (stages, powers)
+        self.error_weights, powers = weights
+        self.dense = torch.tensor(powers, **place)  # (stages, powers)
         entries = self.tableau.stages * max(1, initial.numel())
         self.c = torch.tensor(self.tableau.c, dtype=torch.float64, device=initial.device)
         self.c = self.c.reshape(-1, *(1,) * len(self.batch))
@@ -354,11 +354,15 @@ class _InPlace:
         self.weights = [torch.tensor(row, **place) for row in tableau.a]
         self.error_weights = torch.tensor(rows.error_weights, **place)
         stages = torch.zeros(rows.chunk, tableau.stages, y.numel(), **place)
-        self.stages = [list(part.view(tableau.stages, *y.shape)) for part in stages]
+        self.length, self.shape, self.strides = (y.numel(),), y.shape, y.stride()
+        self.stages = [
+            [row.as_strided(self.shape, self.strides, row.storage_offset()) for row in part] for part in stages
+        ]
         self.transposed = [part.t() for part in stages]
         self.earlier = [[part[:, :i] for i in range(tableau.stages)] for part in self.transposed]
         self.value, self.error = torch.empty(y.numel(), **place), torch.empty(y.numel(), **place)
-        self.shaped_value, self.shaped_error = self.value.view(y.shape), self.error.view(y.shape)
+        self.shaped_value = self.value.as_strided(self.shape, self.strides)
+        self.shaped_error = self.error.as_strided(self.shape, self.strides)
 
     def step(self, state: State, place: int) -> tuple[State, Tried]:
         rows = self.rows
@@ -367,7 +371,7 @@ class _InPlace:
         times = rows._times(state.t, h)
         spread = (h if rows.double else h.to(state.y.dtype)).view(rows.spread)
         stages, earlier, value = self.stages[place], self.earlier[place], self.shaped_value
-        base = state.y.reshape(-1)
+        base = self._flat(state.y)
         torch.mul(state.first, spread, out=stages[0])
         equal: dict[int, tuple[Tensor, Tensor]] = {}
         for i in range(1, tableau.stages):
@@ -379,6 +383,12 @@ class _InPlace:
         torch.mv(self.transposed[place], self.error_weights, out=self.error)
         ratio = rows.system.error_ratio(self.shaped_error, state.y, value, rows.task.rtol, rows.task.atol)
         return rows._after(state, value, k, ratio, h, last, stages, equal)
+
+    def _flat(self, y: Tensor) -> Tensor:
+        """The state in the order of its memory, which is that of the stages."""
+        if y.stride() != self.strides:
+            y = torch.empty_strided(self.shape, self.strides, dtype=y.dtype, device=y.device).copy_(y)
+        return y.as_strided(self.length, (1,))
 
 
 def _weighted(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...]) -> Tensor:
