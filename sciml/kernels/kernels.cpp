@@ -53,6 +53,13 @@
                                                    T *products, int threads) {                                         \
         products_of_gradients(dimension, m, gradients, volumes, products, Team{threads});                              \
     }                                                                                                                  \
+    extern "C" void multiply_csr_##suffix(const Csr<T> *a, const T *x, T *y, Index batch, int threads) {                 \
+        multiply(*a, x, y, batch, Team{threads});                                                                      \
+    }                                                                                                                  \
+    extern "C" void chebyshev_##suffix(const Csr<T> *a, const T *d, const double *factors, Index steps, T *r, T *p,     \
+                                       T *spare, T *x, Index batch, int threads) {                                     \
+        chebyshev(*a, d, factors, steps, r, p, spare, x, batch, Team{threads});                                        \
+    }                                                                                                                  \
     extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
                                             int threads) {                                                             \
         solve_triangle(*a, transposed, b, x, columns, Team{threads});                                                  \
@@ -91,12 +98,14 @@ extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, c
 
 #define EXPORT_FOURIER(T, suffix)                                                                                      \
     extern "C" void combine_##suffix(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands,   \
-                                     Index rows, Index lines, Index low, Index length, int threads) {                  \
-        combine(sums, sum, term, operands, rows, lines, low, length, Team{threads});                                   \
+                                     Index rows, Index lines, Index low, Index length) {                               \
+        combine(sums, sum, term, operands, 0, rows, lines, low, length);                                               \
     }                                                                                                                  \
-    extern "C" void multiply_fields_##suffix(const T *values, Index inputs, T *results, Index outputs, Index lines,    \
-                                             Index length, Index count, const Monomial *monomials, int threads) {      \
-        multiply_fields(values, inputs, results, outputs, lines, length, count, monomials, Team{threads});             \
+    extern "C" void evaluate_##suffix(const Evaluation *e, T *const *operands, Index rows, int phases) {               \
+        evaluate(*e, operands, rows, phases);                                                                          \
+    }                                                                                                                  \
+    extern "C" void symmetrize_##suffix(T *c, Index fields, Index lines, Index length, Index column) {                 \
+        symmetrize(c, fields, lines, length, column);                                                                  \
     }
 
 EXPORT(float, float32)

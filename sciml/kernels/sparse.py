@@ -76,6 +76,55 @@ def csr_table(matrix: Tensor) -> CsrTable:
     return CsrTable(matrix.shape[0], *map(Tensor.data_ptr, parts))
 
 
+class CompiledMatrix:
+    """A square matrix for compiled products.
+
+    Args:
+        matrix: CSR tensor that `compilable` takes.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.held = (matrix.crow_indices(), matrix.col_indices(), matrix.values())
+        self.table = CsrTable(matrix.shape[0], *map(Tensor.data_ptr, self.held))
+        library, name = build.library(), layout.NAMES[matrix.dtype]
+        self._multiply = getattr(library, f"multiply_csr_{name}")
+        self._chebyshev = getattr(library, f"chebyshev_{name}")
+
+    def multiply(self, x: Tensor, out: Tensor) -> None:
+        """out = A x for contiguous fields `(*batch, size)` of the matrix's dtype."""
+        batch = ctypes.c_int64(x.numel() // self.table.rows)
+        self._multiply(ctypes.byref(self.table), layout.pointer(x), layout.pointer(out), batch, layout.threads())
+
+    def chebyshev(
+        self,
+        inverse_diagonal: Tensor,
+        factors: Sequence[tuple[float, float]],
+        residual: Tensor,
+        step: Tensor,
+        total: Tensor,
+    ) -> None:
+        """For each pair of factors, in place: residual -= A step; step = first step + second D^-1 residual;
+        total += step; `step` is scratch afterwards.
+
+        Args:
+            inverse_diagonal: `(size,)`, D^-1.
+            factors: of the steps.
+            residual, step, total: contiguous fields `(*batch, size)`.
+        """
+        table = (ctypes.c_double * (2 * len(factors)))(*(factor for pair in factors for factor in pair))
+        spare = torch.empty_like(inverse_diagonal)
+        fields = map(layout.pointer, (residual, step, spare, total))
+        self._chebyshev(
+            ctypes.byref(self.table),
+            layout.pointer(inverse_diagonal),
+            ctypes.byref(table),
+            ctypes.c_int64(len(factors)),
+            *fields,
+            ctypes.c_int64(residual.numel() // self.table.rows),
+            layout.threads(),
+        )
+
+
 class CompiledTriangle:
     """A triangular matrix laid out for the compiled solve, row after row.
 

@@ -16,7 +16,7 @@ import torch
 # Named as in mkl_dfti.h (oneAPI Math Kernel Library, DFT functions).
 _FORWARD_SCALE, _NUMBER_OF_TRANSFORMS, _CONJUGATE_EVEN_STORAGE, _PLACEMENT = 4, 7, 10, 11
 _INPUT_STRIDES, _OUTPUT_STRIDES, _INPUT_DISTANCE, _OUTPUT_DISTANCE = 12, 13, 14, 15
-_COMPLEX, _REAL, _COMPLEX_COMPLEX, _NOT_INPLACE = 32, 33, 39, 44
+_COMPLEX, _REAL, _COMPLEX_COMPLEX, _INPLACE, _NOT_INPLACE = 32, 33, 39, 43, 44
 
 
 @cache
@@ -28,8 +28,6 @@ def _library() -> ctypes.CDLL | None:
             library.DftiCreateDescriptor_d_1d, library.DftiCreateDescriptor_s_1d, library.DftiSetValue  # noqa: B018
         except (OSError, AttributeError):
             continue
-        for name in ("DftiComputeForward", "DftiComputeBackward"):
-            getattr(library, name).argtypes = [ctypes.c_void_p] * 3
         return library
     return None
 
@@ -39,10 +37,16 @@ def available() -> bool:
     return torch.backends.mkl.is_available() and _library() is not None
 
 
-class Transform:
-    """Many transforms of one length.
+def address(name: str) -> int:
+    """The address of one of MKL's functions."""
+    return ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value or 0
 
-    `run` takes the addresses of input and output, which differ. Forward transforms divide by the length.
+
+class Transform:
+    """Many transforms of one length; complex ones are in place, real ones not. Forward ones divide by the length.
+
+    Attributes:
+        handle: what MKL's functions at `address` take; it is valid as long as this object lives.
     """
 
     def __init__(
@@ -60,29 +64,25 @@ class Transform:
         handle = ctypes.c_void_p()
         create = library.DftiCreateDescriptor_d_1d if dtype == torch.float64 else library.DftiCreateDescriptor_s_1d
         create.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_int, ctypes.c_long]
-        _check(create(ctypes.byref(handle), _COMPLEX if kind in ("fft", "ifft") else _REAL, length))
+        real = kind in ("rfft", "irfft")
+        _check(create(ctypes.byref(handle), _REAL if real else _COMPLEX, length))
         self._finalizer = weakref.finalize(self, _free, library, handle.value or 0)
         self._finalizer.atexit = False
         pairs = {
             _NUMBER_OF_TRANSFORMS: ctypes.c_long(count),
-            _PLACEMENT: ctypes.c_int(_NOT_INPLACE),
+            _PLACEMENT: ctypes.c_int(_NOT_INPLACE if real else _INPLACE),
             _INPUT_STRIDES: (ctypes.c_long * 2)(0, strides[0]),
             _OUTPUT_STRIDES: (ctypes.c_long * 2)(0, strides[1]),
             _INPUT_DISTANCE: ctypes.c_long(distances[0]),
             _OUTPUT_DISTANCE: ctypes.c_long(distances[1]),
             _FORWARD_SCALE: ctypes.c_double(1 / length),
         }
-        if kind in ("rfft", "irfft"):
+        if real:
             pairs[_CONJUGATE_EVEN_STORAGE] = ctypes.c_int(_COMPLEX_COMPLEX)
         for key, value in pairs.items():
             _check(library.DftiSetValue(handle, key, value))
         _check(library.DftiCommitDescriptor(handle))
-        self._handle = handle.value
-        self._compute = library.DftiComputeForward if kind in ("fft", "rfft") else library.DftiComputeBackward
-
-    def run(self, source: int, target: int) -> None:
-        if self._compute(self._handle, source, target):
-            raise RuntimeError("a Fourier transform by MKL failed")
+        self.handle = handle.value
 
 
 @lru_cache(maxsize=256)

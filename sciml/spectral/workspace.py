@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, prod
+from math import prod
 from typing import Any
 
 import torch
@@ -15,17 +16,15 @@ from ..equations.evaluation import evaluate, evaluate_all, names
 from ..evolving import Time
 from ..given import Number
 from ..kernels import fourier
-from ..kernels.fourier import Combination, Multiplication, Place, Sum
+from ..kernels.fourier import Place, Sum
 from . import mkl
 from .given_fields import GivenFields
 from .modes import Modes
 from .plan import Plan
 from .tables import Symbol
 
-BLOCK_BYTES = 2**19  # coefficients or values of one block of rows; what belongs to it fits a cache
-CHUNK_BYTES = 2**17  # values of the lines that are transformed, multiplied and transformed back together
-
-Operation = Callable[[], Any]
+BLOCK_BYTES = 2**19  # values of one block of rows, where products are formed by torch
+CHUNK_BYTES = 2**16  # values of the lines that are transformed, multiplied and transformed back together
 
 
 def available() -> bool:
@@ -47,16 +46,17 @@ class Workspaces(threading.local):
 
 
 class Workspace:
-    """Buffers and transforms for states of one batch shape, on grids of one or two axes.
+    """Buffers and transforms for one system, on a grid of one or two axes.
 
-    Padded buffers keep the zeros of the wavenumbers that are not kept, so that nothing is copied in order to pad. Of
-    each line of the grid the fields stand one after another, so that lines can be taken back to coefficients as soon as
-    they have been multiplied.
+    Padded buffers keep the zeros of the wavenumbers that are not kept. Of each line of the grid the fields stand one
+    after another, so that lines are taken back to coefficients while they are in the cache.
 
     Args:
         plan, modes, given: of the system.
-        inputs, outputs, sources, offsets: its tables, without gradients.
-        rows: batch shape.
+        inputs, outputs, sources, offsets, linear: its tables.
+        rows: batch shape of the states.
+        fixed: whether it serves states of this batch shape alone, since data differ by row or products are formed by
+            torch.
     """
 
     def __init__(
@@ -68,68 +68,125 @@ class Workspace:
         outputs: Sequence[Sequence[Symbol]],
         sources: Sequence[Symbol],
         offsets: Sequence[Symbol],
+        linear: Sequence[Sequence[Symbol]],
         rows: tuple[int, ...],
     ) -> None:
         self.plan, self.modes, self.given, self.rows = plan, modes, given, rows
-        self.channels = len(plan.unknowns)
-        self.threads = torch.get_num_threads()
+        self.planes = modes.dimension == 2
         self.dtype = modes.grid.dtype
-        self._complex = partial(torch.zeros, dtype=torch.complex128 if self.dtype == torch.float64 else torch.complex64)
-        self._shape = self.shape_of_lines()
         self._offsets = [(i, offset.detach()) for i, offset in enumerate(offsets) if offset is not None]
-        self._polynomials = self._find_polynomials()
-        self._allocate()
-        products = len(plan.products)
-        spread = [
-            Sum(self._padded_place(i, len(plan.inputs)), self._terms(row, self.state_place))
-            for i, row in enumerate(inputs)
-        ]
-        self._spread = Combination(spread, 1, [self._padded], self._shape, self.dtype, self.threads)
-        held, gather = [self._cut], list[Sum]()
-        for channel, (row, source) in enumerate(zip(outputs, sources, strict=True)):
-            terms = self._terms(row, lambda r: self._padded_place(r, products))
-            if source is not None:
-                held.append(self._whole(source))
-                own = self.modes.size if held[-1].numel() > self.modes.size else 0
-                terms.append((None, Place(len(held), 0, own, self.modes.kept[-1])))
-            gather.append(Sum(self.state_place(channel), terms))
-        self._gather = Combination(gather, 1, held, self._shape, self.dtype, self.threads)
+        polynomials = find_polynomials(plan, given, bool(self._offsets))
+        self.by_torch = polynomials is None
+        columns = modes.kept[-1]
+        self._fine = modes.fine[0] if self.planes else 1
+        ins, outs, half = len(plan.inputs), len(plan.products), modes.fine[-1] // 2 + 1
+        widest = max(1, ins, outs)
+        chunk = max(1, CHUNK_BYTES // (8 * modes.fine[-1] * widest))
+        group = 1 if self.planes else chunk
+        if self.by_torch:
+            group = prod(rows)
+            chunk = group * self._fine
+        chunk = min(chunk, group * self._fine)
+        new = partial(torch.zeros, dtype=torch.complex128 if self.dtype == torch.float64 else torch.complex64)
+        real = partial(torch.empty, dtype=self.dtype)
+        spectra, transformed = new(chunk, ins, half), new(chunk, outs, half)
+        self._values, self._results = real(chunk, ins, modes.fine[-1]), real(chunk, outs, modes.fine[-1])
+        padded, cut = spectra, transformed
+        if self.planes:
+            padded, cut = new(group, ins, self._fine, columns), new(group, outs, self._fine, columns)
+        scratch = real(modes.fine[-1])
+        self._buffers = (spectra, transformed, padded, cut, scratch)
 
-    def explicit(self, c: Tensor, t: Time, out: Tensor) -> Tensor:
-        """Write the nonlinear part of the rate of coefficients `(*rows, [channel,] *kept)`, contiguous, into `out`."""
-        if self.plan.inputs:
-            self._spread.run(c.data_ptr())
-        for run in self._back:
-            run()
-        for lines in self._chunks:
-            for run in lines:
-                run()
-        if self._polynomials is None:
+        # Operands: coefficients, result, padded, cut, then factors and sources.
+        lines = prod(modes.kept[:-1])
+        self._operands = fourier.Operands(2, (padded, cut), lines, columns)
+        spread = [Sum(self._buffer_place(2, i, ins), self._terms(row, self._state)) for i, row in enumerate(inputs)]
+        gather, whole = list[Sum](), list[Sum]()
+        for channel, (row, source) in enumerate(zip(outputs, sources, strict=True)):
+            terms = self._terms(row, lambda r: self._buffer_place(3, r, outs))
+            if source is not None:
+                held = self._whole(source)
+                own = modes.size if held.numel() > modes.size else 0
+                terms.append((None, Place(self._operands.hold(held), 0, own, columns)))
+            target = self._state(channel, 1)
+            gather.append(Sum(target, terms))
+            whole.append(Sum(target, [*terms, *self._terms(linear[channel], self._state)]))
+        self._compiled = [self._operands.compile(sums) for sums in (spread, gather, whole)]
+        monomials = _monomials(polynomials or [])
+        self._table = self._operands.table()
+        transform = partial(mkl.transform, dtype=self.dtype, threads=torch.get_num_threads())
+        length = modes.fine[-1]
+        plans = {
+            "lines_back": transform("irfft", length, chunk * ins, (1, 1), (half, length)) if ins else None,
+            "lines_ahead": transform("rfft", length, chunk * outs, (1, 1), (length, half)) if outs else None,
+            "line_back": transform("irfft", length, ins, (1, 1), (half, length)) if ins else None,
+            "line_ahead": transform("rfft", length, outs, (1, 1), (length, half)) if outs else None,
+        }
+        if self.planes:
+            plans["columns_back"] = transform("ifft", self._fine, columns, (columns, columns), (1, 1))
+            plans["columns_ahead"] = transform("fft", self._fine, columns, (columns, columns), (1, 1))
+        self._held = (monomials, plans)
+        shared = {
+            "planes": int(self.planes),
+            "lines": lines,
+            "low": lines // 2 + 1,
+            "kept": columns,
+            "fine": self._fine,
+            "length": length,
+            "inputs": ins,
+            "outputs": outs,
+            "sums": len(plan.unknowns),
+            "count": len(monomials),
+            "group": group,
+            "chunk": chunk,
+            "spread": ctypes.addressof(self._compiled[0][0]),
+            "spread_terms": ctypes.addressof(self._compiled[0][1]),
+            "monomials": ctypes.addressof(monomials),
+            "ahead": mkl.address("DftiComputeForward"),
+            "back": mkl.address("DftiComputeBackward"),
+            "padded": padded.data_ptr(),
+            "cut": cut.data_ptr(),
+            "spectra": spectra.data_ptr(),
+            "values": self._values.data_ptr(),
+            "results": self._results.data_ptr(),
+            "transformed": transformed.data_ptr(),
+            "scratch": scratch.data_ptr(),
+            **{name: None if plan is None else plan.handle for name, plan in plans.items()},
+        }
+        self._evaluations = [
+            fourier.Evaluation(gather=ctypes.addressof(sums), gather_terms=ctypes.addressof(terms), **shared)
+            for sums, terms in self._compiled[1:]
+        ]
+        self._references = [ctypes.byref(evaluation) for evaluation in self._evaluations]
+        self._run = fourier.function("evaluate", self.dtype)
+
+    def rate(self, c: Tensor, t: Time, out: Tensor, rows: int, *, linear: bool) -> None:
+        """Write the rate of coefficients `(rows, [channel,] *kept)`, or the nonlinear part of it, into `out`; both are
+        contiguous."""
+        table, reference = self._table, self._references[linear]
+        table[0], table[1] = c.data_ptr(), out.data_ptr()
+        count = ctypes.c_int64(rows)
+        if self.by_torch:
+            self._run(reference, table, count, _TO_GRID)
             self._evaluate(t)
-        for run in self._ahead:
-            run()
-        self._gather.run(out.data_ptr())
-        return out
+            self._run(reference, table, count, _FROM_GRID)
+        else:
+            self._run(reference, table, count, _ALL)
 
     # Where things stand
 
-    def shape_of_lines(self) -> tuple[int, int, int, int]:
-        """Rows, lines, lines before the negative wavenumbers, length of a line of the kept coefficients."""
-        lines = prod(self.modes.kept[:-1])
-        return prod(self.rows), lines, lines // 2 + 1, self.modes.kept[-1]
+    def _state(self, channel: int, operand: int = 0) -> Place:
+        size = self.modes.size
+        return Place(operand, channel * size, len(self.plan.unknowns) * size, self.modes.kept[-1])
 
-    def state_place(self, channel: int, operand: int = 0) -> Place:
-        """Of a channel in a state."""
-        return Place(operand, channel * self.modes.size, self.channels * self.modes.size, self.modes.kept[-1])
-
-    def _padded_place(self, i: int, count: int) -> Place:
-        """Of one of `count` fields in the padded buffer, which is the second operand."""
-        if self.modes.dimension == 1:
+    def _buffer_place(self, operand: int, i: int, count: int) -> Place:
+        """Of one of `count` fields in a padded buffer."""
+        if not self.planes:
             half = self.modes.fine[-1] // 2 + 1
-            return Place(1, i * half, count * half, half)
-        length, columns = self.modes.fine[0], self.modes.kept[-1]
-        jump = (length - self.modes.kept[0]) * columns
-        return Place(1, i * length * columns, count * length * columns, columns, jump)
+            return Place(operand, i * half, count * half, half, 0, 1)
+        columns = self.modes.kept[-1]
+        image, jump = self._fine * columns, (self._fine - self.modes.kept[0]) * columns
+        return Place(operand, i * image, count * image, columns, jump, 1)
 
     def _terms(self, row: Sequence[Symbol], place: Callable[[int], Place]) -> list[tuple[Tensor | None, Place]]:
         """A row of a table; a factor 1 is None."""
@@ -145,79 +202,16 @@ class Workspace:
         batch = self.rows if symbol.ndim > len(kept) else ()
         return symbol.detach().expand(*batch, *kept).contiguous()
 
-    # Transforms and products
-
-    def _allocate(self) -> None:
-        """The buffers, and what is done with them: back to the grid, products line by line, and ahead."""
-        fine, columns = self.modes.fine, self.modes.kept[-1]
-        ins, outs, images = len(self.plan.inputs), len(self.plan.products), prod(self.rows)
-        half, length, lines = fine[-1] // 2 + 1, fine[-1], prod(self.rows) * prod(fine[:-1])
-        spread, gathered = self._complex(lines, ins, half), self._complex(lines, outs, half)
-        self._padded, self._cut = spread, gathered
-        self._back: list[Operation] = []
-        self._ahead: list[Operation] = []
-        transform = partial(mkl.transform, dtype=self.dtype, threads=self.threads)
-        if self.modes.dimension == 2:
-            self._padded = self._complex(images, ins, fine[0], columns)
-            self._cut = self._complex(images, outs, fine[0], columns)
-            for run, count, kind in ((self._back, ins, "ifft"), (self._ahead, outs, "fft")):
-                for image in range(images * count):
-                    row, field = divmod(image, count)
-                    near = (row * fine[0] * count + field) * half
-                    far = image * fine[0] * columns
-                    if kind == "ifft":
-                        along = transform(kind, fine[0], columns, (columns, count * half), (1, 1))
-                        run.append(partial(along.run, _at(self._padded, far), _at(spread, near)))
-                    else:
-                        along = transform(kind, fine[0], columns, (count * half, columns), (1, 1))
-                        run.append(partial(along.run, _at(gathered, near), _at(self._cut, far)))
-        chunk = max(1, CHUNK_BYTES // (8 * length * max(1, ins, outs)))
-        chunk = ceil(lines / ceil(lines / chunk)) if self._polynomials is not None else lines
-        self._values = torch.empty(chunk, ins, length, dtype=self.dtype)
-        self._results = torch.empty(chunk, outs, length, dtype=self.dtype)
-        self._held = (spread, gathered)
-        self._chunks: list[list[Operation]] = []
-        values, results = self._values.data_ptr(), self._results.data_ptr()
-        for start in range(0, lines if outs else 0, chunk):
-            count = min(chunk, lines - start)
-            back, ahead = None, None
-            if ins:
-                plan = transform("irfft", length, count * ins, (1, 1), (half, length))
-                back = partial(plan.run, _at(spread, start * ins * half), values)
-            plan = transform("rfft", length, count * outs, (1, 1), (length, half))
-            ahead = partial(plan.run, results, _at(gathered, start * outs * half))
-            if self._polynomials is None:
-                self._back += [back] if back else []
-                self._ahead.insert(0, ahead)
-            elif back:
-                formula = Multiplication(self._polynomials, ins, (count, length), self.dtype, self.threads)
-                self._chunks.append([back, partial(formula.run, values, results), ahead])
-
-    def _find_polynomials(self) -> list[list[tuple[float, list[int]]]] | None:
-        """The products with numbers for coefficients; None if one is no polynomial or has coefficients by row."""
-        found: list[list[tuple[float, list[int]]]] = []
-        for polynomial in self.plan.polynomials:
-            terms: list[tuple[float, list[int]]] = []
-            for monomial, coefficient in polynomial or ():
-                number = evaluate(coefficient, self.given.parameters)
-                if isinstance(number, Tensor) or not 2 <= len(monomial) <= fourier.MAX_DEGREE:
-                    return None
-                terms.append((number, [self.plan.inputs.index(factor) for factor in monomial]))
-            if not terms or self._offsets:
-                return None
-            found.append(terms)
-        return found
-
     def _evaluate(self, t: Time) -> None:
         """The products by torch, on all lines."""
-        shape = (*self.rows, *self.modes.fine[:-1])
-        inputs = [part.view(*shape, -1) for part in self._values.unbind(-2)] if self.plan.inputs else []
+        shape = (*self.rows, self._fine, -1) if self.planes else (*self.rows, -1)
+        inputs = [part.view(shape) for part in self._values.unbind(-2)]
         for i, offset in self._offsets:
             inputs[i].add_(offset)
         input_names = [self.plan.name(factor) for factor in self.plan.inputs]
         wanted = set().union(*(names(product) for product in self.plan.products)) - set(input_names)
         values: dict[str, Number] = {**dict(zip(input_names, inputs, strict=True)), **self.given.values(wanted, t)}
-        results = [part.view(*shape, -1) for part in self._results.unbind(-2)] if self.plan.products else []
+        results = [part.view(shape) for part in self._results.unbind(-2)]
         for result, value in zip(results, evaluate_all(self.plan.products, values), strict=True):
             if isinstance(value, Tensor):
                 result.copy_(value)
@@ -225,9 +219,33 @@ class Workspace:
                 result.fill_(value)
 
 
-def _at(tensor: Tensor, place: int) -> int:
-    """The address of an entry of a contiguous tensor."""
-    return tensor.data_ptr() + place * tensor.element_size()
+_TO_GRID, _FROM_GRID, _ALL = (ctypes.c_int(phases) for phases in (1, 2, 3))
+
+
+def find_polynomials(plan: Plan, given: GivenFields, offsets: bool) -> list[list[tuple[float, list[int]]]] | None:
+    """The products with numbers for coefficients; None if one is no polynomial, or has coefficients by row, or inputs
+    have parts that do not depend on the state."""
+    found: list[list[tuple[float, list[int]]]] = []
+    for polynomial in plan.polynomials:
+        terms: list[tuple[float, list[int]]] = []
+        for monomial, coefficient in polynomial or ():
+            number = evaluate(coefficient, given.parameters)
+            if isinstance(number, Tensor) or not 2 <= len(monomial) <= fourier.MAX_DEGREE:
+                return None
+            terms.append((number, [plan.inputs.index(factor) for factor in monomial]))
+        if not terms or offsets:
+            return None
+        found.append(terms)
+    return found
+
+
+def _monomials(polynomials: Sequence[Sequence[tuple[float, Sequence[int]]]]) -> ctypes.Array[fourier.Monomial]:
+    found = []
+    for result, terms in enumerate(polynomials):
+        for place, (number, fields) in enumerate(terms):
+            indices = (ctypes.c_int64 * fourier.MAX_DEGREE)(*fields)
+            found.append(fourier.Monomial(number, result, int(place == 0), len(fields), indices))
+    return (fourier.Monomial * len(found))(*found)
 
 
 def rows_at_once(plan: Plan, modes: Modes) -> int:
