@@ -274,15 +274,25 @@ class SpectralSystem(EvolvingSystem):
     def explicit_force(self, y: Tensor, t: Time) -> Tensor:
         return self._on_states(y, t, linear=False)
 
-    def _on_states(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
+    def coefficients(self, y: Tensor) -> Tensor:
+        """A state's complex coefficients `(*rows, [channel,] *kept)`, contiguous, with all rows that the data have."""
         c = torch.view_as_complex(y.contiguous())
+        if self.batch:  # torch.broadcast_shapes takes a third of the time of a right-hand side
+            inner = len(self.state_space) - 1
+            rows = torch.broadcast_shapes(c.shape[: c.ndim - inner], self.batch)
+            c = c.expand(*rows, *c.shape[c.ndim - inner :]).contiguous()
+        return c
+
+    def _on_states(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
         if self.tracked(y) or not self.fast:
+            c = torch.view_as_complex(y.contiguous())
             return torch.view_as_real(self._slope(c, t, linear=linear))
+        c = self.coefficients(y)
         inner = len(self.state_space) - 1
         rows = c.shape[: c.ndim - inner]
         own_times = isinstance(t, Tensor) and t.ndim > 0
-        if self.batch or own_times:  # torch.broadcast_shapes takes a third of the time of a right-hand side
-            rows = torch.broadcast_shapes(rows, self.batch, t.shape if isinstance(t, Tensor) else ())
+        if isinstance(t, Tensor) and own_times:
+            rows = torch.broadcast_shapes(rows, t.shape)
             c = c.expand(*rows, *c.shape[c.ndim - inner :]).contiguous()
         out = torch.empty_like(c)
         for part, piece in [(c, out)] if own_times else self.blocks(rows, c, out):
@@ -302,9 +312,11 @@ class SpectralSystem(EvolvingSystem):
         rows = c.shape[: c.ndim - len(self.state_space) + 1]
         self._workspace(rows).rate(c, t, out, prod(rows), linear=linear)
 
-    def blocks(self, rows: tuple[int, ...], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Contiguous tensors of the same rows in blocks of rows that fit the cache; of all rows where data differ."""
-        many, size = prod(rows), rows_at_once(self.plan, self.modes)
+    def blocks(self, rows: tuple[int, ...], *tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+        """Contiguous tensors of the same rows in blocks of `size` rows, None for what fits the cache; all rows together
+        where their data differ."""
+        many = prod(rows)
+        size = rows_at_once(self.plan, self.modes) if size is None else size
         if self._by_row or many <= size:
             yield tensors
             return

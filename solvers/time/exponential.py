@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 from typing import final
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.inference import outside_inference_mode
+from sciml.kernels.fourier import Combination, Place, Sum
 from sciml.spectral import SpectralSystem
 
 from .exponential_functions import phi, phi_of_matrices
 from .stepper import Attempt, Integrator, Stepper
 
 KEPT_STEP_SIZES = 8
+BLOCK_BYTES = 2**19  # start, value, stages and their nonlinear parts of one block of rows; they fit a cache
 
 Weights = tuple[tuple[int, Tensor], ...]
 """(stage, factor): what is summed over the stages' nonlinear parts."""
@@ -34,12 +37,14 @@ class Coefficients:
         weights: of the value.
         error: of the difference to the embedded solution; None if there is none. The stage after the last stands for
             the nonlinear part at the value.
+        compiled: the same for the kernels, by the rows whose data differ.
     """
 
     exponentials: dict[float, Tensor]
     rows: tuple[Weights, ...]
     weights: Weights
     error: Weights | None = None
+    compiled: dict[tuple[int, ...], list[Combination]] = field(default_factory=dict)
 
 
 Functions = Callable[[float], list[Tensor]]
@@ -128,6 +133,7 @@ class ExponentialStepper(Stepper):
         self.embedded = method.embedded
         self.even = True
         self._known: OrderedDict[float, Coefficients] = OrderedDict()
+        self._buffers: list[Tensor] | None = None
 
     def begin(self, y: Tensor, t: float) -> Tensor | None:
         return self.system.explicit_force(y, t) if self.embedded else None
@@ -135,7 +141,9 @@ class ExponentialStepper(Stepper):
     def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         coefficients = self.coefficients(h)
         evaluations = len(self.method.nodes) - (memory is not None)
-        value, error, last = self._plain(y, t, h, memory, coefficients)
+        fast = self.system.fast and not self.system.tracked(y, *(() if memory is None else (memory,)))
+        run = self._fast if fast else self._plain
+        value, error, last = run(y, t, h, memory, coefficients)
         return Attempt(value, last, evaluations + (last is not None), error)
 
     def coefficients(self, h: float) -> Coefficients:
@@ -189,6 +197,84 @@ class ExponentialStepper(Stepper):
             return value, None, None
         stages.append(system.explicit_force(value, t + h))
         return value, self._combined(None, None, coefficients.error, stages), stages[-1]
+
+    def _fast(
+        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The same in memory that is used again, through all stages with a few rows at a time."""
+        system, nodes = self.system, self.method.nodes
+        c = system.coefficients(y)
+        rows = c.shape[: c.ndim - len(system.state_space) + 1]
+        sums = self._compiled(coefficients, rows)
+        parts = [c, torch.empty_like(c)]
+        if self.embedded:
+            parts += [torch.empty_like(c), torch.empty_like(c)]
+        if memory is not None:
+            parts.append(system.coefficients(memory))
+        size = max(1, BLOCK_BYTES // ((len(nodes) + 3) * c.element_size() * prod(c.shape[len(rows) :])))
+        for start, value, *more in system.blocks(rows, *parts, size=size):
+            count = prod(start.shape[: start.ndim - len(system.state_space) + 1])
+            stage, *forces = self._memory(start)
+            addresses = [force.data_ptr() for force in forces[: len(nodes)]]
+            if memory is None:
+                system.evaluate(start, t, forces[0], linear=False)
+            else:
+                addresses[0] = more[2].data_ptr()
+            origin = start.data_ptr()
+            for i, node in enumerate(nodes[1:], 1):
+                sums[i - 1].run(count, stage.data_ptr(), origin, *addresses)
+                system.evaluate(stage, t + node * h, forces[i], linear=False)
+            sums[len(nodes) - 1].run(count, value.data_ptr(), origin, *addresses)
+            system.project_(value)
+            if self.embedded:
+                system.evaluate(value, t + h, more[1], linear=False)
+                sums[-1].run(count, more[0].data_ptr(), origin, *addresses, more[1].data_ptr())
+        found = [torch.view_as_real(part) for part in parts[1:4]]
+        return found[0], *(found[1:3] if self.embedded else (None, None))
+
+    @outside_inference_mode
+    def _memory(self, c: Tensor) -> list[Tensor]:
+        """A stage and the nonlinear part at every node, for coefficients of a shape."""
+        if self._buffers is None or self._buffers[0].shape != c.shape:
+            self._buffers = [torch.empty_like(c) for _ in range(len(self.method.nodes) + 1)]
+        return self._buffers
+
+    @outside_inference_mode
+    def _compiled(self, coefficients: Coefficients, rows: tuple[int, ...]) -> list[Combination]:
+        """The stages after the first, the value and the error as sums; operands are result, start and stages."""
+        key = rows if self.system.batch else ()
+        if key not in coefficients.compiled:
+            nodes, one = self.method.nodes, coefficients.exponentials[1.0]
+            found = [(coefficients.exponentials[c], row) for c, row in zip(nodes[1:], coefficients.rows, strict=True)]
+            found.append((one, coefficients.weights))
+            combined = [self._sum([(1, e), *((j + 2, w) for j, w in row)], rows, len(nodes)) for e, row in found]
+            if coefficients.error is not None:
+                combined.append(self._sum([(j + 2, w) for j, w in coefficients.error], rows, len(nodes) + 1))
+            coefficients.compiled[key] = combined
+        return coefficients.compiled[key]
+
+    def _sum(self, terms: list[tuple[int, Tensor]], rows: tuple[int, ...], stages: int) -> Combination:
+        modes, channels = self.system.modes, self.system.channels
+        lines, columns = prod(modes.kept[:-1]), modes.kept[-1]
+
+        def place(operand: int, channel: int) -> Place:
+            return Place(operand, channel * modes.size, channels * modes.size, columns)
+
+        sums = []
+        for i in range(channels):
+            parts: list[tuple[Tensor | None, Place]] = []
+            for operand, factor in terms:
+                entries = (
+                    [factor]
+                    if channels == 1
+                    else list(factor.select(-2 - modes.dimension, i).unbind(-1 - modes.dimension))
+                )
+                for j, entry in enumerate(entries):
+                    if bool(entry.any()):
+                        whole = entry.expand(*(rows if self.system.batch else ()), *modes.kept)
+                        parts.append((whole.contiguous(), place(operand, j)))
+            sums.append(Sum(place(0, i), parts))
+        return Combination(sums, stages + 2, (lines, lines // 2 + 1, columns), self.system.dtype)
 
     def _combined(self, y: Tensor | None, exponential: Tensor | None, weights: Weights, stages: list[Tensor]) -> Tensor:
         parts = [] if y is None or exponential is None else [self.system.multiplied(exponential, y)]
