@@ -81,7 +81,11 @@ class Constraint:
         try:
             self._solve = prepare(self.operator)
         except InputError as error:
-            raise InputError(f"the constraints do not determine {', '.join(names)}: {error}") from error
+            raise InputError(
+                f"the constraints do not determine {', '.join(names)}, and not only up to a constant "
+                f"({str(error).partition(':')[0]}): give a Dirichlet condition on one side, or add a term that holds "
+                "the value"
+            ) from error
 
     def solve(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The fields, `(*batch, *grid)` each.

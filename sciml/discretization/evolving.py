@@ -189,8 +189,10 @@ class GridEvolution(EvolvingSystem):
             InputError: for a constraint that is determined up to a constant, whose right side then has a mean.
         """
         channels = self._channels(u)
-        if self._constraint is not None and self._constraint.fixed and not self._motion.changes:
-            self._constraint.check_balance(self._motion.system, channels)
+        if self._constraint is not None and self._constraint.fixed:
+            rows = range(self._count, self._count + len(self._constraint.names))
+            if not any(self._motion.moves(row) for row in rows):
+                self._constraint.check_balance(self._motion.system, channels)
         return u if self.domain.solid is None else torch.where(self.domain.solid, 0.0, u)
 
     def decode(self, y: Tensor) -> Tensor:

@@ -1,0 +1,214 @@
+"""discretize for evolving equations: what it makes of which equation, and constraints on grids with walls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sciml
+from sciml import Dirichlet, Equation, Grid, InputError, Neumann, Periodic
+from sciml.discretization import GridEvolution, System
+from sciml.evolving import EvolvingSystem
+from sciml.linear_operator import Kind
+from sciml.ordinary import OrdinarySystem
+from sciml.solvers.discretize import preparation
+from sciml.spectral import SpectralSystem
+
+RING = Grid(16, boundary=Periodic())
+BOX = Grid((8, 6))
+VORTICITY = Equation(
+    "w_t = psi_x*w_y - psi_y*w_x + nu*laplacian(w) + f", constraints="laplacian(psi) = -w", parameters={"nu": 0.1}
+)
+ROW = torch.zeros(16, dtype=torch.bool)
+ROW[3] = True
+
+
+@pytest.mark.parametrize(
+    ("text", "domain", "scheme", "kind"),
+    [
+        ("-laplacian(u) = 1", BOX, None, System),
+        ("u_t = laplacian(u)", BOX, None, GridEvolution),
+        ("u_t = -u*u_x - u_xx - u_xxxx", RING, None, SpectralSystem),
+        ("u_t = -u*u_x", RING, None, SpectralSystem),
+        ("u_t = -div([u**2/2])", RING, None, GridEvolution),
+        ("u_t = -div([c*u])", RING, None, GridEvolution),
+        ("u_t = -div([u**2/2 - 0.1*u_x])", RING, None, SpectralSystem),
+        ("u_t = -div([u**2/2])", RING, sciml.Spectral(), SpectralSystem),
+        ("u_t = u_xx", RING, sciml.FiniteDifference(4), GridEvolution),
+        ("u_t = u_xx", Grid(16, boundary=Periodic(), solid=ROW), None, GridEvolution),
+    ],
+)
+def test_what_is_made_of_which_equation(text: str, domain: Grid, scheme: Any, kind: type) -> None:
+    system = sciml.discretize(Equation(text), domain, {"c": 1.0} if "c*" in text else {}, scheme=scheme)
+    assert isinstance(system, kind)
+    if isinstance(system, EvolvingSystem):
+        u = torch.rand(system.space, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert system.rate(u, 0.0).shape == u.shape
+
+
+def test_ordinary_systems_need_no_domain() -> None:
+    lorenz = sciml.equations.catalogue.lorenz().equation
+    system = sciml.discretize(lorenz)
+    assert isinstance(system, OrdinarySystem)
+    with pytest.raises(InputError, match="has no boundary and needs no scheme"):
+        sciml.discretize(lorenz, scheme=sciml.FiniteDifference())
+    with pytest.raises(InputError, match="expected a Grid or a Mesh"):
+        sciml.discretize(Equation("u_t = u_xx"))
+
+
+@pytest.mark.parametrize(
+    ("text", "scheme", "message"),
+    [
+        ("u_t = laplacian(u)", sciml.FiniteElement(), "is for meshes"),
+        ("-laplacian(u) = 1", sciml.Spectral(), "is for evolving equations"),
+        ("u_t = laplacian(u)", sciml.Spectral(), "periodic"),
+    ],
+)
+def test_schemes_that_do_not_fit_are_refused(text: str, scheme: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sciml.discretize(Equation(text), BOX, scheme=scheme)
+
+
+def stream(x: Tensor, y: Tensor) -> Tensor:
+    return torch.sin(2.0 * x + 0.3) * torch.cos(1.5 * y)
+
+
+def test_a_stream_function_in_a_box_is_of_second_order() -> None:
+    """laplacian(psi) = -w with psi given on the walls; w = 6.25 psi makes the advection vanish."""
+    errors = []
+    for n in (12, 24):
+        grid = Grid((n, n), upper=(1.0, 1.2))
+        sides = {"w": Dirichlet(lambda x, y: 6.25 * stream(x, y)), "psi": Dirichlet(stream)}
+        system = sciml.discretize(VORTICITY, grid, {"f": 0.0}, boundary=sides)
+        x, y = grid.coordinates
+        psi = stream(x, y)
+        errors.append(float((system.constrained(6.25 * psi, 0.0)["psi"] - psi).square().mean().sqrt()))
+        rate = system.rate(6.25 * psi, 0.0) + 0.1 * 6.25**2 * psi
+        inside = ((x - 0.5).abs() < 0.25) & ((y - 0.6).abs() < 0.3)
+        errors.append(float(rate[inside].square().mean().sqrt()))
+    for coarse, fine in zip(errors[:2], errors[2:], strict=True):
+        assert 1.8 < math.log2(coarse / fine) < 2.4
+
+
+def test_constraints_that_couple_and_depend_on_time() -> None:
+    """Two layers: laplacian(p) + q - p = v and laplacian(q) + p - q + t = w, against the equations themselves."""
+    equation = Equation(
+        ["v_t = p_x", "w_t = q_y"],
+        unknowns=["v", "w", "p", "q"],
+        constraints=["laplacian(p) + q - p = v", "laplacian(q) + p - q + t = w"],
+    )
+    errors = []
+    for n in (10, 20):
+        grid = Grid((n, n), boundary={"x": (Dirichlet(stream), Dirichlet(stream)), "y": Dirichlet(stream)})
+        system = sciml.discretize(equation, grid)
+        psi = stream(*grid.coordinates)
+        found = system.constrained(torch.stack([-6.25 * psi, 0.7 - 6.25 * psi]), 0.7)
+        errors.append(max(float((found[name] - psi).abs().max()) for name in "pq"))
+    assert 1.8 < math.log2(errors[0] / errors[1]) < 2.4
+
+
+CLOSED = Grid((16, 12), boundary=Neumann(0.0))
+
+
+def test_constants_that_nothing_fixes() -> None:
+    """A constraint between closed walls takes the solution of zero mean; a mean of its right side is refused."""
+    system = sciml.discretize(VORTICITY, CLOSED, {"f": 0.0})
+    x, y = CLOSED.coordinates
+    w = torch.cos(math.pi * x) * torch.cos(2.0 * math.pi * y)
+    psi = system.constrained(system.encode(w), 0.0)["psi"]
+    assert float(psi.mean().abs()) < 1e-15
+    assert torch.allclose(psi, w / (5.0 * math.pi**2), rtol=0.05, atol=2e-4)
+    with pytest.raises(InputError, match=r"mean of the right side of its constraint must be zero.*2\.0.e-03"):
+        system.encode(w + 1e-3)
+    unsteady = sciml.discretize(VORTICITY, CLOSED, {"f": lambda x, y, t: t * x})
+    with pytest.raises(InputError, match="mean of the right side"):
+        unsteady.encode(w + 1e-3)
+
+
+@pytest.mark.parametrize(
+    "constraint", ["laplacian(psi) + psi - psi = w - w_xx", "psi_x = w", "0*psi + psi_x - psi_x + w = psi_y"]
+)
+def test_constraints_that_are_singular_beyond_constants_are_refused(constraint: str) -> None:
+    equation = Equation("w_t = psi_x", unknowns=["w", "psi"], constraints=constraint)
+    grid = Grid((8, 8), boundary=Periodic())
+    if constraint.startswith("laplacian"):
+        assert sciml.discretize(equation, grid, scheme=sciml.FiniteDifference()).constrained
+        return
+    with pytest.raises(InputError, match="do not determine psi, and not only up to a constant"):
+        sciml.discretize(equation, grid, scheme=sciml.FiniteDifference())
+
+
+@pytest.mark.parametrize("grid", [BOX, CLOSED], ids=["factors", "null space"])
+def test_derivatives_pass_through_constraints(grid: Grid) -> None:
+    system = sciml.discretize(VORTICITY, grid, {"f": lambda x, y, t: t * x})
+    u, v = torch.randn(2, 3, *grid.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u, v = (field - field.mean((1, 2), keepdim=True) for field in (u, v))
+    _, tangent = torch.func.jvp(lambda y: system.rate(y, 0.3), (u,), (v,))
+    difference = (system.rate(u + 1e-6 * v, 0.3) - system.rate(u - 1e-6 * v, 0.3)) / 2e-6
+    assert torch.allclose(tangent, difference, rtol=1e-6, atol=1e-6)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(u, v)
+        assert torch.allclose(torch.autograd.forward_ad.unpack_dual(system.rate(dual, 0.3)).tangent, tangent)
+    weights = torch.cos(torch.arange(u.numel()).double()).reshape(u.shape)
+    start = u.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((system.rate(start, 0.3) * weights).sum(), start)
+    assert float((gradient * v).sum()) == pytest.approx(float((tangent * weights).sum()), rel=1e-10)
+    operator = system.shifted(u, 0.3, 0.05)
+    assert torch.allclose(operator.apply(v), v - 0.05 * tangent, rtol=1e-9, atol=1e-10)
+    pairing = (operator.transpose().apply(u) * v).sum()
+    assert float(pairing) == pytest.approx(float((operator.apply(v) * u).sum()), rel=1e-10)
+    near = operator.preconditioner.apply(operator.near.apply(v))
+    assert torch.allclose(near, v, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_with_respect_to_what_a_constraint_is_made_of() -> None:
+    def rate(a: Tensor, wall: Tensor) -> Tensor:
+        equation = Equation("w_t = psi_x + psi*w", constraints="div(a*grad(psi)) = -w")
+        sides = {
+            "w": Neumann(0.0),
+            "psi": {"x": (Dirichlet(lambda x, y, t: wall * t * y), Neumann(0.0)), "y": Neumann(0.0)},
+        }
+        x, y = BOX.coordinates
+        system = sciml.discretize(equation, BOX, {"a": 1.0 + a * x}, boundary=sides)
+        value: Tensor = system.rate(torch.cos(3.0 * x * y), 0.4)
+        return value
+
+    values = [torch.tensor(0.5).double(), torch.tensor(1.3).double()]
+    jacobian = torch.autograd.functional.jacobian(rate, tuple(values))
+    for place in range(2):
+        moved = [[v + s * (i == place) for i, v in enumerate(values)] for s in (1e-6, -1e-6)]
+        expected = (rate(*moved[0]) - rate(*moved[1])) / 2e-6
+        assert float(expected.abs().max()) > 1e-3
+        assert torch.allclose(jacobian[place], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "definite"), [((30,), True), ((20, 24), True), ((22, 22, 20), True), ((9, 9), False)]
+)
+def test_preparation(shape: tuple[int, ...], definite: bool) -> None:
+    """Solutions to 1e-12 by factors and, where these are large, by conjugate gradients; NaN stays in its row."""
+    grid = Grid(shape)
+    system = sciml.discretize(Equation("u_t = laplacian(u)" + ("" if definite else " - 50*u_x")), grid)
+    operator = system.shifted_linear(0.1)
+    assert (operator.kind is Kind.SYMMETRIC_POSITIVE) == definite
+    solve: Callable[[Tensor], Tensor] = preparation(grid)(operator)
+    x = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    b = operator.apply(x)
+    assert float((operator.apply(solve(b)) - b).norm()) < 1e-11 * float(b.norm())
+    b[1].view(-1)[3] = torch.nan
+    found = solve(b)
+    assert torch.allclose(found[0], x[0], rtol=1e-8, atol=1e-9)
+    assert bool(found[1].isnan().all())
+
+
+def test_single_precision() -> None:
+    grid = Grid((8, 6), dtype=torch.float32)
+    w = torch.rand(8, 6, generator=torch.Generator().manual_seed(0))
+    rates = [sciml.discretize(VORTICITY, g, {"f": 0.0}).rate(w.to(g.dtype), 0.0) for g in (grid, BOX)]
+    assert rates[0].dtype == torch.float32
+    assert torch.allclose(rates[0].double(), rates[1], rtol=1e-4, atol=1e-4)
