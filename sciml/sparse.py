@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from .csr import csr_from_starts, csr_tensor, is_symmetric, with_short_indices
 from .errors import InputError
+from .kernels.sparse import CompiledMatrix, compilable
 from .linear_operator import LinearOperator
 
 _LONG = 2_000  # entries from which one product a row beats one for all rows, which has to transpose the fields
@@ -77,7 +78,9 @@ class SparseOperator(LinearOperator):
             result = torch.empty_like(x, memory_format=torch.contiguous_format)
         else:
             result = out
-        if x.ndim == len(self.space):
+        if self.compiled is not None and x.dtype == self.dtype:
+            self.compiled.multiply(x.contiguous(), result)
+        elif x.ndim == len(self.space):
             torch.mv(self._plain, x.reshape(-1), out=result.view(-1))
         elif x.device.type == "cpu" and self._plain._nnz() > _LONG:
             for field, product in zip(x.reshape(-1, self.size), result.view(-1, self.size), strict=True):
@@ -85,6 +88,11 @@ class SparseOperator(LinearOperator):
         else:
             result.copy_((self._plain @ x.reshape(-1, self.size).mT.contiguous()).mT.reshape(x.shape))
         return result if out is None or out is result else out.copy_(result)
+
+    @functools.cached_property
+    def compiled(self) -> CompiledMatrix | None:
+        """The matrix for compiled products; None where there are none, or it is small."""
+        return CompiledMatrix(self._plain) if self._plain._nnz() > _LONG and compilable(self._plain) else None
 
     def _gathered(self, x: Tensor) -> Tensor:
         """The product in operations that can be differentiated twice, and forward."""

@@ -185,7 +185,7 @@ def make_row(
         scheme: settings.
 
     Raises:
-        InputError: for a factor before the rate that is 0 somewhere, or changes sign.
+        InputError: for a factor before the rate that is not positive everywhere.
     """
     pattern, geometry, own = pattern_of(values.mesh), values.geometry, terms.own
     unknowns = tuple(conditions)
@@ -241,10 +241,10 @@ def _weight(terms: EvolvingTerms, values: Values) -> Number:
         return 1.0
     weight = values.at(expression, "cells")
     low, high = extremes(weight)
-    if low <= 0.0 <= high:
+    if low <= 0.0:
         raise InputError(
             f"the factor {expression} before the time derivative of {terms.own} ranges from {low:.4g} to {high:.4g}: "
-            "it has one sign everywhere, and does not vanish"
+            "it must be positive everywhere"
         )
     return weight
 

@@ -20,6 +20,7 @@ from torch.autograd import forward_ad
 
 from ..given import Number
 from ..linear_operator import LinearOperator, MatrixFreeOperator, require_batch
+from ..sparse import SparseOperator
 from .assembly import MatrixSum
 from .geometry import Geometry
 from .operator import matrix_operator
@@ -50,6 +51,8 @@ class Mass:
     entries: Tensor = field(init=False)
     _operator: LinearOperator = field(init=False)
     _whole: LinearOperator = field(init=False)
+    _scaled: LinearOperator = field(init=False)
+    _root: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -57,6 +60,13 @@ class Mass:
         put(self, "entries", eliminated(self.pattern, self.full, self.held, self.held, None))
         put(self, "_operator", matrix_operator(self.pattern, self.entries, symmetric=True))
         put(self, "_whole", matrix_operator(self.pattern, self.full, symmetric=True))
+        if self.lumped:
+            return
+        rows, columns = self.pattern.entries
+        root = self.diagonal.rsqrt()
+        scaled = self.entries * root[..., rows] * root[..., columns]
+        put(self, "_root", root)
+        put(self, "_scaled", matrix_operator(self.pattern, scaled, symmetric=True))
 
     def apply(self, u: Tensor) -> Tensor:
         """M u, of values at free points, and 0 at held ones."""
@@ -81,30 +91,25 @@ class Mass:
         return self.iterate(right)
 
     def iterate(self, right: Tensor) -> Tensor:
-        """Chebyshev's iteration (Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 12.1)."""
+        """Chebyshev's iteration (Saad, Iterative Methods for Sparse Linear Systems, 2003, algorithm 12.1) for
+        D^-1/2 M D^-1/2."""
         low, high = 0.5, (self.dimension + 2) / 2
         theta, delta = (high + low) / 2, (high - low) / 2
         sigma = theta / delta
         growth = sigma + (sigma * sigma - 1.0) ** 0.5
-        steps = ceil(log(2.0 / torch.finfo(right.dtype).eps) / log(growth))
-        tracked = torch.is_grad_enabled() and (right.requires_grad or self.full.requires_grad)
-        in_place = not tracked and forward_ad._current_level < 0
-        residual = right.clone(memory_format=torch.contiguous_format) if in_place else right
-        inverse = self.diagonal.reciprocal()
-        step = inverse * residual / theta
-        total, product = step.clone(), torch.empty_like(step) if in_place else None
-        rho = 1.0 / sigma
-        for _ in range(steps - 1):
+        factors, rho = [], 1.0 / sigma
+        for _ in range(ceil(log(2.0 / torch.finfo(right.dtype).eps) / log(growth)) - 1):
             rho, before = 1.0 / (2.0 * sigma - rho), rho
-            if in_place:
-                residual.sub_(self._operator.apply(step, out=product))
-                step.mul_(rho * before).addcmul_(inverse, residual, value=2.0 * rho / delta)
-                total.add_(step)
-            else:
-                residual = residual - self._operator.apply(step)
-                step = rho * before * step + (2.0 * rho / delta) * (inverse * residual)
-                total = total + step
-        return total
+            factors.append((rho * before, 2.0 * rho / delta))
+        operator, b = self._scaled, self._root * right
+        x, last = b / theta, torch.zeros_like(b)
+        tracked = torch.is_grad_enabled() and (b.requires_grad or self.full.requires_grad)
+        plain = not tracked and forward_ad._current_level < 0
+        if plain and isinstance(operator, SparseOperator) and operator.compiled is not None:
+            return self._root * operator.compiled.chebyshev(factors, b.contiguous(), x.contiguous())
+        for first, second in factors:
+            x, last = x + first * (x - last) + second * operator.residual(b, x), x
+        return self._root * x
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Mass:
         """The same with other entries."""
@@ -112,7 +117,7 @@ class Mass:
 
 
 def make_mass(pattern: Pattern, geometry: Geometry, weight: Number, held: Tensor, *, lumped: bool) -> Mass:
-    """The mass matrix with a weight of one sign, a float or by cell `(*batch, m)`."""
+    """The mass matrix with a positive weight, a float or by cell `(*batch, m)`."""
     form = MatrixSum(pattern, geometry)
     form.add_reaction(weight, lumped=lumped)
     return Mass(pattern, geometry.dimension, form.entries(symmetric=True), held, lumped)

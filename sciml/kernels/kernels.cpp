@@ -56,9 +56,9 @@
     extern "C" void multiply_csr_##suffix(const Csr<T> *a, const T *x, T *y, Index batch, int threads) {                 \
         multiply(*a, x, y, batch, Team{threads});                                                                      \
     }                                                                                                                  \
-    extern "C" void chebyshev_##suffix(const Csr<T> *a, const T *d, const double *factors, Index steps, T *r, T *p,     \
-                                       T *spare, T *x, Index batch, int threads) {                                     \
-        chebyshev(*a, d, factors, steps, r, p, spare, x, batch, Team{threads});                                        \
+    extern "C" void chebyshev_##suffix(const Csr<T> *a, const double *factors, Index steps, const T *b, T *x,          \
+                                       T *before, Index batch, int threads) {                                          \
+        chebyshev(*a, factors, steps, b, x, before, batch, Team{threads});                                             \
     }                                                                                                                  \
     extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
                                             int threads) {                                                             \

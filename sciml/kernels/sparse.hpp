@@ -56,33 +56,29 @@ void multiply(const Csr<T> &a, const T *x, T *y, Index batch, const Team &team) 
         over_products(a, x, team, [=](Index row, T product) { y[row] = product; });
 }
 
-// Steps of Chebyshev's iteration: r -= A p, p = first p + second d r, x += p, with two factors a step and d, the inverse of
-// the diagonal; p goes back and forth between two fields. Products wait in blocks: written among the rows that are read,
-// fields that begin at the same place of a page of memory would delay every load.
+// Steps of Chebyshev's iteration for A x = b: from x and the x before it the next one, x + first (x - before) +
+// second (b - A x), in the place of the one before, with two factors a step. Products wait in blocks: a field written
+// among the rows that are read, and that begins at the same place of a page of memory, would delay every load.
 template <class T>
-void chebyshev(const Csr<T> &a, const T *d, const double *factors, Index steps, T *r, T *p, T *spare, T *x, Index batch,
+void chebyshev(const Csr<T> &a, const double *factors, Index steps, const T *b, T *x, T *before, Index batch,
                const Team &team) {
     constexpr Index WAITING = 256;
     const Index entries = a.starts[a.rows];
-    for (Index field = 0; field < batch; ++field, r += a.rows, p += a.rows, x += a.rows) {
-        const T *now = p;
-        T *next = spare;
+    for (Index field = 0; field < batch; ++field, b += a.rows, x += a.rows, before += a.rows) {
         for (Index step = 0; step < steps; ++step) {
             const T first = T(factors[2 * step]), second = T(factors[2 * step + 1]);
+            const T *now = step % 2 ? before : x;
+            T *next = step % 2 ? x : before;
             over_rows(entries + a.rows, entries, team, [&](Index begin, Index end) {
                 const Index last = row_after(a, end);
                 for (Index row = row_after(a, begin); row < last; row += WAITING) {
                     const Index count = std::min(WAITING, last - row);
                     T product[WAITING];
                     for (Index k = 0; k < count; ++k) product[k] = row_times(a, row + k, now);
-                    for (Index k = 0; k < count; ++k) r[row + k] -= product[k];
-                    for (Index k = 0; k < count; ++k) next[row + k] = first * now[row + k] + second * d[row + k] * r[row + k];
-                    for (Index k = 0; k < count; ++k) x[row + k] += next[row + k];
+                    for (Index k = row; k < row + count; ++k)
+                        next[k] = now[k] + first * (now[k] - next[k]) + second * (b[k] - product[k - row]);
                 }
             });
-            T *const used = step % 2 ? spare : p;
-            now = next;
-            next = used;
         }
     }
 }

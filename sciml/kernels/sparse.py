@@ -95,34 +95,24 @@ class CompiledMatrix:
         batch = ctypes.c_int64(x.numel() // self.table.rows)
         self._multiply(ctypes.byref(self.table), layout.pointer(x), layout.pointer(out), batch, layout.threads())
 
-    def chebyshev(
-        self,
-        inverse_diagonal: Tensor,
-        factors: Sequence[tuple[float, float]],
-        residual: Tensor,
-        step: Tensor,
-        total: Tensor,
-    ) -> None:
-        """For each pair of factors, in place: residual -= A step; step = first step + second D^-1 residual;
-        total += step; `step` is scratch afterwards.
+    def chebyshev(self, factors: Sequence[tuple[float, float]], b: Tensor, x: Tensor) -> Tensor:
+        """The last of the fields that follow from x, and 0 before it, by x + first (x - before) + second (b - A x).
 
         Args:
-            inverse_diagonal: `(size,)`, D^-1.
-            factors: of the steps.
-            residual, step, total: contiguous fields `(*batch, size)`.
+            factors: of the steps, a pair each.
+            b, x: contiguous fields `(*batch, size)` of the matrix's dtype; x is scratch afterwards.
         """
         table = (ctypes.c_double * (2 * len(factors)))(*(factor for pair in factors for factor in pair))
-        spare = torch.empty_like(inverse_diagonal)
-        fields = map(layout.pointer, (residual, step, spare, total))
+        before = torch.zeros_like(x)
         self._chebyshev(
             ctypes.byref(self.table),
-            layout.pointer(inverse_diagonal),
             ctypes.byref(table),
             ctypes.c_int64(len(factors)),
-            *fields,
-            ctypes.c_int64(residual.numel() // self.table.rows),
+            *map(layout.pointer, (b, x, before)),
+            ctypes.c_int64(x.numel() // self.table.rows),
             layout.threads(),
         )
+        return before if len(factors) % 2 else x
 
 
 class CompiledTriangle:
