@@ -16,7 +16,7 @@ from .one_core import ENVIRONMENT
 class Extent:
     """How large the cases are at one size; of fields the points along an axis, and the steps for every batch.
 
-    `share` is that of the span of time of ordinary systems.
+    `share` is that of the span of time of ordinary systems; compiled steps take their time to compile.
     """
 
     ring: int
@@ -32,22 +32,24 @@ class Extent:
     sample: int
     share: float = 1.0
     compiled: bool = True
+    compiled_rows: bool = True
 
 
 EXTENTS = {
-    "tiny": Extent(64, {2: 4}, 24, {2: 3}, 48, {2: 4}, 4, 4, (5,), 8, 1, 0.1, False),
+    "tiny": Extent(64, {2: 4}, 24, {2: 3}, 48, {2: 4}, 4, 4, (5,), 8, 1, 0.1, False, False),
     "small": Extent(
         ring=1024,
         ring_steps={1: 400, 8: 400, 64: 100, 1024: 10},
         plane=128,
         plane_steps={1: 25, 8: 5},
         layers=128,
-        layer_steps={1: 40, 8: 10},
+        layer_steps={1: 100, 8: 30},
         network=64,
         oscillators=256,
         outputs=(1, 100),
         trajectories=10_000,
         sample=20,
+        compiled_rows=False,
     ),
     "medium": Extent(
         ring=1024,
@@ -116,7 +118,9 @@ def _cases(extent: Extent, size: str, device: str) -> Iterator[Case]:
         yield Case(name, network, environment)
     for outputs in extent.outputs:
         name = ordinary.van_der_pol_case(extent.oscillators, outputs)
-        oscillators = partial(ordinary.measure_van_der_pol, extent.oscillators, outputs, extent.share, extent.compiled)
+        oscillators = partial(
+            ordinary.measure_van_der_pol, extent.oscillators, outputs, extent.share, extent.compiled_rows
+        )
         yield Case(name, oscillators, environment)
 
 

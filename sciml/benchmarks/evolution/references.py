@@ -68,7 +68,7 @@ def _run(
     return field
 
 
-def kuramoto_sivashinsky(problem: FieldProblem, rows: int, refine: int = 16) -> Array:
+def kuramoto_sivashinsky(problem: FieldProblem, rows: int, refine: int = 8) -> Array:
     """The first rows at the end, with `refine` steps for one of the problem's."""
     (k,), kept = _wavenumbers(problem)
     (n,) = problem.grid
