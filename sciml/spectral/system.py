@@ -324,16 +324,19 @@ class SpectralSystem(EvolvingSystem):
         for start in range(0, many, size):
             yield tuple(tensor[start : start + size] for tensor in flat)
 
-    @outside_inference_mode
     def _workspace(self, rows: tuple[int, ...]) -> Workspace:
         """Memory of this thread for states of a batch shape."""
-        known = self._workspaces.known
         key = (rows if self._fixed_rows else (), torch.get_num_threads())
-        if key not in known:
-            if len(known) >= MAX_WORKSPACES:
-                known.pop(next(iter(known)))
-            tables = (self._inputs, self._outputs, self._sources, self._offsets, self._linear_table)
-            known[key] = Workspace(self.plan, self.modes, self.given, *tables, rows)
+        found = self._workspaces.known.get(key)
+        return self._new_workspace(key, rows) if found is None else found
+
+    @outside_inference_mode
+    def _new_workspace(self, key: tuple[tuple[int, ...], int], rows: tuple[int, ...]) -> Workspace:
+        known = self._workspaces.known
+        if len(known) >= MAX_WORKSPACES:
+            known.pop(next(iter(known)))
+        tables = (self._inputs, self._outputs, self._sources, self._offsets, self._linear_table)
+        known[key] = Workspace(self.plan, self.modes, self.given, *tables, rows)
         return known[key]
 
     def tracked(self, *tensors: Tensor) -> bool:

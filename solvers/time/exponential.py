@@ -21,7 +21,7 @@ from .exponential_functions import phi, phi_of_matrices
 from .stepper import Attempt, Integrator, Stepper
 
 KEPT_STEP_SIZES = 8
-BLOCK_BYTES = 2**19  # start, value, stages and their nonlinear parts of one block of rows; they fit a cache
+BLOCK_BYTES = 2**20  # start, value, stages and their nonlinear parts of one block of rows; they fit a cache
 
 Weights = tuple[tuple[int, Tensor], ...]
 """(stage, factor): what is summed over the stages' nonlinear parts."""
@@ -232,14 +232,14 @@ class ExponentialStepper(Stepper):
         found = [torch.view_as_real(part) for part in parts[1:4]]
         return found[0], *(found[1:3] if self.embedded else (None, None))
 
-    @outside_inference_mode
     def _memory(self, c: Tensor) -> list[Tensor]:
         """A stage and the nonlinear part at every node, for coefficients of a shape."""
         if self._buffers is None or self._buffers[0].shape != c.shape:
-            self._buffers = [torch.empty_like(c) for _ in range(len(self.method.nodes) + 1)]
+            with torch.inference_mode(False):
+                shape, dtype = c.shape, c.dtype
+                self._buffers = [torch.empty(shape, dtype=dtype) for _ in range(len(self.method.nodes) + 1)]
         return self._buffers
 
-    @outside_inference_mode
     def _compiled(self, coefficients: Coefficients, rows: tuple[int, ...]) -> list[Combination]:
         """The stages after the first, the value and the error as sums; operands are result, start and stages."""
         key = rows if self.system.batch else ()
