@@ -15,6 +15,7 @@ from ..evolving import EvolvingSystem, Prepare, Time, root_mean_square_ratio
 from ..given import require_names
 from ..grid import Grid
 from ..inference import outside_inference_mode
+from ..kernels.stencil import broadcast
 from ..linear_operator import BlockOperator, Kind, LinearOperator
 from ..scheme import FiniteVolume, Scheme
 from ..stencil import StencilOperator
@@ -98,6 +99,7 @@ class GridEvolution(EvolvingSystem):
         self._motion = Motion(builder, system, moving, values)
         self._problem = problem
         self._count = len(equation.unknowns)
+        self._has_rest = [row.rest != 0 for row in system.rows[: self._count]]
         self._constraint = Constraint(problem, system, equation.constrained, prepare) if equation.constrained else None
         self._linear = _linear_blocks(problem, system, self._count)
         self._positive = [_is_positive(problem, row) for row in range(self._count)]
@@ -141,11 +143,11 @@ class GridEvolution(EvolvingSystem):
         if self._constraint is not None:
             channels |= self._constraint.solve(now, channels)
         rows = now.rows[: self._count]
-        cells: Cells = now.cells(channels, rows) if any(row.rest != 0 for row in rows) else {}
+        cells: Cells = now.cells(channels, rows) if any(self._has_rest) else {}
         results = []
-        for number, row in enumerate(rows):
+        for number in range(self._count):
             total = now.sources[number]
-            if row.rest != 0:
+            if self._has_rest[number]:
                 total = total - now.rest(number, cells)
             for unknown, block in self._linear[number].items():
                 if linear or unknown not in self.unknowns:
@@ -154,10 +156,11 @@ class GridEvolution(EvolvingSystem):
                 total = torch.where(self.domain.solid, 0.0, total)
             results.append(total)
         if self._count == 1:
-            shape = torch.broadcast_shapes(results[0].shape, u.shape)
-            return results[0] if results[0].shape == shape else results[0].expand(shape)
-        shape = torch.broadcast_shapes(*(total.shape for total in results), channels[self.unknowns[0]].shape)
-        return torch.stack([total.expand(shape) for total in results], dim=-1 - self.axes)
+            return (
+                results[0] if results[0].shape == u.shape else results[0].expand(broadcast(results[0].shape, u.shape))
+            )
+        *parts, _ = torch.broadcast_tensors(*results, channels[self.unknowns[0]])
+        return torch.stack(parts, dim=-1 - self.axes)
 
     def _channels(self, u: Tensor) -> dict[str, Tensor]:
         if tuple(u.shape[max(0, u.ndim - len(self.space)) :]) != self.space:
@@ -354,7 +357,7 @@ class GridEvolution(EvolvingSystem):
 def _subtract(total: Tensor, block: StencilOperator, x: Tensor) -> Tensor:
     """total - block x."""
     if total.shape != x.shape:
-        shape = torch.broadcast_shapes(total.shape, x.shape)
+        shape = broadcast(total.shape, x.shape)
         total, x = total.expand(shape), x.expand(shape)
     return block.residual(total, x)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import sympy
 import torch
@@ -48,10 +49,17 @@ class Law:
     fluxes: tuple[tuple[sympy.Expr, ...], ...]
     slopes: tuple[tuple[tuple[sympy.Expr, ...], ...], ...]
 
-    @property
-    def symbols(self) -> tuple[sympy.Symbol, ...]:
-        """Of the unknowns."""
-        return tuple(sympy.Symbol(name, real=True) for name in self.names)
+    @cached_property
+    def others(self) -> tuple[tuple[str, ...], ...]:
+        """By axis the names of what else stands in the fluxes."""
+        found = ({symbol.name for flux in axis for symbol in flux.free_symbols} for axis in self.fluxes)
+        return tuple(tuple(sorted(names.difference(self.names))) for names in found)
+
+    @cached_property
+    def curved(self) -> tuple[bool, ...]:
+        """By axis whether wave speeds depend on the unknowns."""
+        own = {sympy.Symbol(name, real=True) for name in self.names}
+        return tuple(any(slope.free_symbols & own for row in axis for slope in row) for axis in self.slopes)
 
 
 def laws_of(fluxes: Mapping[str, Sequence[sympy.Expr]]) -> list[Law]:
@@ -198,28 +206,26 @@ class LimitedFlux:
         """What else stands in the fluxes, a mean of its values in the two cells."""
         grid = self.problem.grid
         dim, found = axis - grid.dimension, {}
-        for name in self._others(axis):
+        for name in self.law.others[axis]:
             value = cells[name]
             if isinstance(value, Tensor) and value.shape[dim] > 1:
                 found[name] = sum(self._onto_faces(value, value, dim, grid.periodic[axis])) * 0.5
         return found
-
-    def _others(self, axis: int) -> list[str]:
-        law = self.law
-        return sorted({s.name for flux in law.fluxes[axis] for s in flux.free_symbols if s.name not in law.names})
 
     def _speed(self, axis: int, known: Cells, below: Cells, above: Cells) -> Tensor:
         """The largest speed of a wave on the faces."""
         slopes = self.law.slopes[axis]
         expressions = tuple(slope for row in slopes for slope in row)
         states = [below, above]
-        if len(slopes) == 1 and slopes[0][0].free_symbols & set(self.law.symbols):
+        if len(slopes) == 1 and self.law.curved[axis]:
             # The largest speed between two states may lie between them where f is not convex.
             states.append({name: 0.5 * (below[name] + above[name]) for name in below})
         count = len(slopes)
         speed: Tensor | None = None
         for state in states:
-            entries = [self._tensor(entry) for entry in evaluate_all(expressions, {**known, **state})]
+            entries = list(evaluate_all(expressions, {**known, **state}))
+            if not any(isinstance(entry, Tensor) for entry in entries):
+                entries[0] = self._tensor(entries[0])
             radius = spectral_radius([entries[count * i : count * (i + 1)] for i in range(count)])
             speed = radius if speed is None else torch.maximum(speed, radius)
         return self._tensor(0.0 if speed is None else speed)
@@ -233,7 +239,7 @@ class LimitedFlux:
         """The flux through a wall, and the differences that the slopes beside it are made of."""
         law = self.law
         first = walls[law.names[0]][number]
-        known = {**cells, **{name: extrapolated_to_face(cells[name], first) for name in self._others(axis)}}
+        known = {**cells, **{name: extrapolated_to_face(cells[name], first) for name in law.others[axis]}}
         given: Cells = {}
         differences = []
         for name in law.names:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .inputs import Number
+
 Limiter = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -46,53 +48,70 @@ section 6.9 and table 6.1."""
 _SQUARINGS = 5
 
 
-def spectral_radius(matrix: list[list[Tensor]]) -> Tensor:
+def spectral_radius(matrix: list[list[Number]]) -> Tensor:
     """The largest |eigenvalue| of a small matrix in every place, or a bound of it from above.
 
     Exact for one and two rows, and for three with real eigenvalues; otherwise |A^k|^(1/k) with k = 32 and the Frobenius
-    norm, at most n^(1/64) times the square root of the eigenvectors' condition to the power 1/16 too large.
+    norm, at most n^(1/64) times the condition of the eigenvectors to the power 1/32 too large.
 
     Args:
-        matrix: rows of entries that broadcast.
+        matrix: rows of entries that broadcast, at least one of them a tensor.
     """
     size = len(matrix)
+    tensors = [entry for row in matrix for entry in row if isinstance(entry, Tensor)]
+    tiny = torch.finfo(tensors[0].dtype).tiny
     if size == 1:
-        return matrix[0][0].abs()
-    tiny = torch.finfo(matrix[0][0].dtype).tiny
+        return tensors[0].abs()
     if size == 2:
         (a, b), (c, d) = matrix
         mean, half = 0.5 * (a + d), 0.5 * (a - d)
-        square = half * half + b * c
+        square = tensors[0].new_zeros(()) + (_times(half, half) + _times(b, c))
+        mean = tensors[0].new_zeros(()) + mean
         # Of a complex pair |eigenvalue|^2 is the determinant, mean^2 - square.
         real = mean.abs() + square.clamp(min=tiny).sqrt()
         return torch.where(square >= 0.0, real, (mean * mean - square).clamp(min=tiny).sqrt())
-    entries = torch.broadcast_tensors(*(entry for row in matrix for entry in row))
-    dense = torch.stack(entries, dim=-1).unflatten(-1, (size, size))
-    return _of_three(dense, tiny) if size == 3 else _from_powers(dense, tiny)
+    found = _of_three(matrix, tensors[0], tiny) if size == 3 else None
+    return _from_powers(matrix, tensors[0], tiny) if found is None else found
 
 
-def _of_three(a: Tensor, tiny: float) -> Tensor:
-    """By the trigonometric formula where all eigenvalues are real (Press et al., Numerical Recipes, 3rd ed., section
-    5.6), from powers elsewhere."""
-    mean = a.diagonal(dim1=-2, dim2=-1).sum(-1) / 3.0
-    shifted = a - mean[..., None, None] * torch.eye(3, dtype=a.dtype, device=a.device)
+def _of_three(matrix: list[list[Number]], like: Tensor, tiny: float) -> Tensor | None:
+    """By the trigonometric formula (Press et al., Numerical Recipes, 3rd ed., section 5.6); None where there are
+    complex eigenvalues."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    mean = like.new_zeros(()) + (a + e + i) / 3.0
+    a, e, i = a - mean, e - mean, i - mean
+    bd, cg, fh = _times(b, d), _times(c, g), _times(f, h)
     # lambda^3 - 3 p lambda - 2 q = 0
-    p = (shifted @ shifted).diagonal(dim1=-2, dim2=-1).sum(-1) / 6.0
-    q = torch.linalg.det(shifted) / 2.0
-    root = p.clamp(min=tiny).sqrt()
-    cosine = (q / (p.clamp(min=tiny) * root)).clamp(-1.0 + 1e-12, 1.0 - 1e-12)
-    angle = torch.acos(cosine) / 3.0
-    largest, smallest = mean + 2.0 * root * torch.cos(angle), mean + 2.0 * root * torch.cos(angle + 2.0 * math.pi / 3.0)
-    real = torch.maximum(largest.abs(), smallest.abs())
-    return torch.where((p > 0.0) & (q * q <= p**3), real, _from_powers(a, tiny))
+    p = (0.5 * (a * a + e * e + i * i) + (bd + cg + fh)) / 3.0
+    mixed = _times(_times(b, f), g) + _times(_times(c, d), h)
+    q = 0.5 * (a * e * i - _times(a, fh) - _times(e, cg) - _times(i, bd) + mixed)
+    p = p.clamp(min=tiny)
+    cube = p * p.sqrt()
+    cosine = q / cube
+    if bool((cosine.detach().abs() > 1.0 + 1e-6).any()):
+        return None
+    third = torch.acos(cosine.clamp(-1.0 + 1e-14, 1.0 - 1e-14)) / 3.0
+    size = 2.0 * p.sqrt()
+    largest, smallest = mean + size * torch.cos(third), mean + size * torch.cos(third + 2.0 * math.pi / 3.0)
+    return torch.maximum(largest.abs(), smallest.abs())
 
 
-def _from_powers(a: Tensor, tiny: float) -> Tensor:
+def _from_powers(matrix: list[list[Number]], like: Tensor, tiny: float) -> Tensor:
     """|A^k|^(1/k), k = 2^5, from above (Gelfand's formula)."""
-    scale = torch.zeros(a.shape[:-2], dtype=a.dtype, device=a.device)
+    entries = torch.broadcast_tensors(
+        *(torch.as_tensor(entry, dtype=like.dtype, device=like.device) for row in matrix for entry in row)
+    )
+    a = torch.stack(entries).unflatten(0, (len(matrix), len(matrix)))
+    scale = torch.zeros_like(a[0, 0])
     for squaring in range(_SQUARINGS):
-        norm = a.square().sum((-2, -1)).clamp(min=tiny).sqrt()
+        norm = torch.linalg.vector_norm(a, dim=(0, 1)).clamp(min=tiny)
         scale = scale + norm.log() * 0.5**squaring
-        a = a / norm[..., None, None]
-        a = a @ a
-    return torch.exp(scale + a.square().sum((-2, -1)).clamp(min=tiny).sqrt().log() * 0.5**_SQUARINGS)
+        a = a / norm
+        a = torch.stack([(row.unsqueeze(1) * a).sum(0) for row in a])
+    return torch.exp(scale + torch.linalg.vector_norm(a, dim=(0, 1)).clamp(min=tiny).log() * 0.5**_SQUARINGS)
+
+
+def _times(first: Number, second: Number) -> Number:
+    """The product, without work where a factor is the number 0."""
+    zero = any(not isinstance(factor, Tensor) and factor == 0.0 for factor in (first, second))
+    return 0.0 if zero else first * second

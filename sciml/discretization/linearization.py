@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -236,7 +237,9 @@ class NonlinearSystem:
 
     def _with_divergences(self, row: Row, cells: Cells, expressions: tuple[sympy.Expr, ...]) -> Cells:
         """The cells with the divergences that stand in the expressions."""
-        needed = set().union(*(expression.free_symbols for expression in expressions))
+        if not row.fluxes:
+            return cells
+        needed = _symbols_in(expressions)
         found = {symbol.name: flux.divergence(cells) for symbol, flux in row.fluxes.items() if symbol in needed}
         return {**cells, **found}
 
@@ -330,3 +333,8 @@ class NonlinearSystem:
                 for offset, weight in jet.entries():
                     builders[jet.unknown].add(offset, factor * weight)
         return symmetric
+
+
+@lru_cache(maxsize=256)
+def _symbols_in(expressions: tuple[sympy.Expr, ...]) -> frozenset[sympy.Symbol]:
+    return frozenset().union(*(expression.free_symbols for expression in expressions))

@@ -34,7 +34,8 @@ class Slab:
         """`target` with `amount` added there: in place, unless it has to grow to hold the amount."""
         dim = self.axis - self.dimension
         if isinstance(amount, Tensor):
-            shape = broadcast(target.shape, amount.shape)
+            inside = amount.ndim == target.ndim and all(map(_fits, amount.shape, target.shape))
+            shape = target.shape if inside else broadcast(target.shape, amount.shape)
             if shape != target.shape:
                 target = target.expand(shape).clone(memory_format=torch.contiguous_format)
         elif not amount:
@@ -84,6 +85,10 @@ class Everywhere:
     def mark(self, mask: Tensor) -> Tensor:
         """A mask that is True in every cell."""
         return torch.ones_like(mask)
+
+
+def _fits(length: int, available: int) -> bool:
+    return length in (1, available)
 
 
 Place = Slab | Scattered | Everywhere
