@@ -39,6 +39,7 @@ class MatrixSum:
         self._columns: Tensor | None = None  # (*batch, d + 1, m): every column, which sums to 0
         self._general: list[list[Tensor]] = []  # d + 1 times d + 1 of (*batch, m)
         self._points: list[Tensor] = []  # (*batch, (d + 1) * m): on the diagonal
+        self._nodal: list[Tensor] = []  # (*batch, n): on the diagonal
         self._facets: list[tuple[Tensor, Tensor, Tensor]] = []  # facets; (*batch, pairs, k); (*batch, d, k)
 
     def add_isotropic(self, coefficient: Number) -> None:
@@ -93,6 +94,10 @@ class MatrixSum:
         self._shared = _plus(self._shared, between)
         self._points.append(own.flatten(-2))
 
+    def add_on_diagonal(self, amount: Tensor) -> None:
+        """Amounts by point, `(*batch, n)`."""
+        self._nodal.append(amount)
+
     def add_advection_at_points(self, velocity: Mapping[int, Tensor], rule: PointRule) -> None:
         """int v velocity . grad u by a rule with components `(*batch, d + 1 or 1, m)` at its points."""
         tested = {axis: rule.tested(speed * self.geometry.volumes) for axis, speed in velocity.items()}
@@ -129,8 +134,9 @@ class MatrixSum:
             above, below = (
                 self._summed_on_edges(_plus(self._closed, part)) for part in self._either_way(self._columns)
             )
-        diagonal = -pattern.end_sum(torch.cat([above, below], -1))
-        parts = [diagonal]
+        parts = list(self._nodal)
+        if self._closed is not None or self._columns is not None:
+            parts.append(-pattern.end_sum(torch.cat([above, below], -1)))
         if self._even is not None:
             even = self._even.unsqueeze(-2)
             shared = self._summed_on_edges(even.expand(*even.shape[:-2], len(pattern.pairs), -1))
@@ -149,7 +155,7 @@ class MatrixSum:
             own = torch.stack(_broadcast([general[a][a] for a in range(len(general))]), -2)
             parts.append(pattern.point_sum(own.flatten(-2)))
         parts += [pattern.point_sum(points) for points in self._points]
-        diagonal = sum(parts[1:], start=parts[0])
+        diagonal = sum(parts[1:], start=parts[0]) if parts else self.geometry.volumes.new_zeros(pattern.size)
         for facets, between, corners in self._facets:
             shared = between.new_zeros(*between.shape[:-2], pattern.edges)
             for edge, amount in zip(self._facet_edges(facets), between.unbind(-2), strict=True):

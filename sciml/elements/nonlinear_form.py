@@ -89,6 +89,7 @@ class NonlinearForm:
         d = self.geometry.dimension
         self.rule = PointRule(d + 1, lumped)
         self.facet_rule = PointRule(d)
+        self._shares: Tensor | None = None
         self._unknowns: dict[str, tuple[str, int | None]] = {}
         for name, symbols in terms.symbols.items():
             self._unknowns[symbols.value.name] = (name, None)
@@ -114,10 +115,16 @@ class NonlinearForm:
             weighted = {axis: -volumes * component for axis, component in flux.items()}
             others = [_dot(weighted, gradient) for gradient in self.geometry.gradients[1:]]
             parts.append(torch.stack([-sum(others[1:], start=others[0]), *others], -2))
-        if self.terms.source != 0:
+        nodal = self._is_nodal(self.terms.source)
+        if self.terms.source != 0 and not nodal:
             (source,) = self._on_points((self.terms.source,), state)
             parts.append(self.rule.tested(source * volumes))
-        total = self.pattern.point_sum(sum(parts[1:], start=parts[0]).flatten(-2))
+        total = self.pattern.point_sum(sum(parts[1:], start=parts[0]).flatten(-2)) if parts else None
+        if self.terms.source != 0 and nodal:
+            lumped = self._lumped(self.terms.source, state)
+            total = lumped if total is None else total + lumped
+        if total is None:
+            total = volumes.new_zeros(self.pattern.size)
         if not self.terms.carried:
             return total
         through = self.facet_rule.tested(
@@ -153,7 +160,9 @@ class NonlinearForm:
             self._add_diffusion(form, entries, tensor, symmetric)
         if speeds:
             form.add_carried(dict(zip(speeds, found[len(entries) :], strict=True)))
-        if rate != 0:
+        if rate != 0 and self._is_nodal(rate):
+            form.add_on_diagonal(self._lumped(rate, state))
+        elif rate != 0:
             form.add_reaction_at_points(self._on_points((rate,), state)[0], self.rule)
         if slopes:
             speeds_at_points = self._on_points(tuple(slopes.values()), state)
@@ -229,6 +238,23 @@ class NonlinearForm:
                 found[name] = state.slope(unknown, axis).unsqueeze(-2)
         new = self.geometry.volumes.new_full
         return tuple(v if isinstance(v, Tensor) else new((1, 1), v) for v in evaluate_all(expressions, found))
+
+    def _is_nodal(self, expression: sympy.Expr) -> bool:
+        """Whether with the vertices for points an expression is wanted at the points of the mesh alone, whatever the
+        cell."""
+        wanted = names(expression)
+        slopes = {name for name, (_, axis) in self._unknowns.items() if axis is not None}
+        varying = {name for name, value in self._at_cells.items() if _varies(value)}
+        return self.rule.lumped and wanted.isdisjoint(slopes) and wanted.isdisjoint(varying)
+
+    def _lumped(self, expression: sympy.Expr, state: State) -> Tensor:
+        """`(*batch, n)`, the integral of such an expression times each basis function."""
+        unknowns = {name: state.fields[u] for name, (u, axis) in self._unknowns.items() if axis is None}
+        (value,) = evaluate_all((expression,), {**self._at_cells, **unknowns})
+        if self._shares is None:
+            volumes = self.geometry.volumes / self.rule.vertices
+            self._shares = self.pattern.point_sum(volumes.repeat(self.rule.vertices))
+        return self._shares * value
 
     def _on_facets(
         self, expressions: tuple[sympy.Expr, ...], state: State, known: Mapping[str, Number]

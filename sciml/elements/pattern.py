@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 
 from ..csr import csr_from_starts
 from ..kernels.buckets import buckets, runs_of_pairs
+from ..kernels.sparse import sum_segments
 from ..mesh import Mesh
 
 
@@ -32,6 +33,9 @@ class SegmentSum:
         """`(*batch, k)` -> `(*batch, count)`."""
         if (torch.is_grad_enabled() and values.requires_grad) or forward_ad._current_level >= 0:
             return values.new_zeros(*values.shape[:-1], len(self.starts) - 1).index_add(-1, self.targets, values)
+        sums = sum_segments(self.starts, self.order, values)
+        if sums is not None:
+            return sums
         matrix = self._double if values.dtype == torch.float64 else self._single
         if values.ndim == 1:
             return torch.mv(matrix, values)

@@ -45,7 +45,8 @@ class PointRule:
     def tested(self, value: Tensor) -> Tensor:
         """The mean of value times each basis function, `(*batch, k, m)`, from values at the points."""
         value = self._spread_out(value)
-        return (self.share * value.sum(-2, keepdim=True) + self.spread * value) / self.vertices
+        own = value * (self.spread / self.vertices)
+        return own if self.lumped else own + value.sum(-2, keepdim=True) * (self.share / self.vertices)
 
     def mass(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The means of value times two basis functions: `(*batch, pairs, m)` of different ones, in the order of

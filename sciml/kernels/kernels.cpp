@@ -53,6 +53,10 @@
                                                    T *products, int threads) {                                         \
         products_of_gradients(dimension, m, gradients, volumes, products, Team{threads});                              \
     }                                                                                                                  \
+    extern "C" void sum_segments_##suffix(Index count, const std::int32_t *starts, const std::int32_t *places,         \
+                                          const T *values, Index size, T *sums, Index batch, int threads) {            \
+        sum_segments(count, starts, places, values, size, sums, batch, Team{threads});                                 \
+    }                                                                                                                  \
     extern "C" void multiply_csr_##suffix(const Csr<T> *a, const T *x, T *y, Index batch, int threads) {                 \
         multiply(*a, x, y, batch, Team{threads});                                                                      \
     }                                                                                                                  \

@@ -49,6 +49,21 @@ void over_products(const Csr<T> &a, const T *x, const Team &team, F finish) {
     });
 }
 
+// The sums of the values that stand in each of `count` segments of a list of places, for fields `size` apart.
+template <class T>
+void sum_segments(Index count, const std::int32_t *starts, const std::int32_t *places, const T *values, Index size, T *sums,
+                  Index batch, const Team &team) {
+    for (Index field = 0; field < batch; ++field, values += size, sums += count)
+        over_rows(count, starts[count], team, [=](Index begin, Index end) {
+            std::int32_t k = starts[begin];
+            for (Index segment = begin; segment < end; ++segment) {
+                T sum = 0;
+                for (const std::int32_t last = starts[segment + 1]; k < last; ++k) sum += values[places[k]];
+                sums[segment] = sum;
+            }
+        });
+}
+
 // y = A x for fields one after the other.
 template <class T>
 void multiply(const Csr<T> &a, const T *x, T *y, Index batch, const Team &team) {

@@ -115,6 +115,33 @@ class CompiledMatrix:
         return before if len(factors) % 2 else x
 
 
+def sum_segments(starts: Tensor, places: Tensor, values: Tensor) -> Tensor | None:
+    """The sums of the values at each segment of a list of places; None where that is left to torch.
+
+    Args:
+        starts: `(count + 1,)`, where the segments begin.
+        places: `(k,)`.
+        values: `(*batch, size)`, without gradients.
+
+    Returns:
+        `(*batch, count)`.
+    """
+    library = build.library() if values.device.type == "cpu" and values.dtype in layout.NAMES else None
+    if library is None or starts.dtype != torch.int32 or places.dtype != torch.int32:
+        return None
+    values, count = values.contiguous(), len(starts) - 1
+    result = values.new_empty(*values.shape[:-1], count)
+    getattr(library, f"sum_segments_{layout.NAMES[values.dtype]}")(
+        ctypes.c_int64(count),
+        *map(layout.pointer, (starts, places, values)),
+        ctypes.c_int64(values.shape[-1]),
+        layout.pointer(result),
+        ctypes.c_int64(result.numel() // max(1, count)),
+        layout.threads(),
+    )
+    return result
+
+
 class CompiledTriangle:
     """A triangular matrix laid out for the compiled solve, row after row.
 
