@@ -29,7 +29,7 @@ from ..linear.inverse import ApproximateInverse
 from ..linear.stationary import StationaryMethod
 from ..mesh_methods import choose_for_jacobian, factorization_is_possible, surer_on_mesh
 
-_SMALL = 200  # unknowns up to which dense factors are quicker than anything else, if there is no other structure
+_SMALL = 200  # unknowns up to which dense factors are quicker than anything else
 
 # Unknowns up to which factors, which serve for many steps, are quicker than multigrid, by dimension of the grid.
 _FACTORED = {1: 5_000_000, 2: 20_000, 3: 4_000}
@@ -78,7 +78,7 @@ class _DenseInverse(ApproximateInverse):
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         right = x.reshape(*x.shape[: x.ndim - len(self.space)], self.size, 1)
         solved = torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=self.transposed)
-        result = solved.reshape(*solved.shape[:-2], *self.space)
+        result = solved.reshape((*solved.shape[:-2], *self.space))
         return result if out is None else out.copy_(result)
 
     def transpose(self) -> LinearOperator:
@@ -142,7 +142,7 @@ def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
     structured = isinstance(operator, StencilOperator | BlockOperator | SparseOperator | SparseBatch)
     if isinstance(operator, Invertible):
         return OwnInverse()
-    if isinstance(operator, DenseOperator) or (operator.size <= _SMALL and (operator.batch or not structured)):
+    if isinstance(operator, DenseOperator) or operator.size <= _SMALL:
         return DenseLU()
     if isinstance(operator, Preconditioned):
         return GMRES(preconditioner=_Brought())
@@ -155,6 +155,8 @@ def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
         if several and operator.symmetric and isinstance(operator, StencilOperator):
             return ConjugateGradient(preconditioner=Multigrid())
         return choose_linear(operator, domain.dimension, definite=False)[0]
+    if structured and not operator.batch and operator.device.type == "cpu":
+        return Direct()
     return GMRES(restart=60)
 
 

@@ -128,7 +128,7 @@ class _Leapfrog(Stepper):
         value = torch.add(before, slope, alpha=2 * h)
         if not self.filter:
             return Attempt(value, (h, y), 1)
-        filtered = torch.add(before, value).mul_(self.filter).add_(y, alpha=1 - 2 * self.filter)
+        filtered = torch.lerp(y, torch.lerp(before, value, 0.5), 2 * self.filter)
         return Attempt(value, (h, filtered), 1)
 
 

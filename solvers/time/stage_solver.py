@@ -23,7 +23,10 @@ from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
 from .implicit_linear import DenseLU, Mass, ShiftedSolver
 
+# Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of them,
+# and to rounding.
 _ITERATIONS = 10
+_ITERATIONS_TIGHT = 25
 _KEPT = 4  # step sizes whose set-ups are kept
 
 # The share of the tolerance that the equations of a stage may take.
@@ -263,7 +266,8 @@ class _Step:
         alive, guess = self.alive, y
         before: Tensor | None = None
         worst_before = inf
-        for iteration in range(_ITERATIONS):
+        limit = _ITERATIONS_TIGHT if tight else _ITERATIONS
+        for iteration in range(limit):
             force = system.force(y, t)
             solver.evaluations += 1
             residual = torch.add(right - solver.mass.apply(y), force, alpha=self.a)
@@ -290,11 +294,11 @@ class _Step:
             worst = _worst(sizes, alive)
             if iteration == 0:
                 entry.size = worst if isfinite(worst) else 1.0
-            limit = _NOISE if tight else 0.0
-            if not isfinite(worst) or (worst > 0.9 * worst_before and worst > limit):
+            noise = _NOISE if tight else 0.0
+            if not isfinite(worst) or (worst > 0.9 * worst_before and worst > noise):
                 bad = ~torch.isfinite(sizes)
                 if before is not None:
-                    bad = bad | ((sizes > 0.9 * before) & (sizes > limit))
+                    bad = bad | ((sizes > 0.9 * before) & (sizes > noise))
                 alive = ~bad if alive is None else alive & ~bad
                 if not bool(alive.any()):
                     return y, alive
@@ -310,7 +314,7 @@ class _Step:
             if eta * worst <= 1.0 or worst == 0.0 or (tight and eta > 1.0 and worst <= _NOISE):
                 entry.eta = max(min(eta, 1.0), torch.finfo(y.dtype).eps)
                 return y, alive if alive is not self.alive else None
-            if way is _Way.KEPT and iteration and worst * rate ** (_ITERATIONS - 1 - iteration) > 1.0 - rate:
+            if way is _Way.KEPT and iteration and worst * rate ** (limit - 1 - iteration) > 1.0 - rate:
                 return y, torch.zeros_like(sizes, dtype=torch.bool)  # a new Jacobian will do better
             before, worst_before = sizes, worst
         done = sizes * max(eta, 1.0) <= 1.0

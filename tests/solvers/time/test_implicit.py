@@ -1,0 +1,509 @@
+"""Implicit integrators: orders, stiff problems, algebraic rows, derivatives, and set-ups that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from math import cos, exp, log2, pi, sin
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from torch.autograd import forward_ad
+
+import sciml
+from sciml.csr import csr_tensor
+from sciml.evolving import EvolvingSystem, root_mean_square_ratio
+from sciml.ordinary import OrdinarySystem
+from sciml.solvers.discretize import discretize
+from sciml.solvers.linear import GMRES, ConjugateGradient, Jacobi, Multigrid
+from sciml.solvers.time.bdf2 import Bdf2
+from sciml.solvers.time.implicit import ImplicitRungeKutta
+from sciml.solvers.time.implicit_explicit import ImplicitExplicit
+from sciml.sparse import as_operator
+
+F64 = torch.float64
+IMPLICIT = [
+    ImplicitRungeKutta.backward_euler(),
+    ImplicitRungeKutta.crank_nicolson(),
+    ImplicitRungeKutta.sdirk2(),
+    Bdf2(),
+    ImplicitRungeKutta.kvaerno3(),
+    ImplicitRungeKutta.kvaerno4(),
+    ImplicitRungeKutta.kvaerno5(),
+]
+ADDITIVE = [ImplicitExplicit.cnab2(), ImplicitExplicit.ark3(), ImplicitExplicit.ark4()]
+ADAPTIVE = [method for method in IMPLICIT if isinstance(method, ImplicitRungeKutta) and method.tableau.embedded]
+
+
+def named(methods):
+    return pytest.mark.parametrize("method", methods, ids=lambda method: method.describe().split(",")[0])
+
+
+def ordinary(*equations, **options):
+    return OrdinarySystem(sciml.Equation(list(equations), coordinates=()), **options)
+
+
+def march(method, system, y, end, steps, start=0.0):
+    stepper = method.stepper(system)
+    memory, h = stepper.begin(y, start), (end - start) / steps
+    for step in range(steps):
+        attempt = stepper.step(y, start + step * h, h, memory)
+        assert attempt.solved
+        y, memory = attempt.value, attempt.memory
+    return y, stepper
+
+
+@dataclass
+class Run:
+    y: torch.Tensor
+    accepted: int = 0
+    rejected: int = 0
+    evaluations: int = 0
+
+
+@torch.no_grad()
+def adapt(method, system, y, end, rtol, atol, h=1e-5, stepper=None):
+    """The elementary controller."""
+    stepper = stepper or method.stepper(system, rtol, atol)
+    run, t, memory = Run(y), 0.0, stepper.begin(y, 0.0)
+    while t < end * (1 - 1e-14):
+        h = min(h, end - t)
+        attempt = stepper.step(run.y, t, h, memory)
+        run.evaluations += attempt.evaluations
+        ratio = numpy.inf
+        if attempt.solved:
+            ratio = float(system.error_ratio(attempt.error, run.y, attempt.value, rtol, atol).max())
+        if ratio <= 1.0:
+            run.y, memory, t = attempt.value, attempt.memory, t + h
+            run.accepted += 1
+        else:
+            run.rejected += 1
+        h *= min(5.0, max(0.2, 0.9 * max(ratio, 1e-10) ** (-1 / (stepper.embedded + 1))))
+        assert run.accepted + run.rejected < 20_000
+    return run
+
+
+@cache
+def reference(system, start, end, solver="LSODA", rtol=1e-10):
+    """By scipy."""
+    found = solve_ivp(
+        lambda t, y: system.slope(torch.from_numpy(y), t).numpy(), (0, end), start, solver, rtol=rtol, atol=1e-4 * rtol
+    )
+    return torch.tensor(found.y[:, -1])
+
+
+# Orders
+
+LINEAR = ordinary("x_t = -2*x + y + sin(t)", "y_t = x - 3*y + cos(2*t)")
+NONLINEAR = ordinary("x_t = -2*x + y + sin(t)", "y_t = x - y - y*y*x")
+START = torch.tensor([1.0, 0.5], dtype=F64)
+
+
+@named(IMPLICIT + ADDITIVE)
+@pytest.mark.parametrize("system", [LINEAR, NONLINEAR], ids=["linear", "nonlinear"])
+def test_order(method, system):
+    order = method.stepper(system).order
+    steps = {4: 60, 5: 20}.get(order, 80)
+    exact = reference(system, (1.0, 0.5), 1.0, "DOP853", 1e-13)
+    coarse, fine = (float((march(method, system, START, 1.0, n)[0] - exact).norm()) for n in (steps, 2 * steps))
+    assert log2(coarse / fine) == pytest.approx(order, abs=0.1)
+
+
+@named(ADAPTIVE + ADDITIVE[1:])
+def test_order_of_the_error_estimate(method):
+    """Of one step: one more than that of the embedded solution."""
+
+    def estimate(h):
+        stepper = method.stepper(NONLINEAR)
+        return float(stepper.step(START, 0.0, h, stepper.begin(START, 0.0)).error.norm())
+
+    h = 0.02
+    assert log2(estimate(h) / estimate(h / 2)) == pytest.approx(method.stepper(NONLINEAR).embedded + 1, abs=0.1)
+
+
+@named(ADAPTIVE)
+def test_dense_output(method):
+    """Of order 4 where the tableau has one, else of order 3 as the cubic through both ends."""
+
+    def error(h):
+        stepper = method.stepper(NONLINEAR)
+        attempt = stepper.step(START, 0.0, h, stepper.begin(START, 0.0))
+        assert torch.equal(attempt.interpolate(1.0), attempt.value)
+        within = march(ImplicitRungeKutta.kvaerno5(), NONLINEAR, START, 0.4 * h, 4)[0]
+        return float((attempt.interpolate(0.4) - within).norm())
+
+    order = 4 if method.tableau.dense else 3
+    assert log2(error(0.05) / error(0.025)) >= order + 1 - 0.2
+
+
+# Stiff problems
+
+
+@named([method for method in IMPLICIT if "Crank" not in method.describe()])
+def test_what_is_stiff_is_damped(method):
+    """One step of y' = 1e8 (cos t - y) from far away comes down to the slow solution."""
+    system = ordinary("y_t = k*(cos(t) - y)", parameters={}, fields={"k": 1e8})
+    y, _ = march(method, system, torch.tensor(5.0, dtype=F64), 0.2, 2)
+    assert abs(float(y) - cos(0.2)) < 1e-6
+
+
+@named(ADDITIVE[1:])
+def test_what_is_stiff_in_the_linear_part_is_damped(method):
+    system = ordinary("y_t = -k*y", "z_t = y - z", parameters={}, fields={"k": 1e8})
+    y, _ = march(method, system, torch.tensor([5.0, 1.0], dtype=F64), 0.2, 2)
+    assert abs(float(y[0])) < 1e-6
+    assert float(y[1]) == pytest.approx(exp(-0.2), abs=1e-4)
+
+
+ROBERTSON = ordinary("x_t = -0.04*x + 1e4*y*z", "y_t = 0.04*x - 1e4*y*z - 3e7*y*y", "z_t = 3e7*y*y")
+VAN_DER_POL = ordinary("x_t = y", "y_t = 1000*(1 - x*x)*y - x")
+# D1 and D4 of the STIFF DETEST set, Enright, Hull and Lindberg, BIT 15 (1975) 10-48, and HIRES, Hairer and Wanner
+# II, section IV.10.
+D1 = ordinary("x_t = 0.2*(y - x)", "y_t = 10*x - (60 - 0.125*z)*y + 0.125*z", "z_t = 1")
+D4 = ordinary("x_t = -0.013*x - 1000*x*z", "y_t = -2500*y*z", "z_t = -0.013*x - 1000*x*z - 2500*y*z")
+HIRES = ordinary(
+    "a_t = -1.71*a + 0.43*b + 8.32*c + 0.0007",
+    "b_t = 1.71*a - 8.75*b",
+    "c_t = -10.03*c + 0.43*d + 0.035*p",
+    "d_t = 8.32*b + 1.71*c - 1.12*d",
+    "p_t = -1.745*p + 0.43*q + 0.43*r",
+    "q_t = -280*q*s + 0.69*d + 1.71*p - 0.43*q + 0.69*r",
+    "r_t = 280*q*s - 1.81*r",
+    "s_t = -280*q*s + 1.81*r",
+)
+PLAIN = {
+    "Robertson": (
+        lambda t, y: [
+            -0.04 * y[0] + 1e4 * y[1] * y[2],
+            0.04 * y[0] - 1e4 * y[1] * y[2] - 3e7 * y[1] ** 2,
+            3e7 * y[1] ** 2,
+        ],
+        lambda t, y: [
+            [-0.04, 1e4 * y[2], 1e4 * y[1]],
+            [0.04, -1e4 * y[2] - 6e7 * y[1], -1e4 * y[1]],
+            [0.0, 6e7 * y[1], 0.0],
+        ],
+    ),
+    "van der Pol": (
+        lambda t, y: [y[1], 1000 * (1 - y[0] ** 2) * y[1] - y[0]],
+        lambda t, y: [[0.0, 1.0], [-2000 * y[0] * y[1] - 1, 1000 * (1 - y[0] ** 2)]],
+    ),
+}
+
+
+@cache
+def radau(name, start, end, rtol):
+    """By scipy, without tensors, and with the Jacobian."""
+    rate, jacobian = PLAIN[name]
+    return torch.tensor(solve_ivp(rate, (0, end), start, "Radau", rtol=rtol, atol=1e-4 * rtol, jac=jacobian).y[:, -1])
+
+
+STIFF = {
+    "Robertson": (ROBERTSON, (1.0, 0.0, 0.0), 40.0, 1e-4),
+    "van der Pol": (VAN_DER_POL, (2.0, 0.0), 900.0, 1e-2),
+    "D1": (D1, (0.0, 0.0, 0.0), 400.0, 1e-1),
+    "D4": (D4, (1.0, 1.0, 0.0), 50.0, 1e-4),
+    "HIRES": (HIRES, (1.0, 0, 0, 0, 0, 0, 0, 0.0057), 321.8122, 1e-3),
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "name"), [*((5, name) for name in STIFF), (4, "D1"), (4, "D4"), (4, "Robertson"), (3, "D1"), (3, "D4")]
+)
+def test_error_against_tolerance(order, name):
+    system, start, end, share = STIFF[name]
+    method, rtol = ADAPTIVE[order - 3], 1e-5 if order == 5 else 1e-4
+    run = adapt(method, system, torch.tensor(start, dtype=F64), end, rtol, share * rtol)
+    exact = radau(name, start, end, 1e-8) if name in PLAIN else reference(system, start, end)
+    ratio = float(system.error_ratio(run.y - exact, exact, exact, rtol, share * rtol))
+    assert 0.01 < ratio < 10, run
+    assert run.accepted < 300
+
+
+def test_robertson_to_the_end():
+    """To 1e9, where nearly all has become z, of which the sum of the three tells nothing: x against Radau."""
+    start = (1.0, 0.0, 0.0)
+    run = adapt(ImplicitRungeKutta.kvaerno5(), ROBERTSON, torch.tensor(start, dtype=F64), 1e9, 1e-7, 1e-14)
+    exact = radau("Robertson", start, 1e9, 1e-8)
+    torch.testing.assert_close(run.y, exact, rtol=1e-5, atol=0.0)
+    assert float(run.y.sum()) == pytest.approx(1.0, abs=1e-12)
+    assert run.accepted < 400
+
+
+# Algebraic rows and masses
+
+
+class Rod(EvolvingSystem):
+    """Heat u_t = u_xx - r u^2 in a rod of unit length by P1 elements: flux 0 on the left, u = held(t) on the right.
+
+    The convention is that of meshes: the last row is 0 = s (held(t) - u), and nothing else depends on the last value.
+    """
+
+    def __init__(self, n, held, slope, reaction: Any = 0.0):
+        self.n, self.held, self.held_slope, self.reaction = n, held, slope, reaction
+        self.domain, self.axes, self.batch, self.dtype, self.device = None, 1, (), F64, torch.device("cpu")
+        self.space = self.state_space = (n,)
+        h = 1 / (n - 1)
+        eye, off = torch.eye(n, dtype=F64), torch.diag(torch.ones(n - 1, dtype=F64), 1)
+        lumps, ends = eye.clone(), torch.tensor([1, *[2] * (n - 2), 1], dtype=F64)
+        self.consistent = h / 6 * (2 * torch.diag(ends) + off + off.T)
+        self.lumps = h / 2 * torch.diag(ends)
+        self.stiffness = (torch.diag(ends) - off - off.T) / h
+        self.free = lumps.diagonal().clone()
+        self.free[-1] = 0.0
+        self.scale = 2 / h
+        self.linear_part = as_operator(csr(-self.stiffness))
+
+    def lifted(self, y, t):
+        return torch.cat([y[..., :-1], torch.as_tensor(self.held(t), dtype=F64).expand(*y.shape[:-1], 1)], -1)
+
+    def _force(self, y, t, linear):
+        u = self.lifted(y, t)
+        known = torch.zeros_like(u)
+        known[..., -1] = self.held(t)
+        force = -(u if linear else known) @ self.stiffness - self.reaction * (u * u) @ self.lumps
+        force = force - self.consistent[-1] * self.held_slope(t)
+        away = self.scale * (self.held(t) - (y[..., -1:] if linear else 0.0 * y[..., -1:]))
+        return torch.cat([force[..., :-1], away], -1)
+
+    def apply_mass(self, y):
+        return self.free * ((self.free * y) @ self.consistent)
+
+    def force(self, y, t):
+        return self._force(y, t, True)
+
+    def explicit_force(self, y, t):
+        return self._force(y, t, False)
+
+    def _shifted(self, step, jacobian):
+        inner = self.free[:, None] * (self.consistent - step * jacobian) * self.free
+        return inner + torch.diag((1 - self.free) * step * self.scale)
+
+    def shifted(self, y, t, step):
+        u = self.lifted(y, t)
+        return as_operator(csr(self._shifted(step, -self.stiffness - torch.diag(2 * self.reaction * u @ self.lumps))))
+
+    def shifted_linear(self, step):
+        return as_operator(csr(self._shifted(step, -self.stiffness)))
+
+    def error_ratio(self, error, before, after, rtol, atol):
+        return root_mean_square_ratio(error, before, after, rtol, atol, 1)
+
+    def free_rate(self, t, y):
+        """du/dt of all but the last value."""
+        full = torch.cat([torch.tensor(y), torch.tensor([self.held(t)], dtype=F64)])
+        return torch.linalg.solve(self.consistent[:-1, :-1], self.force(full, t)[:-1]).numpy()
+
+    rate = nonlinear_part = constrained = hold = encode = decode = slope = None  # type: ignore[assignment]
+
+
+def csr(matrix):
+    rows, columns = torch.nonzero(matrix, as_tuple=True)
+    return csr_tensor(rows, columns, matrix[rows, columns], tuple(matrix.shape))
+
+
+ROD = Rod(4, lambda t: 1 + sin(3 * t), lambda t: 3 * cos(3 * t), reaction=2.0)
+ROD_START = torch.linspace(0, 1, 4, dtype=F64) ** 2
+
+
+@cache
+def rod_at(t):
+    found = solve_ivp(ROD.free_rate, (0, t), ROD_START[:-1], "DOP853", rtol=1e-13, atol=1e-14)
+    return torch.tensor(found.y[:, -1])
+
+
+@named(IMPLICIT + ADDITIVE)
+def test_algebraic_rows_are_met_exactly_and_keep_the_order(method):
+    rod, start = ROD, ROD_START
+    end, order, errors = 0.1, method.stepper(rod).order, []
+    steps = 20 if order == 5 else 40
+    for n in (steps, 2 * steps):
+        y, _ = march(method, rod, start, end, n)
+        assert float(y[-1]) == pytest.approx(rod.held(end), abs=1e-14)
+        errors.append(float((y[:-1] - rod_at(end)).norm()))
+    assert log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
+
+
+@named(IMPLICIT + ADDITIVE)
+def test_an_inconsistent_start_is_put_right_in_the_first_step(method):
+    rod = Rod(6, lambda t: 1.0, lambda t: 0.0)
+    y, _ = march(method, rod, torch.zeros(6, dtype=F64), 0.01, 1)
+    assert float(y[-1]) == pytest.approx(1.0, abs=1e-13)
+
+
+# Set-ups
+
+
+def plate(n, equation="u_t = laplacian(u)", **options):
+    grid = sciml.Grid(shape=(n, n), lower=(0.0, 0.0), upper=(1.0, 1.0), boundary=sciml.Dirichlet(0.0))
+    system = discretize(sciml.Equation(equation, **options), grid)
+    x, y = grid.coordinates
+    return system, torch.sin(pi * x) * torch.sin(pi * y)
+
+
+@named([*IMPLICIT, ADDITIVE[0], ADDITIVE[2]])
+@pytest.mark.parametrize("linear", [None, ConjugateGradient(preconditioner=Multigrid())], ids=["factors", "multigrid"])
+def test_heat_on_a_plate_is_set_up_once_for_a_step_size(method, linear):
+    system, start = plate(128)
+    method = replace(method, linear=linear)
+    stepper = method.stepper(system, 1e-7, 1e-7)
+    h, y, memory = 2e-3, start, None
+    eigenvalue = -2 * (2 * 128) ** 2 * 2 * sin(pi / 256) ** 2 / 2
+    with torch.no_grad():
+        memory = stepper.begin(y, 0.0)
+        for step in range(3):
+            attempt = stepper.step(y, step * h, h, memory)
+            y, memory = attempt.value, attempt.memory
+    worker = stepper.solver if hasattr(stepper, "solver") else stepper.part
+    # BDF2 begins by another method.
+    assert worker.setups == (2 if isinstance(method, Bdf2) else 1)
+    assert float((y - exp(3 * h * eigenvalue) * start).abs().max()) < {1: 5e-3, 2: 2e-4}.get(stepper.order, 1e-6)
+
+
+def test_a_jacobian_is_renewed_when_the_iteration_slows_down():
+    system, start = plate(16, "u_t = 0.1*laplacian(u) + k*u*(1 - u)", parameters={"k": 40.0})
+    method = ImplicitRungeKutta.kvaerno4()
+    y, stepper = march(method, system, 0.02 * start, 0.5, 25)
+    finer, _ = march(method, system, 0.02 * start, 0.5, 50)
+    assert 1 < stepper.solver.setups < 25
+    torch.testing.assert_close(y, finer, rtol=0.0, atol=1e-3)
+
+
+def test_step_sizes_that_return_find_their_set_up():
+    system, y = plate(16)
+    stepper = ImplicitRungeKutta.kvaerno4().stepper(system, 1e-6, 1e-6)
+    memory, t = stepper.begin(y, 0.0), 0.0
+    for h in (1e-3, 2e-3, 4e-3, 2e-3, 1e-3, 4e-3):
+        attempt = stepper.step(y, t, h, memory)
+        y, memory, t = attempt.value, attempt.memory, t + h
+    assert stepper.solver.setups == 3
+
+
+# Rows, types, failures
+
+
+@named(IMPLICIT + ADDITIVE)
+def test_rows_of_a_batch_and_float32(method):
+    starts = torch.stack([START, 2 * START, START.flip(0)])
+    together, _ = march(method, NONLINEAR, starts, 1.0, 20)
+    alone = torch.stack([march(method, NONLINEAR, row, 1.0, 20)[0] for row in starts])
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
+    single, _ = march(method, OrdinarySystem(NONLINEAR.equation, dtype=torch.float32), starts.float(), 1.0, 20)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), together, rtol=2e-5, atol=2e-5)
+
+
+@named(IMPLICIT)
+def test_a_row_that_blows_up_takes_no_other_down(method):
+    """u' = u^2 from 2 is infinite at t = 1/2, from 0.1 it is 0.1/(1 - 0.1 t)."""
+    system = ordinary("u_t = u*u")
+    stepper = method.stepper(system)
+    y = torch.tensor([0.1, 2.0], dtype=F64)
+    memory, alone = stepper.begin(y, 0.0), y[:1]
+    memory_alone = stepper.begin(alone, 0.0)
+    with torch.no_grad():
+        for step in range(6):
+            attempt = stepper.step(y, 0.2 * step, 0.2, memory)
+            assert attempt.solved
+            y, memory = attempt.value, attempt.memory
+            attempt = stepper.step(alone, 0.2 * step, 0.2, memory_alone)
+            alone, memory_alone = attempt.value, attempt.memory
+    torch.testing.assert_close(y[:1], alone, rtol=1e-11, atol=0.0)
+
+
+def test_a_stage_without_a_solution_is_reported():
+    """u = r + a (u^2 + 1) has no real solution for large a."""
+    stepper = ImplicitRungeKutta.backward_euler().stepper(ordinary("u_t = u*u + 1"), 1e-6, 1e-6)
+    y = torch.tensor(1.0, dtype=F64)
+    attempt = stepper.step(y, 0.0, 2.0, stepper.begin(y, 0.0))
+    assert not attempt.solved and attempt.evaluations > 0
+
+
+def test_rejected_steps_leave_no_trace():
+    stepper = ImplicitRungeKutta.kvaerno4().stepper(NONLINEAR)
+    memory = stepper.begin(START, 0.0)
+    first = stepper.step(START, 0.0, 0.1, memory).value
+    for h in (3.0, 0.01, 0.7):
+        stepper.step(START, 0.0, h, memory)
+    torch.testing.assert_close(stepper.step(START, 0.0, 0.1, memory).value, first, rtol=1e-14, atol=1e-15)
+
+
+def test_what_does_not_fit_is_refused():
+    quadratic = ordinary("u_t = u*u")
+    with pytest.raises(sciml.InputError, match=r"no linear part .* use ImplicitRungeKutta"):
+        ImplicitExplicit.ark4().stepper(quadratic)
+    with pytest.raises(sciml.InputError, match=r"ImplicitRungeKutta\.kvaerno5\(\)"):
+        ImplicitRungeKutta("kvaerno5")  # type: ignore[arg-type]
+    with pytest.raises(sciml.InputError, match="linear must be a linear solver"):
+        Bdf2(linear="gmres")  # type: ignore[arg-type]
+    advection, start = plate(16, "u_t = laplacian(u) - 5*u_x")
+    stepper = ImplicitRungeKutta(ImplicitRungeKutta.sdirk2().tableau, linear=ConjugateGradient()).stepper(advection)
+    with pytest.raises(sciml.InputError, match="conjugate gradients need a symmetric operator"):
+        stepper.step(start, 0.0, 0.01, stepper.begin(start, 0.0))
+
+
+# Derivatives
+
+
+@named(IMPLICIT + ADDITIVE)
+def test_derivatives_with_respect_to_state_and_parameter(method):
+    equation = sciml.Equation(["x_t = -k*x + y", "y_t = x - y - y*y*x"], coordinates=(), parameters={"k": 1.0})
+
+    def end(y, k):
+        return march(method, OrdinarySystem(equation, parameters={"k": k}), y, 0.6, 3)[0]
+
+    y, k = START.clone().requires_grad_(), torch.tensor(1.7, dtype=F64, requires_grad=True)
+    assert torch.autograd.gradcheck(end, (y, k), rtol=1e-6, atol=1e-9)
+    dy, dk = torch.tensor([0.4, -0.7], dtype=F64), torch.tensor(0.9, dtype=F64)
+    with torch.no_grad(), forward_ad.dual_level():
+        value = end(forward_ad.make_dual(y.detach(), dy), forward_ad.make_dual(k.detach(), dk))
+        tangent = forward_ad.unpack_dual(value).tangent
+    with torch.no_grad():
+        difference = (end(y + 1e-5 * dy, k + 1e-5 * dk) - end(y - 1e-5 * dy, k - 1e-5 * dk)) / 2e-5
+    torch.testing.assert_close(tangent, difference, rtol=1e-6, atol=1e-9)
+
+
+@named([ImplicitRungeKutta.kvaerno4(), Bdf2(), ImplicitExplicit.ark3(), ImplicitExplicit.cnab2()])
+@pytest.mark.parametrize(
+    "linear",
+    [None, ConjugateGradient(preconditioner=Multigrid()), GMRES(preconditioner=Jacobi())],
+    ids=["factors", "multigrid", "gmres"],
+)
+def test_derivatives_on_a_grid(method, linear):
+    """With respect to the initial state, a coefficient field and a parameter, against central differences."""
+    grid = sciml.Grid(shape=(12, 12), lower=(0.0, 0.0), upper=(1.0, 1.0), boundary=sciml.Dirichlet(0.0))
+    equation = sciml.Equation("u_t = div(a*grad(u)) - k*u*u*u", parameters={"k": 1.0})
+    x, z = grid.coordinates
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.rand(12, 12, generator=generator, dtype=F64)
+    method = replace(method, linear=linear)
+
+    def end(u, a, k):
+        system = discretize(equation, grid, {"a": a}, {"k": k})
+        return (weight * march(method, system, u, 0.02, 2)[0]).sum()
+
+    given = [torch.sin(pi * x) * z, 1 + 0.3 * x * z, torch.tensor(2.0, dtype=F64)]
+    end(*(part.requires_grad_() for part in given)).backward()
+    for place, part in enumerate(given):
+        direction = torch.rand(part.shape, generator=generator, dtype=F64)
+        with torch.no_grad():
+            moved = [[p + s * direction if q == place else p for q, p in enumerate(given)] for s in (1e-5, -1e-5)]
+            difference = float(end(*moved[0]) - end(*moved[1])) / 2e-5
+        assert float((part.grad * direction).sum()) == pytest.approx(difference, rel=1e-6, abs=1e-10)
+
+
+def test_second_derivatives():
+    system = ordinary("x_t = -x + y", "y_t = x - y*y*x")
+
+    def end(y):
+        return march(ImplicitRungeKutta.kvaerno3(), system, y, 0.4, 2)[0]
+
+    assert torch.autograd.gradgradcheck(end, (START.clone().requires_grad_(),), rtol=1e-5, atol=1e-7)
+
+
+def test_no_graph_is_kept_where_nothing_is_tracked():
+    value, _ = march(ImplicitRungeKutta.kvaerno4(), NONLINEAR, START, 0.2, 2)
+    assert not value.requires_grad
