@@ -126,19 +126,20 @@ class _Planner:
             if term.unknown is None:
                 self.sources.append((row, coefficient))
                 continue
-            inner = sympy.Integer(1) if term.flux_coefficient is None else self._named(term.flux_coefficient)
             outside = self._unit(term.flux_axis)
-            if self._constant(coefficient) and self._constant(inner):
+            inner = sympy.Integer(1) if term.flux_coefficient is None else self._named(term.flux_coefficient)
+            if self._constant(coefficient) or not any(outside):
+                inner, coefficient = coefficient * inner, sympy.Integer(1)
+            if coefficient != 1:
+                carried_out = self._carried_out(inner, term.unknown, term.derivative, outside)
+                self._add(row, self._unit(None), coefficient * carried_out)
+                continue
+            constant, varying = self._split(inner)
+            if constant != 0:
                 order = tuple(a + b for a, b in zip(term.derivative, outside, strict=True))
-                self.linear.append(LinearTerm(row, term.unknown, order, coefficient * inner))
-            elif self._constant(coefficient):
-                self._add(row, outside, coefficient * inner * self._symbol(term.unknown, term.derivative))
-            else:
-                self._add(
-                    row,
-                    self._unit(None),
-                    coefficient * self._carried_out(inner, term.unknown, term.derivative, outside),
-                )
+                self.linear.append(LinearTerm(row, term.unknown, order, constant))
+            if varying != 0:
+                self._add(row, outside, varying * self._symbol(term.unknown, term.derivative))
         fluxes = {flux.symbol: flux for flux in form.fluxes}
         rest = form.rest
         for symbol, flux in fluxes.items():
@@ -174,6 +175,14 @@ class _Planner:
             if derivative or isinstance(part, AppliedUndef) or part.is_Symbol:
                 replaced[part] = sympy.Symbol(shown(part), real=True)
         return expression.xreplace(replaced)
+
+    def _split(self, expression: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+        """The part that is a constant, and the rest."""
+        if self._constant(expression):
+            return expression, sympy.Integer(0)
+        terms = sympy.Add.make_args(sympy.expand(expression))
+        constant = sympy.Add(*(term for term in terms if self._constant(term)))
+        return constant, expression - constant if constant != 0 else expression
 
     def _constant(self, expression: sympy.Expr) -> bool:
         return {symbol.name for symbol in expression.free_symbols} <= self.constants
