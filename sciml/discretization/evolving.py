@@ -137,6 +137,56 @@ class GridEvolution(EvolvingSystem):
             return {}
         return self._constraint.solve(self._motion.at(t), self._channels(u))
 
+    def flux(self, value: Tensor, boundary_name: str, t: Time) -> Tensor:
+        """The outward flux of a field through a named boundary at a time, by the face formula of the rate; see
+        `System.flux`.
+
+        Args:
+            value: `(*batch, *space)`.
+            boundary_name: one of `domain.boundaries`.
+            t: a number, or a tensor of the batch's shape.
+
+        Returns:
+            `(*batch,)`, of several unknowns `(*batch, channel)`: one flux an equation, 0 of one without a divergence.
+
+        Raises:
+            InputError: for another name, or a value of another shape.
+        """
+        now, whole = self._with_constrained(value, t)
+        return now.flux(whole, boundary_name, self._count)
+
+    def boundary_value(self, value: Tensor, axis: int, side: int, t: Time) -> Tensor:
+        """The field on a side of the box (0 lower, 1 upper) at a time, second order: what the condition makes of it.
+
+        Args:
+            value: `(*batch, *space)`.
+            t: a number, or a tensor of the batch's shape.
+
+        Returns:
+            the same shape without the axis.
+
+        Raises:
+            InputError: for a value of another shape, or a side of a periodic axis.
+        """
+        now, whole = self._with_constrained(value, t)
+        faces = now.boundary_value(whole, axis, side)
+        channel = -self.axes
+        if len(now.unknowns) == 1 or self._count > 1:
+            return faces if len(now.unknowns) == 1 else faces.narrow(channel, 0, self._count)
+        return faces.select(channel, 0)
+
+    def _with_constrained(self, u: Tensor, t: Time) -> tuple[NonlinearSystem, Tensor]:
+        """The whole system at a time, and its field."""
+        now, channels = self._motion.complete(t), self._channels(u)
+        if self._constraint is None:
+            return now, u
+        channels |= self._constraint.solve(now, channels)
+        return now, torch.stack(torch.broadcast_tensors(*channels.values()), dim=-1 - self.axes)
+
+    def at(self, t: Time) -> NonlinearSystem:
+        """F(u) = -rate, followed by the constraints, at a time: for fluxes through walls and values on them."""
+        return self._motion.snapshot(t)
+
     def _rate(self, u: Tensor, t: Time, linear: bool) -> Tensor:
         now = self._motion.at(t)
         channels = self._channels(u)

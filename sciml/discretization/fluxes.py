@@ -42,6 +42,19 @@ def row_flux(assembly: Assembly, value: Tensor, name: str, row: int) -> Tensor:
     return torch.as_tensor(total, dtype=value.dtype, device=value.device)
 
 
+def has_flux(assembly: Assembly, row: int) -> bool:
+    """Whether a row has divergences, or second derivatives of its own unknown."""
+    problem = assembly.problem
+    terms = [(u, p) for u in problem.unknowns for p in problem.pieces(row, u) if p.role in _FLUXES or p.mixed]
+    return any(p.flux_axis is not None or (u == problem.unknowns[row] and p.role == "diffusion") for u, p in terms)
+
+
+def reference(assembly: Assembly, row: int) -> Number:
+    """The factor before a divergence that the fluxes of a row are relative to."""
+    (_, _, piece), *_ = _conservative(assembly, row)
+    return piece.outer
+
+
 def boundary_value(assembly: Assembly, value: Tensor, axis: int, side: int) -> Tensor:
     """The field on a side of the box, see System.boundary_value."""
     dimension = assembly.problem.grid.dimension

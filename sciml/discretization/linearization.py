@@ -26,7 +26,7 @@ from ..scheme import Scheme
 from .assembly import Assembly
 from .builder import StencilBuilder
 from .face_flux import FaceFlux
-from .fluxes import face_of, integral, row_flux
+from .fluxes import face_of, has_flux, integral, reference, row_flux
 from .inputs import Number
 from .jets import JetMap
 from .limited_flux import LimitedFlux
@@ -156,8 +156,11 @@ class NonlinearSystem:
         """
         return self._linearized(u, lagged=True)
 
-    def flux(self, value: Tensor, boundary_name: str) -> Tensor:
+    def flux(self, value: Tensor, boundary_name: str, count: int | None = None) -> Tensor:
         """The outward flux of a field through a named boundary, by the face formula of the residual; see `System.flux`.
+
+        Args:
+            count: how many rows, from the first, each 0 if it has no flux; None for all.
 
         Raises:
             InputError: for another name, a value of another shape, or an equation without a flux.
@@ -168,19 +171,24 @@ class NonlinearSystem:
             raise InputError(f"there is no boundary {boundary_name!r}; the grid has: {known}")
         cells = self.cells(channels)
         rows = []
-        for number, (row, unknown) in enumerate(zip(self.rows, self.unknowns, strict=True)):
-            if not row.fluxes:
-                rows.append(row_flux(self.assembly, value, boundary_name, number))
-                continue
+        for number, (row, unknown) in enumerate(zip(self.rows[:count], self.unknowns, strict=False)):
             total = torch.zeros((), dtype=value.dtype, device=value.device)
+            if not row.fluxes:
+                absent = count is not None and not has_flux(self.assembly, number)
+                rows.append(total if absent else row_flux(self.assembly, value, boundary_name, number))
+                continue
+            unit: Number = 1.0
+            divisor = row.slopes[next(iter(row.fluxes))]
             if any(piece.flux_axis is not None for piece in self.assembly.problem.pieces(number, unknown)):
                 total = row_flux(self.assembly, value, boundary_name, number)
+                divisor, unit = sympy.Integer(1), reference(self.assembly, number)
             for symbol, flux in row.fluxes.items():
-                share = row.slopes[symbol] / row.slopes[next(iter(row.fluxes))]
+                share = row.slopes[symbol] / divisor
                 if not share.is_number:
                     raise InputError(f"the divergences in the equation of {unknown!r} have factors of their own")
                 for wall, density in flux.outflow(cells, boundary_name):
-                    total = total + float(share) * integral(self.domain, wall, density, channels[unknown])
+                    relative = density * float(share) / wall.take(unit)
+                    total = total + integral(self.domain, wall, relative, channels[unknown])
             rows.append(total)
         if len(rows) == 1:
             return rows[0]

@@ -7,6 +7,7 @@ times the value there. The weights are found once, with the value 1 on one wall 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,8 @@ class Motion:
                 key = (unknown, wall.axis, wall.side, isinstance(wall.place, Scattered))
                 if key in values:
                     self.walls[unknown, number] = values[key]
+        self._given = dict(self.walls)
+        self._everywhere = dict(self.walls)
         # Off-diagonal entries of a tensor spread a value along its wall, which weights by cell do not say.
         self.local = not any(p.mixed for row in self.problem.rows for pieces in row.values() for p in pieces)
         self._shares: dict[Key, _Shares] = {}
@@ -72,34 +75,40 @@ class Motion:
         """The equation at a time, a number or a tensor of the batch's shape."""
         if not self.changes:
             return self.system
-        axes = self.problem.grid.dimension
-        time: Number = t.reshape(*t.shape, *[1] * axes) if isinstance(t, Tensor) and t.ndim else t
-        grid = self.problem.grid
-        clock = torch.as_tensor(t, dtype=grid.dtype, device=grid.device)
-        fields = {name: moving.at(clock) for name, moving in self.fields.items()}
-        values = {key: moving.at(clock) for key, moving in self.walls.items()}
-        problem = self.problem.at(time, fields, values)
+        problem = self._problem_at(t, self.walls)
         system, known = self.system, problem.values(self.wanted)
         if not self.fields and not self.walls:
             return replace(system, known=known)
-        sources, jets = self._affine_parts(problem, values)
+        sources, jets = self._affine_parts(problem)
         moved = {id(self.jets[key]): jet for key, jet in jets.items()}
         rows = tuple(_row_at(row, problem, moved) for row in system.rows)
         return replace(system, known=known, sources=sources, rows=rows)
 
-    def _affine_parts(
-        self, problem: Problem, values: Mapping[Key, Tensor]
-    ) -> tuple[tuple[Tensor, ...], dict[JetKey, JetMap]]:
+    def complete(self, t: Time) -> NonlinearSystem:
+        """The same, with all that fluxes through boundaries and values on them are made of."""
+        system, problem = self.at(t), self._problem_at(t, self._given)
+        assembly = copy.copy(system.assembly)
+        assembly.problem = problem
+        return replace(system, assembly=assembly)
+
+    def _problem_at(self, t: Time, walls: Mapping[Key, Moving]) -> Problem:
+        grid = self.problem.grid
+        clock = torch.as_tensor(t, dtype=grid.dtype, device=grid.device)
+        time: Number = t.reshape(*t.shape, *[1] * grid.dimension) if isinstance(t, Tensor) and t.ndim else t
+        fields = {name: moving.at(clock) for name, moving in self.fields.items()}
+        return self.problem.at(time, fields, {key: moving.at(clock) for key, moving in walls.items()})
+
+    def _affine_parts(self, problem: Problem) -> tuple[tuple[Tensor, ...], dict[JetKey, JetMap]]:
         """The right sides, and the derivatives that boundary values have a share in."""
-        if not values:
+        if not self.walls:
             return self.system.sources, {}
         if not self.local:
             assembly = Assembly(problem)
             return tuple(assembly.right_sides), {key: jet_map(assembly, *key) for key in self.jets}
         sources = list(self.system.sources)
         data: dict[JetKey, Number] = {}
-        for key, value in values.items():
-            shares = self._shares[key]
+        for key in self.walls:
+            shares, value = self._shares[key], problem.walls(key[0])[key[1]].value
             for row, share in shares.rows.items():
                 sources[row] = sources[row] + share.of(value)
             for name, share in shares.jets.items():
@@ -141,7 +150,7 @@ class _Share:
     weight: Tensor
     pad: list[int] | None
 
-    def of(self, value: Tensor) -> Tensor:
+    def of(self, value: Number) -> Tensor:
         share = self.weight * value
         return share if self.pad is None else torch.nn.functional.pad(share, self.pad)
 
