@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ class ImplicitStepper(Stepper):
             guess = self._guess(i, y, right, states, (forces or [memory])[-1], a)
             state = step.solve(right, guess, t + tableau.c[i] * h)
             if state is None:
-                return Attempt(y, memory, solver.evaluations - evaluations, solved=False)
+                return unsolved(y, memory, solver.evaluations - evaluations, self.embedded > 0)
             states.append(state)
             forces.append((solver.mass.apply(state) - right) / a)
         value = states[-1]
@@ -164,6 +164,12 @@ class ImplicitStepper(Stepper):
             return found
 
         return at
+
+
+def unsolved(y: Tensor, memory: Any, evaluations: int, adaptive: bool) -> Attempt:
+    """A step whose equations could not be solved."""
+    error = torch.full_like(y, torch.nan) if adaptive else None
+    return Attempt(y, memory, evaluations, error, solved=False)
 
 
 def is_tracked(*tensors: Tensor) -> bool:

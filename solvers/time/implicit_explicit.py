@@ -18,7 +18,7 @@ from ..linear import ConjugateGradient, Jacobi
 from ..linear.base import LinearSolver, Prepared
 from . import implicit_tableau as tableaus
 from .control import Controller
-from .implicit import is_tracked
+from .implicit import is_tracked, unsolved
 from .implicit_linear import Mass, ShiftedSolver
 from .implicit_tableau import AdditiveTableau
 from .multistep import same_step
@@ -225,7 +225,7 @@ class AdditiveStepper(Stepper):
             right = combined(right, implicit, tableau.implicit[i], h)
             found = shifted.solve(part.with_algebraic(right, state, time, a), state)
             if found is None:
-                return Attempt(y, memory, part.evaluations - evaluations, solved=False)
+                return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
             state = found
             implicit.append(part.mass.differential((part.mass.apply(state) - right) / a))
             explicit.append(part.explicit_force(state, time))
@@ -237,7 +237,7 @@ class AdditiveStepper(Stepper):
         if not part.mass.identity:
             filtered = shifted.solve(error, torch.zeros_like(error))
             if filtered is None:
-                return Attempt(y, memory, part.evaluations - evaluations, solved=False)
+                return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
             error = filtered
         memory = part.explicit_force(value, t + h)
         return Attempt(value, memory, part.evaluations - evaluations, error)

@@ -23,8 +23,8 @@ from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
 from .implicit_linear import DenseLU, Mass, ShiftedSolver
 
-# Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of them,
-# and to rounding.
+# Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of
+# them, and to rounding.
 _ITERATIONS = 10
 _ITERATIONS_TIGHT = 25
 _KEPT = 4  # step sizes whose set-ups are kept
