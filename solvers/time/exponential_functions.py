@@ -6,6 +6,7 @@ from math import factorial
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 RADIUS = 4.0  # beyond, the recurrence does not cancel; below, the series does not
 TERMS = 36  # RADIUS**TERMS / TERMS! is below the rounding of any of them
@@ -46,7 +47,8 @@ def phi_of_matrices(a: Tensor, count: int) -> list[Tensor]:
     By eigenvectors where they are well-conditioned, so that slow modes next to fast ones stay exact, else by scaling
     and squaring; the latter alone where derivatives are recorded, since eigenvectors of equal eigenvalues have none.
     """
-    if a.requires_grad and torch.is_grad_enabled():
+    recorded = torch.is_grad_enabled() and a.requires_grad
+    if recorded or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
         return _squared(a, count)
     values, vectors = torch.linalg.eig(a)
     condition = torch.linalg.cond(vectors)

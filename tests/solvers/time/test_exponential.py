@@ -1,0 +1,371 @@
+"""Exponential Runge-Kutta methods: phi functions, orders, exact solutions, conservation, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp, log2, pi
+from typing import Any
+
+import mpmath
+import pytest
+import torch
+from torch import Tensor
+
+from sciml.boundary import Periodic
+from sciml.equations import Equation, catalogue
+from sciml.errors import InputError
+from sciml.grid import Grid
+from sciml.scheme import Spectral
+from sciml.solvers.time.exponential import ExponentialRungeKutta
+from sciml.solvers.time.exponential_functions import phi, phi_of_matrices
+from sciml.spectral import SpectralSystem, discretize_spectral
+
+METHODS = {
+    method.name: method
+    for method in (
+        ExponentialRungeKutta.etd1(),
+        ExponentialRungeKutta.etd2(),
+        ExponentialRungeKutta.etd3(),
+        ExponentialRungeKutta.etd4(),
+        ExponentialRungeKutta.pair(),
+    )
+}
+ALL = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+
+
+def ring(*shape: int, length: Any = 2 * pi, lower: Any = 0.0) -> Grid:
+    return Grid(shape, lower, length, boundary=Periodic())
+
+
+def march(
+    system: SpectralSystem, method: ExponentialRungeKutta, u: Tensor, stop: float, steps: int, start: float = 0.0
+) -> Tensor:
+    """The field after a number of equal steps."""
+    stepper, y, h = method.stepper(system), system.encode(u), (stop - start) / steps
+    memory = stepper.begin(y, start)
+    for k in range(steps):
+        attempt = stepper.step(y, start + k * h, h, memory)
+        y, memory = attempt.value, attempt.memory
+    return system.decode(y)
+
+
+def largest(difference: Tensor) -> float:
+    return float(difference.abs().max())
+
+
+# phi functions
+
+
+def reference(z: complex, k: int) -> complex:
+    """phi_k in 60 digits."""
+    with mpmath.workdps(60):
+        number = mpmath.mpc(z)
+        if abs(number) < 1:
+            return complex(sum(number**n / mpmath.factorial(n + k) for n in range(60)))
+        value = mpmath.exp(number)
+        for j in range(k):
+            value = (value - 1 / mpmath.factorial(j)) / number
+        return complex(value)
+
+
+def reference_of_matrix(a: list[list[complex]], k: int) -> Tensor:
+    """phi_k as a corner of the exponential of a larger matrix (Sidje, ACM Trans. Math. Softw. 24 (1998) 130-156)."""
+    n = len(a)
+    with mpmath.workdps(40):
+        whole = mpmath.zeros(n * (k + 1))
+        for i in range(n):
+            for j in range(n):
+                whole[i, j] = mpmath.mpc(a[i][j])
+        for place in range(k * n):
+            whole[place, place + n] = 1
+        exponential = mpmath.expm(whole)
+        rows = [[complex(exponential[i, k * n + j]) for j in range(n)] for i in range(n)]
+    return torch.tensor(rows, dtype=torch.complex128)
+
+
+def test_phi_functions() -> None:
+    """Real, imaginary and complex arguments from 1e-12 to 1e9, at the seam of both formulas too."""
+    arguments = [0, 1e-12, -1e-6, 0.1, -1, -3.999, -4.001, 3.9, 4.1, -50, -600, 30, 3.9j, 4.1j, 2j, 100j, 1e3j]
+    arguments += [-1 + 30j, -3 + 2.6j, 3 - 2j, 2.8 + 2.9j]
+    found = phi(torch.tensor(arguments, dtype=torch.complex128), 3)
+    for k in range(4):
+        for z, value in zip(arguments, found[k].tolist(), strict=True):
+            expected = reference(z, k)
+            assert abs(value - expected) < 1e-13 * abs(expected)
+    far = phi(torch.tensor([-1e9 + 0j], dtype=torch.complex128), 3)
+    assert abs(far[3].item() - reference(-1e9, 3)) < 1e-13 * abs(reference(-1e9, 3))
+
+
+def test_phi_functions_of_matrices() -> None:
+    """Waves, stiff pairs, defective and nearly defective ones, nilpotent ones, zero."""
+    matrices: list[list[list[complex]]] = [
+        [[0, 1], [0, 0]],
+        [[0, 0.1], [-100, 0]],
+        [[0, 1], [-1e4, 0]],
+        [[-300, 1], [2, -1]],
+        [[-200, 200], [200, -200]],
+        [[1, 1], [0, 1]],
+        [[1, 1], [1e-9, 1]],
+        [[-2 + 3j, 1], [0.5, 1j]],
+        [[0, 0], [0, 0]],
+    ]
+    a = torch.tensor(matrices, dtype=torch.complex128)
+    for found in (phi_of_matrices(a, 3), phi_of_matrices(a.clone().requires_grad_(), 3)):
+        for k in range(4):
+            for matrix, value in zip(matrices, found[k].detach(), strict=True):
+                expected = reference_of_matrix(matrix, k)
+                assert float((value - expected).norm()) < 1e-13 * float(expected.norm())
+
+
+# Orders
+
+
+def smooth_problem(equation: Equation, fields: Mapping[str, Any]) -> tuple[SpectralSystem, Tensor]:
+    grid = ring(32)
+    (x,) = grid.coordinates
+    system = discretize_spectral(equation, grid, fields, {}, Spectral())
+    return system, 0.8 * torch.cos(x) + 0.3 * torch.sin(2 * x) + 1
+
+
+ORDER_PROBLEMS = {
+    "linear with a source": (
+        Equation("u_t = 0.1*u_xx + u_x + f"),
+        {"f": lambda x, t: torch.sin(x) * torch.exp(torch.sin(torch.as_tensor(3.0 * t, dtype=torch.float64)))},
+        2.0,
+        (16, 32, 64),
+    ),
+    "nonlinear": (Equation("u_t = 0.05*u_xx - 0.4*u*u_x + u - 0.5*u**3"), {}, 1.0, (16, 32, 64)),
+    "wave": (Equation("u_tt = u_xx - u**3"), {}, 1.0, (32, 64, 128)),
+}
+
+
+@ALL
+@pytest.mark.parametrize("problem", ORDER_PROBLEMS.values(), ids=ORDER_PROBLEMS.keys())
+def test_orders(
+    method: ExponentialRungeKutta, problem: tuple[Equation, dict[str, Any], float, tuple[int, ...]]
+) -> None:
+    """Against the same method with a sixteenth of the smallest step, by order 4."""
+    equation, fields, stop, counts = problem
+    system, u = smooth_problem(equation, fields)
+    if system.channels == 2:
+        u = torch.stack([u - 1, torch.roll(u - 1, 5, -1)])
+    exact = march(system, ExponentialRungeKutta.pair(), u, stop, 8 * counts[-1])
+    errors = [float((march(system, method, u, stop, count) - exact).norm()) for count in counts]
+    assert abs(log2(errors[-2] / errors[-1]) - expected_order(method, fields)) < 0.1
+
+
+def expected_order(method: ExponentialRungeKutta, fields: Mapping[str, Any]) -> int:
+    """Where the nonlinear part is a source, weights alone matter: those of ETDRK3 are Simpson's, of order 4."""
+    return 4 if fields and method.order == 3 else method.order
+
+
+def test_error_estimate() -> None:
+    """Of order h**4 as the embedded solution of order 3 says, and of the size of its error."""
+    system, u = smooth_problem(*ORDER_PROBLEMS["nonlinear"][:2])
+    stepper, y = ExponentialRungeKutta.pair().stepper(system), system.encode(u)
+    assert (stepper.order, stepper.embedded, stepper.even) == (4, 3, True)
+    sizes = []
+    for h in (0.04, 0.02):
+        attempt = stepper.step(y, 0.0, h, stepper.begin(y, 0.0))
+        assert attempt.error is not None
+        sizes.append(float(attempt.error.norm()))
+        exact = system.encode(march(system, ExponentialRungeKutta.etd4(), u, h, 50))
+        embedded = attempt.value - attempt.error
+        assert 0.9 < float((embedded - exact).norm()) / sizes[-1] < 1.1
+        assert float((attempt.value - exact).norm()) < 0.1 * sizes[-1]
+    assert abs(log2(sizes[0] / sizes[1]) - 4) < 0.1
+
+
+def test_the_first_stage_is_the_last_of_the_step_before() -> None:
+    system, u = smooth_problem(*ORDER_PROBLEMS["nonlinear"][:2])
+    stepper, y = ExponentialRungeKutta.pair().stepper(system), system.encode(u)
+    first = stepper.step(y, 0.0, 0.1, stepper.begin(y, 0.0))
+    assert first.evaluations == 4
+    assert largest(first.memory - stepper.begin(first.value, 0.1)) < 1e-14
+    with_memory = stepper.step(first.value, 0.1, 0.05, first.memory)
+    without = stepper.step(first.value, 0.1, 0.05, stepper.begin(first.value, 0.1))
+    assert largest(with_memory.value - without.value) < 1e-15
+
+
+# Exact solutions
+
+
+@ALL
+def test_taylor_green_vortex_decays_exactly(method: ExponentialRungeKutta) -> None:
+    """w = 2 cos(x) cos(y) exp(-2 nu t): the nonlinear part vanishes, and the linear one is exact for any step."""
+    grid = ring(24, 24)
+    x, y = grid.coordinates
+    system = discretize_spectral(catalogue.get("navier_stokes", nu=0.3).equation, grid, {"f": 0.0}, {})
+    w = 2 * torch.cos(x) * torch.cos(y)
+    found = march(system, method, w, 1.5, 3)
+    assert largest(found - w * exp(-2 * 0.3 * 1.5)) < 1e-14
+
+
+def test_waves_are_exact() -> None:
+    """u = cos(x - 2 t) + sin(3 x + 6 t) of u_tt = 4 u_xx, and its constant mode, whose matrix is defective."""
+    grid = ring(16)
+    (x,) = grid.coordinates
+    system = discretize_spectral(Equation("u_tt = 4*u_xx"), grid, {}, {})
+    start = torch.stack([torch.cos(x) + torch.sin(3 * x) + 1, 2 * torch.sin(x) + 6 * torch.cos(3 * x) + 0.5])
+    t = 10.0
+    stop = torch.stack(
+        [
+            torch.cos(x - 2 * t) + torch.sin(3 * x + 6 * t) + 1 + 0.5 * t,
+            2 * torch.sin(x - 2 * t) + 6 * torch.cos(3 * x + 6 * t) + 0.5,
+        ]
+    )
+    assert largest(march(system, ExponentialRungeKutta.etd4(), start, t, 2) - stop) < 1e-12
+
+
+def test_soliton_of_korteweg_and_de_vries() -> None:
+    """u = 3 c sech(sqrt(c) (x - c t) / 2)**2 of u_t = -u u_x - u_xxx keeps its shape and its speed c."""
+    c, length, stop = 1.0, 60.0, 10.0
+    grid = ring(256, length=length)
+    (x,) = grid.coordinates
+    system = discretize_spectral(catalogue.get("kdv", alpha=1.0, beta=1.0).equation, grid, {}, {}, Spectral("3/2"))
+
+    def soliton(centre: float) -> Tensor:
+        distance = torch.remainder(x - centre + length / 2, length) - length / 2
+        return 3 * c / torch.cosh(0.5 * c**0.5 * distance) ** 2
+
+    found = march(system, ExponentialRungeKutta.pair(), soliton(20.0), stop, 1600)
+    assert largest(found - soliton(20.0 + c * stop)) < 1e-8
+
+
+def test_burgers_equation_by_cole_and_hopf() -> None:
+    """u = -2 nu phi_x / phi, phi_t = nu phi_xx with phi = 1.5 + cos(x) exp(-nu t) (Hopf, Comm. Pure Appl. Math. 3
+    (1950) 201-230)."""
+    nu, stop = 0.1, 2.0
+    grid = ring(128)
+    (x,) = grid.coordinates
+
+    def exact(t: float) -> Tensor:
+        decay = torch.exp(torch.tensor(-nu * t, dtype=torch.float64))
+        return 2 * nu * torch.sin(x) * decay / (1.5 + torch.cos(x) * decay)
+
+    system = discretize_spectral(catalogue.get("burgers", nu=nu).equation, grid, {}, {})
+    assert largest(march(system, ExponentialRungeKutta.etd4(), exact(0.0), stop, 100) - exact(stop)) < 1e-8
+
+
+def test_cahn_hilliard_keeps_the_mass() -> None:
+    grid = ring(32, 32)
+    system = discretize_spectral(catalogue.get("cahn_hilliard", epsilon=0.3).equation, grid, {}, {})
+    u = 0.2 + 0.3 * torch.randn(32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = march(system, ExponentialRungeKutta.etd2(), u, 0.5, 200)
+    assert largest(found - u) > 0.3
+    assert abs(float(found.mean() - u.mean())) < 1e-12
+
+
+def test_inviscid_flow_keeps_energy_to_the_order() -> None:
+    """Halving the step divides the drift of energy and enstrophy by 16 or more."""
+    grid = ring(24, 24)
+    system = discretize_spectral(catalogue.get("navier_stokes", nu=0.0).equation, grid, {"f": 0.0}, {})
+    x, y = grid.coordinates
+    w = torch.cos(x) + torch.sin(2 * y + x) + torch.cos(3 * x - y)
+
+    def invariants(field: Tensor) -> Tensor:
+        return torch.stack([(system.constrained(field, 0.0)["psi"] * field).mean(), field.square().mean()])
+
+    drifts = []
+    for steps in (20, 40):
+        drifts.append(invariants(march(system, ExponentialRungeKutta.etd4(), w, 1.0, steps)) - invariants(w))
+    assert bool((drifts[0].abs() > 15 * drifts[1].abs()).all())
+    assert largest(drifts[1]) < 1e-6
+
+
+def test_unstable_modes_stay_real() -> None:
+    """Rounding errors that belong to no real field would grow by exp(40) here."""
+    grid = ring(16, 12)
+    system = discretize_spectral(Equation("u_t = 4*u"), grid, {}, {})
+    u = torch.randn(16, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    stepper, y = ExponentialRungeKutta.etd1().stepper(system), system.encode(u)
+    for _ in range(100):
+        y = stepper.step(y, 0.0, 0.1, None).value
+    column = torch.view_as_complex(y)[:, 0]
+    mirrored = torch.roll(column.flip(0), 1).conj()
+    assert largest(column - mirrored) <= 1e-15 * largest(column)
+
+
+# Batches, memory, gradients
+
+
+@ALL
+@pytest.mark.parametrize("name", ["kuramoto_sivashinsky", "quasi_geostrophic", "wave"])
+def test_kernels_equal_torch_and_batches_equal_loops(method: ExponentialRungeKutta, name: str) -> None:
+    grid = ring(16, 12, length=(8.0, 6.0)) if name == "quasi_geostrophic" else ring(48, length=20.0)
+    system = discretize_spectral(catalogue.get(name).equation, grid, {}, {})
+    u = torch.randn(700, *system.space, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    if name == "quasi_geostrophic":
+        u = (u - u.mean((-2, -1), keepdim=True))[:30]
+    with torch.no_grad():
+        fast = march(system, method, u, 0.02, 2)
+        single = march(system, method, u[17], 0.02, 2)
+    plain = march(system, method, u.clone().requires_grad_(), 0.02, 2).detach()
+    assert largest(fast - plain) < 1e-13 * largest(plain)
+    assert largest(single - plain[17]) < 1e-13 * largest(plain)
+
+
+def test_parameters_of_rows() -> None:
+    grid = ring(32)
+    (x,) = grid.coordinates
+    equation = catalogue.get("burgers").equation
+    nu = torch.tensor([0.05, 0.2, 1.0], dtype=torch.float64)
+    system = discretize_spectral(equation, grid, {}, {"nu": nu})
+    with torch.no_grad():
+        together = march(system, ExponentialRungeKutta.etd4(), torch.sin(x), 0.3, 10)
+    for row in range(3):
+        single = discretize_spectral(equation, grid, {}, {"nu": float(nu[row])})
+        assert largest(together[row] - march(single, ExponentialRungeKutta.etd4(), torch.sin(x), 0.3, 10)) < 1e-14
+
+
+def test_steps_leave_state_and_memory_alone() -> None:
+    system, u = smooth_problem(*ORDER_PROBLEMS["nonlinear"][:2])
+    stepper, y = ExponentialRungeKutta.pair().stepper(system), system.encode(u)
+    with torch.no_grad():
+        memory = stepper.begin(y, 0.0)
+        kept = y.clone(), memory.clone()
+        first = stepper.step(y, 0.0, 0.1, memory)
+        value = first.value.clone()
+        for h in (0.05, 0.025, 0.1):
+            again = stepper.step(y, 0.0, h, memory)
+    assert torch.equal(y, kept[0]) and torch.equal(memory, kept[1])
+    assert torch.equal(again.value, value) and torch.equal(first.value, value)
+
+
+@pytest.mark.parametrize("method", [ExponentialRungeKutta.etd4(), ExponentialRungeKutta.pair()], ids=("etd4", "pair"))
+@pytest.mark.parametrize("text", ["u_t = -nu*u*u_x - nu*u_xx - u_xxxx", "u_tt = nu*u_xx - u**3"])
+def test_gradients(method: ExponentialRungeKutta, text: str) -> None:
+    """With respect to the state and a parameter of both parts: reverse against differences, forward against reverse."""
+    grid = ring(12)
+    equation = Equation(text, parameters={"nu": 1.0})
+    generator = torch.Generator().manual_seed(3)
+    space = (12,) if "u_tt" not in text else (2, 12)
+    u, weights, tangent = (torch.randn(*space, dtype=torch.float64, generator=generator) for _ in range(3))
+    nu, shift = torch.tensor(0.7, dtype=torch.float64), torch.tensor(0.9, dtype=torch.float64)
+
+    def measured(state: Tensor, parameter: Tensor) -> Tensor:
+        system = discretize_spectral(equation, grid, {}, {"nu": parameter})
+        return (march(system, method, state, 0.02, 2) * weights).sum()
+
+    point = (u.clone().requires_grad_(), nu.clone().requires_grad_())
+    along = torch.autograd.grad(measured(*point), point)
+    slope = float((along[0] * tangent).sum() + along[1] * shift)
+    h = 1e-5
+    with torch.no_grad():
+        ahead, behind = (measured(u + s * tangent, nu + s * shift) for s in (h, -h))
+    assert abs(slope - float(ahead - behind) / (2 * h)) < 1e-6 * abs(slope)
+    forward = torch.func.jvp(measured, (u, nu), (tangent, shift))[1]
+    assert abs(float(forward) - slope) < 1e-11 * abs(slope)
+
+
+# Refusals
+
+
+def test_refused_systems() -> None:
+    class Other:
+        pass
+
+    with pytest.raises(InputError, match=r"number or a small matrix for each wavenumber.*ImplicitRungeKutta"):
+        ExponentialRungeKutta.etd4().stepper(Other())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"write ExponentialRungeKutta.etd4\(\)"):
+        ExponentialRungeKutta("ETDRK5", 5, (0.0,))
