@@ -106,7 +106,7 @@ START = torch.tensor([1.0, 0.5], dtype=F64)
 @pytest.mark.parametrize("system", [LINEAR, NONLINEAR], ids=["linear", "nonlinear"])
 def test_order(method, system):
     order = method.stepper(system).order
-    steps = {4: 60, 5: 20}.get(order, 80)
+    steps = {1: 60, 2: 40, 4: 60, 5: 10}.get(order, 40)
     exact = reference(system, (1.0, 0.5), 1.0, "DOP853", 1e-13)
     coarse, fine = (float((march(method, system, START, 1.0, n)[0] - exact).norm()) for n in (steps, 2 * steps))
     assert log2(coarse / fine) == pytest.approx(order, abs=0.1)
@@ -206,7 +206,7 @@ STIFF = {
     "van der Pol": (VAN_DER_POL, (2.0, 0.0), 900.0, 1e-2),
     "D1": (D1, (0.0, 0.0, 0.0), 400.0, 1e-1),
     "D4": (D4, (1.0, 1.0, 0.0), 50.0, 1e-4),
-    "HIRES": (HIRES, (1.0, 0, 0, 0, 0, 0, 0, 0.0057), 321.8122, 1e-3),
+    "HIRES": (HIRES, (1.0, 0, 0, 0, 0, 0, 0, 0.0057), 10.0, 1e-3),
 }
 
 
@@ -319,7 +319,7 @@ def rod_at(t):
 def test_algebraic_rows_are_met_exactly_and_keep_the_order(method):
     rod, start = ROD, ROD_START
     end, order, errors = 0.1, method.stepper(rod).order, []
-    steps = 20 if order == 5 else 40
+    steps = {3: 30, 4: 40, 5: 10}.get(order, 20)
     for n in (steps, 2 * steps):
         y, _ = march(method, rod, start, end, n)
         assert float(y[-1]) == pytest.approx(rod.held(end), abs=1e-14)
@@ -365,10 +365,10 @@ def test_heat_on_a_plate_is_set_up_once_for_a_step_size(method, linear):
 
 def test_a_jacobian_is_renewed_when_the_iteration_slows_down():
     system, start = plate(16, "u_t = 0.1*laplacian(u) + k*u*(1 - u)", parameters={"k": 40.0})
-    method = ImplicitRungeKutta.kvaerno4()
-    y, stepper = march(method, system, 0.02 * start, 0.5, 25)
-    finer, _ = march(method, system, 0.02 * start, 0.5, 50)
-    assert 1 < stepper.solver.setups < 25
+    method = ImplicitRungeKutta.kvaerno3()
+    y, stepper = march(method, system, 0.02 * start, 0.4, 20)
+    finer, _ = march(method, system, 0.02 * start, 0.4, 40)
+    assert 1 < stepper.solver.setups < 20
     torch.testing.assert_close(y, finer, rtol=0.0, atol=1e-3)
 
 
@@ -388,10 +388,10 @@ def test_step_sizes_that_return_find_their_set_up():
 @named(IMPLICIT + ADDITIVE)
 def test_rows_of_a_batch_and_float32(method):
     starts = torch.stack([START, 2 * START, START.flip(0)])
-    together, _ = march(method, NONLINEAR, starts, 1.0, 20)
-    alone = torch.stack([march(method, NONLINEAR, row, 1.0, 20)[0] for row in starts])
+    together, _ = march(method, NONLINEAR, starts, 0.5, 4)
+    alone = torch.stack([march(method, NONLINEAR, row, 0.5, 4)[0] for row in starts])
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
-    single, _ = march(method, OrdinarySystem(NONLINEAR.equation, dtype=torch.float32), starts.float(), 1.0, 20)
+    single, _ = march(method, OrdinarySystem(NONLINEAR.equation, dtype=torch.float32), starts.float(), 0.5, 4)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single.double(), together, rtol=2e-5, atol=2e-5)
 
@@ -453,7 +453,7 @@ def test_derivatives_with_respect_to_state_and_parameter(method):
     equation = sciml.Equation(["x_t = -k*x + y", "y_t = x - y - y*y*x"], coordinates=(), parameters={"k": 1.0})
 
     def end(y, k):
-        return march(method, OrdinarySystem(equation, parameters={"k": k}), y, 0.6, 3)[0]
+        return march(method, OrdinarySystem(equation, parameters={"k": k}), y, 0.4, 2)[0]
 
     y, k = START.clone().requires_grad_(), torch.tensor(1.7, dtype=F64, requires_grad=True)
     assert torch.autograd.gradcheck(end, (y, k), rtol=1e-6, atol=1e-9)
@@ -466,19 +466,24 @@ def test_derivatives_with_respect_to_state_and_parameter(method):
     torch.testing.assert_close(tangent, difference, rtol=1e-6, atol=1e-9)
 
 
-@named([ImplicitRungeKutta.kvaerno4(), Bdf2(), ImplicitExplicit.ark3(), ImplicitExplicit.cnab2()])
 @pytest.mark.parametrize(
-    "linear",
-    [None, ConjugateGradient(preconditioner=Multigrid()), GMRES(preconditioner=Jacobi())],
-    ids=["factors", "multigrid", "gmres"],
+    ("method", "linear"),
+    [
+        (ImplicitRungeKutta.kvaerno3(), None),
+        (ImplicitRungeKutta.kvaerno3(), ConjugateGradient(preconditioner=Multigrid())),
+        (Bdf2(), GMRES(preconditioner=Jacobi())),
+        (ImplicitExplicit.ark3(), None),
+        (ImplicitExplicit.cnab2(), ConjugateGradient(preconditioner=Multigrid())),
+    ],
+    ids=["factors", "multigrid", "gmres", "additive factors", "additive multigrid"],
 )
 def test_derivatives_on_a_grid(method, linear):
     """With respect to the initial state, a coefficient field and a parameter, against central differences."""
-    grid = sciml.Grid(shape=(12, 12), lower=(0.0, 0.0), upper=(1.0, 1.0), boundary=sciml.Dirichlet(0.0))
+    grid = sciml.Grid(shape=(16, 16), lower=(0.0, 0.0), upper=(1.0, 1.0), boundary=sciml.Dirichlet(0.0))
     equation = sciml.Equation("u_t = div(a*grad(u)) - k*u*u*u", parameters={"k": 1.0})
     x, z = grid.coordinates
     generator = torch.Generator().manual_seed(1)
-    weight = torch.rand(12, 12, generator=generator, dtype=F64)
+    weight = torch.rand(16, 16, generator=generator, dtype=F64)
     method = replace(method, linear=linear)
 
     def end(u, a, k):
