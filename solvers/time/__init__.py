@@ -4,6 +4,7 @@ from .bdf2 import Bdf2
 from .control import Controller
 from .events import Event
 from .explicit import ExplicitRungeKutta
+from .exponential import ExponentialRungeKutta
 from .implicit import ImplicitRungeKutta
 from .implicit_explicit import ImplicitExplicit
 from .multistep import AdamsBashforth3, Leapfrog
@@ -15,6 +16,7 @@ __all__ = [
     "Controller",
     "Event",
     "ExplicitRungeKutta",
+    "ExponentialRungeKutta",
     "ImplicitExplicit",
     "ImplicitRungeKutta",
     "Leapfrog",

@@ -20,6 +20,7 @@ from .trajectory import Control
 # Stable steps of an explicit method over the whole time, beyond which an implicit one was quicker for the heat equation
 # on grids of one to three axes.
 STIFF = 100
+NONLINEAR = 10  # by how much more an implicit step costs that has to iterate
 _POWER_STEPS = 12
 
 
@@ -51,7 +52,8 @@ def choose(
         return explicit, "waves and transport, for which stable steps are accurate ones"
     radius = spectral_radius(system, system.encode(u), times[0])
     allowed = explicit.tableau.stability / radius if radius > 0 and isfinite(radius) else inf
-    if (times[-1] - times[0] <= STIFF * allowed) if step is None else step <= allowed:
+    many = STIFF if system.equation.linear else STIFF * NONLINEAR
+    if (times[-1] - times[0] <= many * allowed) if step is None else step <= allowed:
         return explicit, f"not stiff: stable steps are up to about {allowed:.2g}"
     reason = f"stiff: stable steps of explicit methods are up to about {allowed:.2g}"
     return (ImplicitRungeKutta.kvaerno5() if step is None else ImplicitRungeKutta.sdirk2()), reason

@@ -80,15 +80,16 @@ class ExplicitRungeKutta(Integrator):
         return f"{self.tableau.name}, explicit"
 
     def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
-        return ExplicitStepper(self, system)
+        return ExplicitStepper(self, system, rtol, atol)
 
 
 @final
 class ExplicitStepper(Stepper):
     """One step of an explicit Runge-Kutta method for the whole batch; its memory is the slope at the state."""
 
-    def __init__(self, method: ExplicitRungeKutta, system: EvolvingSystem) -> None:
+    def __init__(self, method: ExplicitRungeKutta, system: EvolvingSystem, rtol: float | None, atol: float) -> None:
         tableau = method.tableau
+        self.rtol, self.atol = rtol, atol
         self.method = method
         self.tableau = tableau
         self.system = system
@@ -138,6 +139,7 @@ class ExplicitStepper(Stepper):
             k if tableau.first_same_as_last else None,
             last + (memory is None),
             error,
+            None,
             stiffness(equal, self.axes) if equal else None,
             self._interpolant(flat, value, h, work.transposed),
         )
@@ -163,6 +165,7 @@ class ExplicitStepper(Stepper):
             stages[-1] if tableau.first_same_as_last else None,
             len(stages) - (memory is not None),
             error,
+            None,
             stiffness(equal, self.axes) if equal else None,
             self._interpolant_of(y, value, h, stages),
         )
@@ -171,17 +174,23 @@ class ExplicitStepper(Stepper):
         tableau = self.tableau
         if memory is None:
             memory = self.system.slope(y, t)
-        place = {"dtype": torch.float64, "device": y.device}
-        value, error, stages = self._pure(y, torch.tensor(t, **place), torch.tensor(h, **place), memory)
-        last = stages[-1] if tableau.first_same_as_last else None
-        count = tableau.stages - (1 if tableau.first_same_as_last else 0)
-        return Attempt(value, last, count, error, None, self._interpolant_of(y, value, h, list(stages)))
+        moment = torch.tensor((t, h), dtype=torch.float64, device=y.device)
+        value, ratio, stages = self._compiled(y, moment, memory)
+        reuse = tableau.first_same_as_last
+        return Attempt(
+            value,
+            stages[-1] if reuse else None,
+            tableau.stages - reuse,
+            ratio=ratio,
+            interpolate=self._interpolant_of(y, value, h, list(stages)),
+        )
 
     @cached_property
-    def _pure(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]:
+    def _compiled(self) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]:
         tableau, slope = self.tableau, self.system.slope
 
-        def step(y: Tensor, t: Tensor, h: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        def step(y: Tensor, moment: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+            t, h = moment.unbind()
             small = h.to(y.dtype)
             stages = [first]
 
@@ -194,8 +203,11 @@ class ExplicitStepper(Stepper):
                 stages.append(slope(value, t + tableau.c[i] * h))
             if not tableau.first_same_as_last:
                 value = y + combined(tableau.b)
-            error = None if tableau.error is None else combined(tableau.error)
-            return value, error, tuple(stages)
+            ratio = None
+            if tableau.error is not None and self.rtol is not None:
+                with torch.set_grad_enabled(self.method.record and torch.is_grad_enabled()):
+                    ratio = self.system.error_ratio(combined(tableau.error), y, value, self.rtol, self.atol)
+            return value, ratio, tuple(stages)
 
         return torch.compile(step)
 

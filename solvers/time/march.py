@@ -223,11 +223,14 @@ class _March:
         self.tried += 1
         self.evaluations += attempt.evaluations
         self.dense = attempt.interpolate is not None
-        if self.task.step is not None or attempt.error is None:
+        if self.task.step is not None:
             return self._judge_fixed(attempt, clock, h, last)
         task, controller, order = self.task, self.controller, self.stepper.embedded + 1
-        with torch.set_grad_enabled(self.record and torch.is_grad_enabled()):
-            rows = self.system.error_ratio(attempt.error, y, attempt.value, task.rtol, task.atol)
+        rows = attempt.ratio
+        if rows is None:
+            with torch.set_grad_enabled(self.record and torch.is_grad_enabled()):
+                error = torch.zeros_like(y) if attempt.error is None else attempt.error
+                rows = self.system.error_ratio(error, y, attempt.value, task.rtol, task.atol)
         if clock.failed is not None:
             rows = torch.where(clock.failed == 0, rows, 0.0)
         ratio = _joint(rows) if attempt.solved else inf

@@ -21,6 +21,7 @@ class Attempt:
         memory: what the next step starts from if this one is accepted.
         evaluations: of the right-hand side that it took.
         error: the estimated error of `value`, a state; None of methods that have none.
+        ratio: the error relative to the tolerance, one number a row, where the step has found it already.
         stiffness: an estimate of the largest |eigenvalue| of the Jacobian, one number a row; None of methods that have
             none.
         interpolate: theta in [0, 1] -> the state at t + theta h; None where only the ends are known.
@@ -31,6 +32,7 @@ class Attempt:
     memory: Any
     evaluations: int
     error: Tensor | None = None
+    ratio: Tensor | None = None
     stiffness: Tensor | None = None
     interpolate: Callable[[float], Tensor] | None = None
     solved: bool = True
