@@ -185,7 +185,7 @@ class GridEvolution(EvolvingSystem):
 
     def at(self, t: Time) -> NonlinearSystem:
         """F(u) = -rate, followed by the constraints, at a time: for fluxes through walls and values on them."""
-        return self._motion.snapshot(t)
+        return self._motion.complete(t)
 
     def _rate(self, u: Tensor, t: Time, linear: bool) -> Tensor:
         now = self._motion.at(t)
