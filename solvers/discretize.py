@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, cast, final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sciml import discretization
 from sciml.boundary import Boundary
 from sciml.discretization import GridEvolution
+from sciml.discretization.conditions import read_evolving_conditions
 from sciml.discretization.inputs import require_problem
 from sciml.errors import InputError
 from sciml.evolving import Prepare
 from sciml.grid import Grid
 from sciml.inference import outside_inference_mode
-from sciml.linear_operator import Kind, LinearOperator
+from sciml.linear_operator import BlockOperator, Kind, LinearOperator
 from sciml.mesh import Mesh
 from sciml.scheme import FiniteElement, Scheme, Spectral
 from sciml.stencil import StencilOperator
@@ -103,6 +105,9 @@ def discretize(
     if isinstance(scheme, Spectral):
         from sciml.spectral import discretize_spectral
 
+        if boundary is not None:
+            read_evolving_conditions(domain, equation.unknowns, equation.constrained, boundary)
+
         return discretize_spectral(equation, domain, fields or {}, parameters or {}, scheme)
     if isinstance(scheme, FiniteElement):
         raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
@@ -124,13 +129,19 @@ def preparation(domain: Grid | Mesh) -> Prepare:
     float64 and 1e-6 in float32, by factors where these are small."""
 
     def prepare(operator: LinearOperator) -> Callable[[Tensor], Tensor]:
+        if torch._C._functorch.maybe_current_level() is not None:
+            raise InputError(
+                "an equation with constraints cannot be discretized inside torch.func (vmap, grad, jvp): discretize it "
+                "outside, or use torch.autograd for derivatives"
+            )
         chosen = _choose(operator, domain)
         tolerance = 1e-12 if operator.dtype == torch.float64 else 1e-6
         prepared = replace(chosen, rtol=tolerance).prepare(operator)
         tracked = _is_tracked(operator)
 
         def solve(right: Tensor) -> Tensor:
-            if tracked and torch.is_grad_enabled() and torch._C._functorch.maybe_current_level() is None:
+            wanted = torch.is_grad_enabled() or forward_ad._current_level >= 0
+            if tracked and wanted and torch._C._functorch.maybe_current_level() is None:
                 return prepared.solve(right).value
             solution: Tensor = _Solve.apply(right, prepared)
             return solution
@@ -150,10 +161,11 @@ def _choose(operator: LinearOperator, domain: Grid | Mesh) -> LinearSolver:
 
 
 def _is_tracked(operator: LinearOperator) -> bool:
-    """Whether gradients flow into the coefficients."""
-    if isinstance(operator, StencilOperator):
-        return any(coefficient.requires_grad for coefficient in operator.coefficients)
-    return operator.diagonal().requires_grad
+    """Whether derivatives with respect to the coefficients are asked for, backward or forward."""
+    if isinstance(operator, BlockOperator):
+        return any(_is_tracked(block) for row in operator.blocks for block in row if block is not None)
+    coefficients = operator.coefficients if isinstance(operator, StencilOperator) else (operator.diagonal(),)
+    return any(c.requires_grad or forward_ad.unpack_dual(c).tangent is not None for c in coefficients)
 
 
 @final

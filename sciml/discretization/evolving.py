@@ -206,9 +206,10 @@ class GridEvolution(EvolvingSystem):
                 total = torch.where(self.domain.solid, 0.0, total)
             results.append(total)
         if self._count == 1:
-            return (
-                results[0] if results[0].shape == u.shape else results[0].expand(broadcast(results[0].shape, u.shape))
-            )
+            (total,) = results
+            shape = broadcast(total.shape, u.shape)
+            # The caller may work in place on what it gets.
+            return total.expand(shape).clone() if total.shape != shape or total is now.sources[0] else total
         *parts, _ = torch.broadcast_tensors(*results, channels[self.unknowns[0]])
         return torch.stack(parts, dim=-1 - self.axes)
 

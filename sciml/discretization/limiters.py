@@ -70,13 +70,17 @@ def spectral_radius(matrix: list[list[Number]]) -> Tensor:
         # Of a complex pair |eigenvalue|^2 is the determinant, mean^2 - square.
         real = mean.abs() + square.clamp(min=tiny).sqrt()
         return torch.where(square >= 0.0, real, (mean * mean - square).clamp(min=tiny).sqrt())
-    found = _of_three(matrix, tensors[0], tiny) if size == 3 else None
-    return _from_powers(matrix, tensors[0], tiny) if found is None else found
+    if size > 3:
+        return _from_powers(matrix, tensors[0], tiny)
+    found, real = _of_three(matrix, tensors[0], tiny)
+    if real.device.type == "cpu" and bool(real.all()):  # elsewhere asking would wait for the device
+        return found
+    return torch.where(real, found, _from_powers(matrix, tensors[0], tiny))
 
 
-def _of_three(matrix: list[list[Number]], like: Tensor, tiny: float) -> Tensor | None:
-    """By the trigonometric formula (Press et al., Numerical Recipes, 3rd ed., section 5.6); None where there are
-    complex eigenvalues."""
+def _of_three(matrix: list[list[Number]], like: Tensor, tiny: float) -> tuple[Tensor, Tensor]:
+    """By the trigonometric formula (Press et al., Numerical Recipes, 3rd ed., section 5.6), and whether the eigenvalues
+    are real, as it supposes."""
     (a, b, c), (d, e, f), (g, h, i) = matrix
     mean = like.new_zeros(()) + (a + e + i) / 3.0
     a, e, i = a - mean, e - mean, i - mean
@@ -88,12 +92,10 @@ def _of_three(matrix: list[list[Number]], like: Tensor, tiny: float) -> Tensor |
     p = p.clamp(min=tiny)
     cube = p * p.sqrt()
     cosine = q / cube
-    if bool((cosine.detach().abs() > 1.0 + 1e-6).any()):
-        return None
     third = torch.acos(cosine.clamp(-1.0 + 1e-14, 1.0 - 1e-14)) / 3.0
     size = 2.0 * p.sqrt()
     largest, smallest = mean + size * torch.cos(third), mean + size * torch.cos(third + 2.0 * math.pi / 3.0)
-    return torch.maximum(largest.abs(), smallest.abs())
+    return torch.maximum(largest.abs(), smallest.abs()), cosine.detach().abs() <= 1.0 + 1e-6
 
 
 def _from_powers(matrix: list[list[Number]], like: Tensor, tiny: float) -> Tensor:

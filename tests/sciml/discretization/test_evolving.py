@@ -249,6 +249,10 @@ def test_gradients_with_respect_to_the_data() -> None:
         return evolution(equation, grid, fields, {"c": c}, sides).rate(u, 0.4)
 
     values = [torch.tensor(value, dtype=torch.float64) for value in (0.7, 0.2, 1.1, -0.4)]
+
+    def replaced(place: int, value: Tensor) -> Tensor:
+        return rate(*(value if i == place else other for i, other in enumerate(values)))
+
     jacobian = torch.autograd.functional.jacobian(rate, tuple(values))
     for place in range(4):
         step = 1e-6
@@ -262,6 +266,9 @@ def test_gradients_with_respect_to_the_data() -> None:
                 for i, v in enumerate(values)
             ]
             tangent = torch.autograd.forward_ad.unpack_dual(rate(*dual)).tangent
+        assert torch.allclose(tangent, expected, rtol=1e-6, atol=1e-7)
+        one = torch.ones((), dtype=torch.float64)
+        tangent = torch.func.jvp(partial(replaced, place), (values[place],), (one,))[1]
         assert torch.allclose(tangent, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -393,6 +400,15 @@ def test_fluxes_balance_the_rate_at_every_time(case: str) -> None:
 def test_refused(text: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         evolution(text, Grid((6, 5)), **arguments)
+
+
+def test_what_is_returned_may_be_changed_in_place() -> None:
+    system = evolution("u_t = f + 0*u", Grid((6, 5)), {"f": lambda x, y: x})
+    for _ in range(2):
+        rate = system.rate(torch.zeros(3, 6, 5, dtype=torch.float64), 0.0)
+        assert torch.equal(rate, system.domain.coordinates[0].expand(3, 6, 5))
+        rate.mul_(2.0)
+        system.nonlinear_part(torch.zeros(6, 5, dtype=torch.float64), 0.0).mul_(2.0)
 
 
 def test_a_field_of_another_shape_is_refused() -> None:
