@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import final
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ Table = list[list[LinearOperator | None]]
 Solve = Callable[[Tensor], Tensor]
 
 
+@final
 class Constraints:
     """0 = A c + b(u, t) for the fields c that constraints determine, A being prepared once.
 
@@ -37,7 +39,7 @@ class Constraints:
         self.rows = rows
         self.first = first
         self.names = tuple(row.own for row in rows)
-        self._prepare = prepare
+        self.prepare = prepare
         self._negative = all(row.form.sign < 0 for row in rows)
         operator = self._make_operator()
         self.null_space = _null_space(operator, rows[0])
@@ -76,7 +78,7 @@ class Constraints:
 
     @cached_property
     def _solve_transposed(self) -> Solve:
-        return self._solve if self.operator.symmetric else self._prepare(self.operator.transpose())
+        return self._solve if self.operator.symmetric else self.prepare(self.operator.transpose())
 
     def _make_operator(self, null_space: Tensor | None = None) -> LinearOperator:
         blocks: list[list[LinearOperator | None]] = []
@@ -169,6 +171,7 @@ def _null_space(operator: LinearOperator, row: EvolvingRow) -> Tensor | None:
     return torch.stack(found) if found else None
 
 
+@final
 class ConstrainedShift(MatrixFreeOperator):
     """M - a dG/du where G depends on u also through what constraints determine: S - a C A^-1 B, C and B being the
     derivatives of the left side of the equations by constrained fields, and of the constraints by unknowns.
@@ -201,6 +204,11 @@ class ConstrainedShift(MatrixFreeOperator):
         self.constraints = constraints
         self.inner = inner
         self.transposed = transposed
+
+    @cached_property
+    def preconditioner(self) -> LinearOperator:
+        """The inverse of `base`."""
+        return _PreparedInverse(self.base.detach(), self.constraints.prepare)
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         constraints = self.constraints
@@ -236,6 +244,33 @@ class ConstrainedShift(MatrixFreeOperator):
         )
         base = change(self.base)
         return ConstrainedShift(base, self.step, outer, self.constraints, inner, transposed=self.transposed)
+
+
+@final
+class _PreparedInverse(MatrixFreeOperator):
+    """The inverse of an operator by a prepared solver."""
+
+    def __init__(self, operator: LinearOperator, prepare: Prepare) -> None:
+        super().__init__(operator.space, operator.batch, operator.dtype, operator.device, symmetric=operator.symmetric)
+        self.operator = operator
+        self._prepare = prepare
+        self._solve = prepare(operator)
+
+    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        found = self._solve(x)
+        return found if out is None else out.copy_(found)
+
+    def transpose(self) -> LinearOperator:
+        return self if self.symmetric else _PreparedInverse(self.operator.transpose(), self._prepare)
+
+    def to(self, dtype: torch.dtype) -> LinearOperator:
+        return _PreparedInverse(self.operator.to(dtype), self._prepare)
+
+    def detach(self) -> LinearOperator:
+        return self
+
+    def __getitem__(self, row: int) -> LinearOperator:
+        return _PreparedInverse(self.operator[row], self._prepare)
 
 
 def _product(table: Table, parts: Sequence[Tensor]) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..given import Number
+from ..kernels.sparse import CompiledMatrix, compilable
 from ..linear_operator import LinearOperator, MatrixFreeOperator, require_batch
 from ..sparse import SparseOperator
 from .assembly import MatrixSum
@@ -52,6 +53,7 @@ class Mass:
     _operator: LinearOperator = field(init=False)
     _whole: LinearOperator = field(init=False)
     _scaled: LinearOperator = field(init=False)
+    _compiled: CompiledMatrix | None = field(init=False)
     _root: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,7 +68,10 @@ class Mass:
         root = self.diagonal.rsqrt()
         scaled = self.entries * root[..., rows] * root[..., columns]
         put(self, "_root", root)
-        put(self, "_scaled", matrix_operator(self.pattern, scaled, symmetric=True))
+        operator = matrix_operator(self.pattern, scaled, symmetric=True)
+        put(self, "_scaled", operator)
+        single = operator.to_sparse() if isinstance(operator, SparseOperator) and not scaled.requires_grad else None
+        put(self, "_compiled", CompiledMatrix(single) if single is not None and compilable(single) else None)
 
     def apply(self, u: Tensor) -> Tensor:
         """M u, of values at free points, and 0 at held ones."""
@@ -83,7 +88,8 @@ class Mass:
         right = torch.where(self.held, 0.0, right)
         if self.lumped:
             return right / self.diagonal
-        right = right.expand(torch.broadcast_shapes(right.shape, self.diagonal.shape))
+        if self.diagonal.ndim > 1:
+            right = right.expand(torch.broadcast_shapes(right.shape, self.diagonal.shape))
         recorded = torch.is_grad_enabled() and right.requires_grad and not self.full.requires_grad
         if recorded and forward_ad._current_level < 0:
             result: Tensor = _Solve.apply(right, self)
@@ -101,14 +107,13 @@ class Mass:
         for _ in range(ceil(log(2.0 / torch.finfo(right.dtype).eps) / log(growth)) - 1):
             rho, before = 1.0 / (2.0 * sigma - rho), rho
             factors.append((rho * before, 2.0 * rho / delta))
-        operator, b = self._scaled, self._root * right
+        b = self._root * right
         x, last = b / theta, torch.zeros_like(b)
-        tracked = torch.is_grad_enabled() and (b.requires_grad or self.full.requires_grad)
-        plain = not tracked and forward_ad._current_level < 0
-        if plain and isinstance(operator, SparseOperator) and operator.compiled is not None:
-            return self._root * operator.compiled.chebyshev(factors, b.contiguous(), x.contiguous())
+        tracked = torch.is_grad_enabled() and b.requires_grad
+        if self._compiled is not None and not tracked and forward_ad._current_level < 0:
+            return self._root * self._compiled.chebyshev(factors, b.contiguous(), x.contiguous())
         for first, second in factors:
-            x, last = x + first * (x - last) + second * operator.residual(b, x), x
+            x, last = x + first * (x - last) + second * self._scaled.residual(b, x), x
         return self._root * x
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> Mass:

@@ -17,7 +17,7 @@ from ..mesh import Mesh
 from ..time_functions import depends_on_time, time_derivative
 from .boundary import Conditions, Part, resolve
 from .geometry import Geometry
-from .values import sample
+from .values import read_sample
 
 Placed = Mapping[str, tuple[SideCondition, Tensor]]
 """Boundary name -> condition and facets."""
@@ -43,7 +43,7 @@ class Sampled:
 
     def at(self, t: Tensor) -> Tensor:
         """`(*batch, k)`."""
-        value = sample(self.function, (*self.coordinates, t), self.mesh, self.name)
+        value = read_sample(self.function(*self.coordinates, t), len(self.points), self.mesh, self.name)
         if not isinstance(value, Tensor):
             value = torch.full((1,), value, dtype=self.mesh.dtype, device=self.mesh.device)
         return value.expand(*value.shape[:-1], len(self.points))
@@ -109,9 +109,10 @@ class MovingConditions:
     def _put(self, total: Tensor, lifts: tuple[Sampled, ...], t: Tensor) -> Tensor:
         for lift in lifts:
             value = lift.at(t)
-            batch = torch.broadcast_shapes(total.shape[:-1], value.shape[:-1])
-            total = total.expand(*batch, total.shape[-1])
-            total = total.index_copy(-1, lift.points, value.expand(*batch, value.shape[-1]))
+            if total.ndim > 1 or value.ndim > 1:
+                batch = torch.broadcast_shapes(total.shape[:-1], value.shape[:-1])
+                total, value = total.expand(*batch, total.shape[-1]), value.expand(*batch, value.shape[-1])
+            total = total.index_copy(-1, lift.points, value)
         return total
 
     def sampled(self) -> list[Sampled]:

@@ -171,7 +171,8 @@ class Values:
                 raise InputError(
                     f"field {name!r} is a function of the time, and this needs it at no time in particular"
                 )
-            return sample(value.function, (*self._coordinates(place), self._time), mesh, f"field {name!r}")
+            places = self._coordinates(place)
+            return read_sample(value.function(*places, self._time), len(places[0]), mesh, f"field {name!r}")
         if callable(value) and not isinstance(value, Tensor):
             return sample(value, self._coordinates(place), mesh, f"field {name!r}")
         if not isinstance(value, Tensor) or value.shape[-1] == 1:
@@ -220,11 +221,19 @@ def sample(function: Any, coordinates: tuple[Tensor, ...], mesh: Mesh, name: str
     Raises:
         InputError: for a function that does not take the coordinates, or returns something else.
     """
-    value = check_value(call(function, coordinates, name), mesh, name, from_function=True)
+    return read_sample(call(function, coordinates, name), len(coordinates[0]), mesh, name)
+
+
+def read_sample(result: Any, count: int, mesh: Mesh, name: str) -> Number:
+    """What a function returned for `count` places, as `sample` has it.
+
+    Raises:
+        InputError: as there.
+    """
+    value = check_value(result, mesh, name, from_function=True)
     if not isinstance(value, Tensor):
         return value
     value = value.reshape(1) if value.ndim == 0 else value
-    count = len(coordinates[0])
     if value.shape[-1] not in (1, count):
         raise InputError(
             f"{name}: the function returned a tensor of shape {tuple(value.shape)} for {count} places, expected "

@@ -120,6 +120,22 @@ def test_parts_of_the_rate(case: str, lumped: bool, mesh: Mesh) -> None:
         assert float((left - right).abs()) < 1e-12 * float((system.linear_part.apply(u) * v).abs().sum())
 
 
+def test_constrained_derivatives_bring_a_preconditioner(mesh: Mesh) -> None:
+    system = make("vorticity", mesh)
+    u, v = states(system)
+    shifted = system.shifted(u[0], T, 1e-3)
+    assert isinstance(shifted, ConstrainedShift)
+    for operator in (shifted, shifted.transpose()):
+        assert isinstance(operator, ConstrainedShift)
+        inverse = operator.preconditioner
+        torch.testing.assert_close(inverse.apply(operator.base.apply(v)), v, rtol=1e-10, atol=1e-11)
+        torch.testing.assert_close(
+            inverse.transpose().apply(operator.base.transpose().apply(v)), v, rtol=1e-10, atol=1e-11
+        )
+        # What it leaves out goes with the step.
+        assert float((inverse.apply(operator.apply(v)) - v).abs().max()) < 0.05
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_held_points_follow_their_values_and_nothing_depends_on_them(case: str, mesh: Mesh) -> None:
     system = make(case, mesh)
