@@ -16,6 +16,7 @@ import torch
 # Named as in mkl_dfti.h (oneAPI Math Kernel Library, DFT functions).
 _FORWARD_SCALE, _NUMBER_OF_TRANSFORMS, _CONJUGATE_EVEN_STORAGE, _PLACEMENT = 4, 7, 10, 11
 _INPUT_STRIDES, _OUTPUT_STRIDES, _INPUT_DISTANCE, _OUTPUT_DISTANCE = 12, 13, 14, 15
+_THREAD_LIMIT = 27
 _COMPLEX, _REAL, _COMPLEX_COMPLEX, _INPLACE, _NOT_INPLACE = 32, 33, 39, 43, 44
 
 
@@ -44,6 +45,8 @@ def address(name: str) -> int:
 
 class Transform:
     """Many transforms of one length; complex ones are in place, real ones not. Forward ones divide by the length.
+
+    They run on the thread that calls: they are short, and whoever calls works on several of them at once.
 
     Attributes:
         handle: what MKL's functions at `address` take; it is valid as long as this object lives.
@@ -75,6 +78,7 @@ class Transform:
             _OUTPUT_STRIDES: (ctypes.c_long * 2)(0, strides[1]),
             _INPUT_DISTANCE: ctypes.c_long(distances[0]),
             _OUTPUT_DISTANCE: ctypes.c_long(distances[1]),
+            _THREAD_LIMIT: ctypes.c_long(1),
             _FORWARD_SCALE: ctypes.c_double(1 / length),
         }
         if real:
@@ -93,7 +97,6 @@ def transform(
     strides: tuple[int, int],
     distances: tuple[int, int],
     dtype: torch.dtype,
-    threads: int,
 ) -> Transform:
     """A transform, made once.
 
@@ -104,7 +107,6 @@ def transform(
         strides: between neighbouring entries of input and output, in entries of their own kind.
         distances: between the transforms.
         dtype: torch.float64 or torch.float32.
-        threads: torch's, which MKL plans for.
     """
     return Transform(kind, length, count, strides, distances, dtype)
 

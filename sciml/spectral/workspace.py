@@ -114,7 +114,7 @@ class Workspace:
         self._compiled = [self._operands.compile(sums) for sums in (spread, gather, whole)]
         monomials = _monomials(polynomials or [])
         self._table = self._operands.table()
-        transform = partial(mkl.transform, dtype=self.dtype, threads=torch.get_num_threads())
+        transform = partial(mkl.transform, dtype=self.dtype)
         length = modes.fine[-1]
         plans = {
             "lines_back": transform("irfft", length, chunk * ins, (1, 1), (half, length)) if ins else None,
