@@ -8,6 +8,7 @@
 #include "simplices.hpp"
 #include "sparse.hpp"
 #include "sparse_cycle.hpp"
+#include "steps.hpp"
 #include "stencil.hpp"
 #include "transfer.hpp"
 #include "vectors.hpp"
@@ -41,6 +42,11 @@
     extern "C" void descend_##suffix(T *x, T *r, const T *p, const T *q, const double *alpha, Index batch,             \
                                      Index size, double *total, int threads) {                                         \
         descend(x, r, p, q, alpha, batch, size, total, Team{threads});                                                       \
+    }                                                                                                                  \
+    extern "C" void step_error_##suffix(const T *error, const T *before, const T *after, Index rows, Index size,       \
+                                        int columns, double rtol, double atol, T *ratio, int threads) {                \
+        (columns ? error_of_columns<T> : error_of_rows<T>)(error, before, after, rows, size, rtol, atol, ratio,        \
+                                                           Team{threads});                                             \
     }                                                                                                                  \
     extern "C" void redirect_##suffix(T *p, const T *z, const double *beta, Index batch, Index size, int threads) {    \
         redirect(p, z, beta, batch, size, Team{threads});                                                                    \
@@ -102,11 +108,14 @@ extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, c
 
 #define EXPORT_FOURIER(T, suffix)                                                                                      \
     extern "C" void combine_##suffix(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands,   \
-                                     Index rows, Index lines, Index low, Index length) {                               \
-        combine(sums, sum, term, operands, 0, rows, lines, low, length);                                               \
+                                     Index rows, Index lines, Index low, Index length, int threads) {                  \
+        over_rows(rows, sums * rows * lines * length, Team{threads}, [=](Index begin, Index end) {                     \
+            combine(sums, sum, term, operands, begin, end, lines, low, length);                                        \
+        });                                                                                                            \
     }                                                                                                                  \
-    extern "C" void evaluate_##suffix(const Evaluation *e, T *const *operands, Index rows, int phases) {               \
-        evaluate(*e, operands, rows, phases);                                                                          \
+    extern "C" void evaluate_##suffix(const Evaluation *each, Index count, T *const *operands, Index rows, int phases, \
+                                      int threads) {                                                                   \
+        evaluate(each, count, operands, rows, phases, Team{threads});                                                  \
     }                                                                                                                  \
     extern "C" void symmetrize_##suffix(T *c, Index fields, Index lines, Index length, Index column) {                 \
         symmetrize(c, fields, lines, length, column);                                                                  \

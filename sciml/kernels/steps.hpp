@@ -1,0 +1,49 @@
+// What the loop over time steps asks of every step.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "rows.hpp"
+
+template <class T>
+inline T scaled_error(T error, T before, T after, T rtol, T atol) {
+    // A comparison that is false for NaN would hide one in `after`.
+    const T u = std::abs(before), v = std::abs(after);
+    const T q = error / (atol + rtol * (u > v ? u : v));
+    return q * q;
+}
+
+// ratio[row] = root mean square of error / (atol + rtol max(|before|, |after|)), rows contiguous
+template <class T>
+void error_of_rows(const T *error, const T *before, const T *after, Index rows, Index size, double rtol, double atol,
+                   T *ratio, const Team &team) {
+    std::vector<double> total(rows);
+    sum_blocks(rows, size, team, total.data(), nullptr, [=](Index, Index begin, Index end) {
+        T lane[LANES] = {};
+        Index k = begin;
+        for (; k + LANES <= end; k += LANES)
+            for (Index l = 0; l < LANES; ++l)
+                lane[l] += scaled_error(error[k + l], before[k + l], after[k + l], T(rtol), T(atol));
+        for (Index l = 0; k < end; ++k, ++l) lane[l] += scaled_error(error[k], before[k], after[k], T(rtol), T(atol));
+        double s = 0;
+        for (Index l = 0; l < LANES; ++l) s += lane[l];
+        return s;
+    });
+    for (Index row = 0; row < rows; ++row) ratio[row] = T(std::sqrt(total[row] / size));
+}
+
+// The same with channels contiguous: entry (row, channel) stands at channel * rows + row
+template <class T>
+void error_of_columns(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
+                      double atol, T *ratio, const Team &team) {
+    over_rows(rows, rows * size, team, [=](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) ratio[row] = 0;
+        for (Index channel = 0; channel < size; ++channel) {
+            const Index shift = channel * rows;
+            for (Index row = begin; row < end; ++row)
+                ratio[row] += scaled_error(error[shift + row], before[shift + row], after[shift + row], T(rtol), T(atol));
+        }
+        for (Index row = begin; row < end; ++row) ratio[row] = std::sqrt(ratio[row] / T(size));
+    });
+}
