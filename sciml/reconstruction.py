@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .exact import Exact, derivative, evaluate
 from .grid import Grid
 
 Faces = Mapping[tuple[int, int], Tensor]
@@ -58,11 +59,7 @@ def interpolate(value: Tensor, grid: Grid, points: Points, sides: Faces, walls: 
     Raises:
         InputError: points of another shape, not finite, outside the box, or inside a solid cell.
     """
-    if not isinstance(points, Tensor):
-        try:
-            points = torch.as_tensor(points, dtype=torch.float64, device=grid.device)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"points: expected a tensor or nested lists of numbers ({error})") from error
+    points = read_points(points, grid)
     places = _places(points, grid)
     cells = _cells(places, grid, points)
     offsets = places - cells
@@ -101,6 +98,50 @@ def interpolate(value: Tensor, grid: Grid, points: Points, sides: Faces, walls: 
         beyond = 2.0 * torch.where(steps[:, axis] < 0, below, above) - own
         linear = linear + weights[:, axis] * (torch.where(occupied[index(forward)], beyond, neighbour) - own)
     return torch.where(beside, linear, result)
+
+
+def read_points(points: Points, grid: Grid) -> Tensor:
+    """Points as a tensor `(n, dimension)`.
+
+    Raises:
+        InputError: for points of another shape, on another device, or not finite.
+    """
+    if not isinstance(points, Tensor):
+        try:
+            points = torch.as_tensor(points, dtype=torch.float64, device=grid.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"points: expected a tensor or nested lists of numbers ({error})") from error
+    if points.device.type != grid.device.type:
+        raise InputError(f"points are on {points.device}, the grid is on {grid.device}; move one of them")
+    if points.dim() != 2 or points.shape[1] != grid.dimension:
+        raise InputError(f"points: expected shape (n, {grid.dimension}), one row a point, got {tuple(points.shape)}")
+    finite = torch.isfinite(points.detach()).all(-1)
+    if not bool(finite.all()):
+        raise InputError(f"points: {int((~finite).sum())} of {len(points)} are NaN or infinite")
+    return points
+
+
+def norms(value: Tensor, grid: Grid, exact: Exact, name: str) -> Tensor:
+    """The L2 and the H1 norm of a field minus an exact solution, `(*batch, 2)`; see `Solution.error`.
+
+    Raises:
+        InputError: for a function that does not fit.
+    """
+    difference = value - evaluate(exact, grid.coordinates, name)
+    if grid.solid is not None:
+        difference = torch.where(grid.solid, 0.0, difference)
+    plain = sum_of_squares(difference, grid)
+    slopes = torch.zeros_like(plain)
+    for axis in range(grid.dimension):
+        quotient, fluid, centres = differences(value, grid, axis)
+        difference = quotient - derivative(exact, centres, axis, name)
+        slopes = slopes + sum_of_squares(difference if fluid is None else fluid * difference, grid)
+    return torch.stack((plain.sqrt(), (plain + slopes).sqrt()), -1)
+
+
+def sum_of_squares(field: Tensor, grid: Grid) -> Tensor:
+    """The integral of the square by the midpoint rule, of shape batch."""
+    return field.square().flatten(-grid.dimension).sum(-1) * grid.cell_volume
 
 
 def gradient(value: Tensor, grid: Grid, sides: Faces, walls: Faces) -> Tensor:
@@ -198,13 +239,7 @@ def _pad(field: Tensor, grid: Grid, axis: int) -> Tensor:
 
 def _places(points: Tensor, grid: Grid) -> Tensor:
     """Points in units of the spacing, unknown i at i, in float64; on periodic axes brought into the box."""
-    if points.device.type != grid.device.type:
-        raise InputError(f"points are on {points.device}, the grid is on {grid.device}; move one of them")
-    if points.dim() != 2 or points.shape[1] != grid.dimension:
-        raise InputError(f"points: expected shape (n, {grid.dimension}), one row a point, got {tuple(points.shape)}")
     exact = points.detach().to(torch.float64)
-    if not bool(torch.isfinite(exact).all()):
-        raise InputError(f"points: {int((~torch.isfinite(exact)).any(-1).sum())} of {len(points)} are NaN or infinite")
     precision = torch.finfo(points.dtype if points.is_floating_point() else torch.float64).eps
     columns = []
     for axis, (low, high, n) in enumerate(zip(grid.lower, grid.upper, grid.shape, strict=True)):

@@ -18,7 +18,7 @@ from . import reconstruction
 from .copies import deep_copy
 from .errors import InputError
 from .evolving import EvolvingSystem
-from .exact import Exact, by_unknown, derivative, evaluate
+from .exact import Exact, by_unknown
 from .grid import Grid
 from .mesh import Mesh
 from .status import Status
@@ -121,11 +121,14 @@ class Solution:
     def fields(self) -> dict[str, Tensor]:
         """Each unknown by name, `(*batch, *space)`, of an evolution `(*batch, time, *space)`, with the fields that its
         constraints determine."""
+        return self._channels if self.times is None else {**self._channels, **self._constrained}
+
+    @property
+    def _channels(self) -> dict[str, Tensor]:
+        """Each unknown alone."""
         if len(self.unknowns) == 1:
-            found = {self.unknowns[0]: self.value}
-        else:
-            found = dict(zip(self.unknowns, self.value.unbind(-1 - self._axes), strict=True))
-        return found if self.times is None else {**found, **self._constrained}
+            return {self.unknowns[0]: self.value}
+        return dict(zip(self.unknowns, self.value.unbind(-1 - self._axes), strict=True))
 
     @cached_property
     def _constrained(self) -> dict[str, Tensor]:
@@ -148,19 +151,25 @@ class Solution:
         """Values at points, to second order up to the walls.
 
         Multilinear between the unknowns, and between them and the walls by the boundary conditions; differentiable with
-        respect to `value` and `points`. On a mesh, linear in each cell.
+        respect to `value` and `points`. On a mesh, linear in each cell; of a spectral discretization the Fourier series
+        itself.
 
         Args:
             points: `(n, dimension)`, a tensor or nested lists, in the unit of length of the domain; along periodic axes
                 they wrap.
 
         Returns:
-            `(*batch, n)`, with several unknowns `(*batch, channel, n)`.
+            `(*batch, n)`, with several unknowns `(*batch, channel, n)`; of an evolution with the axis of time after
+            the batch, as of all that follows.
 
         Raises:
             InputError: for points of another shape, not finite, outside the domain or inside solid cells; for a
                 solution without a domain.
         """
+        if self.times is not None:
+            from . import trajectories
+
+            return trajectories.at(self, points)
         if isinstance(mesh := self.domain, Mesh):
             from .elements import reconstruction as linear
 
@@ -174,7 +183,8 @@ class Solution:
         """The gradient at the unknowns, to second order up to the walls; 0 in solid cells.
 
         The formulas, and where the order is less: `sciml.reconstruction.gradient`; on a mesh
-        `sciml.elements.reconstruction.gradient`, and `cell_gradient` beside it has the gradient of each cell.
+        `sciml.elements.reconstruction.gradient`, and `cell_gradient` beside it has the gradient of each cell. Of a
+        spectral discretization the derivatives of the Fourier series.
 
         Returns:
             `(*batch, dimension, *space)`, with several unknowns `(*batch, channel, dimension, *space)`.
@@ -182,6 +192,10 @@ class Solution:
         Raises:
             InputError: for a solution without a domain.
         """
+        if self.times is not None:
+            from . import trajectories
+
+            return trajectories.gradient(self)
         if isinstance(mesh := self.domain, Mesh):
             from .elements import reconstruction as linear
 
@@ -203,6 +217,10 @@ class Solution:
         """
         if self.system is None:
             raise _without_domain()
+        if self.times is not None or isinstance(self.system, EvolvingSystem):
+            from . import trajectories
+
+            return trajectories.flux(self, name)
         return self.system.flux(self.value, name)
 
     def integral(self, region: Tensor | Callable[..., Tensor] | str | None = None) -> Tensor:
@@ -240,11 +258,12 @@ class Solution:
         L2: the root of the sum of (u - exact)^2 h^d over the unknowns. H1: the root of L2^2 plus the sum, over the
         faces between two unknowns along each axis, of (difference quotient - d exact/dx at the face)^2 h^d; the
         derivative of `exact` is taken by automatic differentiation. Faces on walls are left out. On a mesh, the norms
-        of the linear function minus `exact` by quadrature of degree 5.
+        of the linear function minus `exact` by quadrature of degree 5. Of a spectral discretization sums over the
+        unknowns with the exact derivatives of the series; without a domain both are |u - exact|.
 
         Args:
-            exact: a function of the coordinates made of torch operations that returns values which broadcast to
-                `(*batch, *space)`; with several unknowns a dict of them by name.
+            exact: a function of the coordinates, of an evolution with t after them, made of torch operations that
+                returns values which broadcast to `(*batch, *space)`; with several unknowns a dict of them by name.
 
         Returns:
             "L2" and "H1", each of batch shape, with several unknowns `(*batch, channel)`.
@@ -253,26 +272,18 @@ class Solution:
             InputError: for an `exact` that does not fit; for a solution without a domain.
         """
         functions = by_unknown(exact, self.unknowns)
+        if self.times is not None:
+            from . import trajectories
+
+            return trajectories.error(self, functions)
         if isinstance(mesh := self.domain, Mesh):
             from .elements import reconstruction as linear
 
             l2, h1 = self._by_unknown(lambda n, v: linear.norms(v, mesh, functions[n], n), space=1).unbind(-1)
             return {"L2": l2, "H1": h1}
         grid = self._grid()
-
-        def norms(name: str, value: Tensor) -> Tensor:
-            difference = value - evaluate(functions[name], grid.coordinates, name)
-            if grid.solid is not None:
-                difference = torch.where(grid.solid, 0.0, difference)
-            plain = _sum_of_squares(difference, grid)
-            slopes = torch.zeros_like(plain)
-            for axis in range(grid.dimension):
-                quotient, fluid, centres = reconstruction.differences(value, grid, axis)
-                difference = quotient - derivative(functions[name], centres, axis, name)
-                slopes = slopes + _sum_of_squares(difference if fluid is None else fluid * difference, grid)
-            return torch.stack((plain.sqrt(), (plain + slopes).sqrt()), -1)
-
-        l2, h1 = self._by_unknown(norms, space=1).unbind(-1)
+        found = self._by_unknown(lambda n, v: reconstruction.norms(v, grid, functions[n], n), space=1)
+        l2, h1 = found.unbind(-1)
         return {"L2": l2, "H1": h1}
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -347,21 +358,21 @@ class Solution:
 
     def _grid(self) -> Grid:
         if self.domain is None:
-            raise _without_domain()
+            raise _without_domain() if self.system is None else _without_space()
         if isinstance(self.domain, Mesh):
             raise InputError("this is for solutions on a grid, and the solution is one on a mesh")
         return self.domain
 
     def _by_unknown(self, function: Callable[[str, Tensor], Tensor], space: int) -> Tensor:
         """The results of a function of each unknown, stacked in an axis before the last `space` ones if several."""
-        results = [function(name, value) for name, value in self.fields.items()]
+        results = [function(name, value) for name, value in self._channels.items()]
         return results[0] if len(results) == 1 else torch.stack(results, -1 - space)
 
     def _faces(self, unknown: str, value: Tensor) -> tuple[reconstruction.Faces, reconstruction.Faces]:
         """Values of one unknown on the sides of the box and on the faces of solid cells, by the discretization."""
         from .discretization.second_order import face_value
 
-        if self.system is None or isinstance(self.system.domain, Mesh):
+        if self.system is None or isinstance(self.system, EvolvingSystem) or isinstance(self.system.domain, Mesh):
             raise _without_domain()
         grid, problem = self.system.domain, self.system.assembly.problem
         sides, walls = {}, {}
@@ -383,8 +394,11 @@ def _without_domain() -> InputError:
     )
 
 
-def _sum_of_squares(field: Tensor, grid: Grid) -> Tensor:
-    return field.square().flatten(-grid.dimension).sum(-1) * grid.cell_volume
+def _without_space() -> InputError:
+    return InputError(
+        "this solution is one of ordinary differential equations, which have no coordinates; its values are in "
+        "solution.fields"
+    )
 
 
 _TENSORS = ("value", "codes", "statistics", "history", "events")

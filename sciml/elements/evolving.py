@@ -20,6 +20,7 @@ from ..scheme import FiniteElement
 from ..time_functions import depends_on_time
 from .boundary import read_conditions, split_by_unknown
 from .constraints import ConstrainedShift, Constraints, Table, couplings
+from .evolving_flux import boundary_fluxes
 from .evolving_row import EvolvingRow, Moment, make_row
 from .geometry import geometry_of
 from .mass import InverseMass, Mass
@@ -146,6 +147,25 @@ class MeshEvolution(EvolvingSystem):
         """A field with the values of Dirichlet conditions at time t where these hold."""
         moment = self._moment(t)
         return self._stacked([row.lifted(part, moment) for row, part in zip(self.rows, self._parts(u), strict=True)])
+
+    def flux(self, value: Tensor, boundary_name: str, t: Time) -> Tensor:
+        """The outward flux of a field through a named boundary at a time; see `evolving_flux.boundary_fluxes`.
+
+        Args:
+            value: `(*batch, *space)`.
+            boundary_name: one of `domain.boundaries`.
+            t: a number, or a tensor of the batch's shape.
+
+        Returns:
+            `(*batch,)`, of several unknowns `(*batch, channel)`: one flux an equation, 0 of one without a divergence.
+
+        Raises:
+            InputError: for another name, a value of another shape, or an equation without a flux.
+        """
+        facets = self.domain.boundary(boundary_name)
+        moment = self._moment(t)
+        state = self._state(value, moment)
+        return boundary_fluxes(self.rows, self._parts(self._rate(value, t, linear=True)), state, moment, facets)
 
     # States
 
