@@ -55,7 +55,7 @@ void add_term(T *__restrict out, const T *__restrict f, const T *__restrict x, I
     }
 }
 
-// Every sum in rows [start, stop): out = sum of factor * part, where no part overlaps out.
+// Every sum in rows [start, stop), the first of the group at work: out = sum of factor * part, where no part overlaps out.
 template <class T>
 void combine(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands, Index start, Index stop,
              Index lines, Index low, Index length) {
@@ -128,15 +128,15 @@ struct Evaluation {
     void *padded, *cut, *spectra, *values, *results, *transformed, *scratch;
 };
 
-// phases: 1 up to the fields on the grid, 2 from the products on, 3 all.
+// Rows [from, to), in the buffers of one thread.
 template <class T>
-void evaluate(const Evaluation &e, T *const *operands, Index rows, int phases) {
+void evaluate_rows(const Evaluation &e, T *const *operands, Index from, Index to, int phases) {
     const Index half = e.length / 2 + 1, image = 2 * e.fine * e.kept, bytes = 2 * e.kept * Index(sizeof(T));
     T *padded = static_cast<T *>(e.padded), *cut = static_cast<T *>(e.cut);
     T *spectra = static_cast<T *>(e.spectra), *transformed = static_cast<T *>(e.transformed);
     T *values = static_cast<T *>(e.values), *results = static_cast<T *>(e.results);
-    for (Index start = 0; start < rows; start += e.group) {
-        const Index stop = std::min(start + e.group, rows), lines = (stop - start) * e.fine;
+    for (Index start = from; start < to; start += e.group) {
+        const Index stop = std::min(start + e.group, to), lines = (stop - start) * e.fine;
         if (phases & 1 && e.inputs) {
             combine(e.inputs, e.spread, e.spread_terms, operands, start, stop, e.lines, e.low, e.kept);
             if (e.planes)
@@ -183,6 +183,25 @@ void evaluate(const Evaluation &e, T *const *operands, Index rows, int phases) {
             combine(e.sums, e.gather, e.gather_terms, operands, start, stop, e.lines, e.low, e.kept);
         }
     }
+}
+
+// The operands that are buffers.
+constexpr Index PADDED = 2, CUT = 3;
+
+// phases: 1 up to the fields on the grid, 2 from the products on, 3 all. Of `each` there is one for every thread, apart
+// from its buffers the same.
+template <class T>
+void evaluate(const Evaluation *each, Index count, T *const *operands, Index rows, int phases, const Team &team) {
+    const Index groups = (rows + each->group - 1) / each->group;
+    const Index cost = rows * each->fine * each->length * (each->inputs + each->outputs + 1);
+    over_rows(groups, groups > 1 ? cost : 0, team, [&](Index begin, Index end) {
+        if (begin == end) return;
+        const Evaluation &e = each[omp_get_thread_num()];
+        std::vector<T *> own(operands, operands + count);
+        own[PADDED] = static_cast<T *>(e.padded);
+        own[CUT] = static_cast<T *>(e.cut);
+        evaluate_rows(e, own.data(), begin * e.group, std::min(end * e.group, rows), phases);
+    });
 }
 
 // c(k) = (c(k) + conj(c(-k))) / 2 in one column of fields of `lines` x `length` coefficients, lines being k = 0, 1, ...,

@@ -172,7 +172,7 @@ class Combination:
         """Args: the number of rows, and the addresses of the operands."""
         for place, address in enumerate(addresses):
             self._table[place] = address
-        self._function(*self._before, ctypes.c_int64(rows), *self._after)
+        self._function(*self._before, ctypes.c_int64(rows), *self._after, layout.threads())
 
 
 def symmetrize(c: Tensor, columns: Sequence[int]) -> None:

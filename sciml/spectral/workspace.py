@@ -87,19 +87,14 @@ class Workspace:
             group = prod(rows)
             chunk = group * self._fine
         chunk = min(chunk, group * self._fine)
-        new = partial(torch.zeros, dtype=torch.complex128 if self.dtype == torch.float64 else torch.complex64)
-        real = partial(torch.empty, dtype=self.dtype)
-        spectra, transformed = new(chunk, ins, half), new(chunk, outs, half)
-        self._values, self._results = real(chunk, ins, modes.fine[-1]), real(chunk, outs, modes.fine[-1])
-        padded, cut = spectra, transformed
-        if self.planes:
-            padded, cut = new(group, ins, self._fine, columns), new(group, outs, self._fine, columns)
-        scratch = real(modes.fine[-1])
-        self._buffers = (spectra, transformed, padded, cut, scratch)
+        threads = 1 if self.by_torch else torch.get_num_threads()
+        self._buffers = [self._new_buffers(chunk, group) for _ in range(threads)]
+        first = self._buffers[0]
+        self._values, self._results = first["values"], first["results"]
 
         # Operands: coefficients, result, padded, cut, then factors and sources.
         lines = prod(modes.kept[:-1])
-        self._operands = fourier.Operands(2, (padded, cut), lines, columns)
+        self._operands = fourier.Operands(2, (first["padded"], first["cut"]), lines, columns)
         spread = [Sum(self._buffer_place(2, i, ins), self._terms(row, self._state)) for i, row in enumerate(inputs)]
         gather, whole = list[Sum](), list[Sum]()
         for channel, (row, source) in enumerate(zip(outputs, sources, strict=True)):
@@ -144,34 +139,51 @@ class Workspace:
             "monomials": ctypes.addressof(monomials),
             "ahead": mkl.address("DftiComputeForward"),
             "back": mkl.address("DftiComputeBackward"),
-            "padded": padded.data_ptr(),
-            "cut": cut.data_ptr(),
-            "spectra": spectra.data_ptr(),
-            "values": self._values.data_ptr(),
-            "results": self._results.data_ptr(),
-            "transformed": transformed.data_ptr(),
-            "scratch": scratch.data_ptr(),
             **{name: None if plan is None else plan.handle for name, plan in plans.items()},
         }
-        self._evaluations = [
-            fourier.Evaluation(gather=ctypes.addressof(sums), gather_terms=ctypes.addressof(terms), **shared)
-            for sums, terms in self._compiled[1:]
-        ]
-        self._references = [ctypes.byref(evaluation) for evaluation in self._evaluations]
+        self._evaluations = []
+        for sums, terms in self._compiled[1:]:
+            shared.update(gather=ctypes.addressof(sums), gather_terms=ctypes.addressof(terms))
+            each = (
+                fourier.Evaluation(**shared, **{name: buffer.data_ptr() for name, buffer in buffers.items()})
+                for buffers in self._buffers
+            )
+            self._evaluations.append((fourier.Evaluation * threads)(*each))
         self._run = fourier.function("evaluate", self.dtype)
+        self._counts = ctypes.c_int64(len(self._table)), ctypes.c_int(threads)
 
     def rate(self, c: Tensor, t: Time, out: Tensor, rows: int, *, linear: bool) -> None:
         """Write the rate of coefficients `(rows, [channel,] *kept)`, or the nonlinear part of it, into `out`; both are
         contiguous."""
-        table, reference = self._table, self._references[linear]
+        table, (operands, threads) = self._table, self._counts
         table[0], table[1] = c.data_ptr(), out.data_ptr()
-        count = ctypes.c_int64(rows)
+        arguments = (self._evaluations[linear], operands, table, ctypes.c_int64(rows))
         if self.by_torch:
-            self._run(reference, table, count, _TO_GRID)
+            self._run(*arguments, _TO_GRID, threads)
             self._evaluate(t)
-            self._run(reference, table, count, _FROM_GRID)
+            self._run(*arguments, _FROM_GRID, threads)
         else:
-            self._run(reference, table, count, _ALL)
+            self._run(*arguments, _ALL, threads)
+
+    def _new_buffers(self, chunk: int, group: int) -> dict[str, Tensor]:
+        """What one thread writes to."""
+        fine, columns = self.modes.fine[-1], self.modes.kept[-1]
+        ins, outs, half = len(self.plan.inputs), len(self.plan.products), fine // 2 + 1
+        new = partial(torch.zeros, dtype=torch.complex128 if self.dtype == torch.float64 else torch.complex64)
+        real = partial(torch.empty, dtype=self.dtype)
+        spectra, transformed = new(chunk, ins, half), new(chunk, outs, half)
+        padded, cut = spectra, transformed
+        if self.planes:
+            padded, cut = new(group, ins, self._fine, columns), new(group, outs, self._fine, columns)
+        return {
+            "padded": padded,
+            "cut": cut,
+            "spectra": spectra,
+            "values": real(chunk, ins, fine),
+            "results": real(chunk, outs, fine),
+            "transformed": transformed,
+            "scratch": real(fine),
+        }
 
     # Where things stand
 

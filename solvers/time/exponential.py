@@ -57,10 +57,10 @@ Product = Callable[[Tensor, Tensor], Tensor]
 class ExponentialRungeKutta(Integrator):
     """An exponential Runge-Kutta method for du/dt = L u + N(u, t), L solved exactly wavenumber by wavenumber.
 
-    The classical order is reached where N is smooth in time compared with the step. Where it is not, as with boundary
-    layers in time of stiff components, orders drop to the stiff one (Hochbruck and Ostermann, SIAM J. Numer. Anal. 43
-    (2005) 1069-1090): 1, 2, 3 and 2 for orders 1 to 4, and 3 for the pair; on periodic domains with smooth solutions
-    the full order is seen.
+    The classical order is reached where solution and coefficients are smooth. Where they are not, so that N does not
+    lie where L is bounded, it drops towards the stiff order, which is 1, 2, 3 and 2 for orders 1 to 4 and 3 for the
+    pair (Hochbruck and Ostermann, SIAM J. Numer. Anal. 43 (2005) 1069-1090): with a coefficient a that jumps between
+    -1 and 1 in u_t = u_xx + a u (2 - u) + a, 512 points, 1.0, 2.0, 2.8, 2.5 and 2.5 were measured.
 
     Args:
         name: of the method; use the constructors.

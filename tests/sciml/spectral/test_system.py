@@ -247,6 +247,38 @@ def test_kernels_equal_torch_and_batches_equal_loops(ring: Rings, name: str, dea
             assert largest(function(y, 0.0) - plain) < 1e-14 * largest(plain)
 
 
+@pytest.mark.parametrize("name", ["kuramoto_sivashinsky", "navier_stokes"])
+def test_threads_share_rows(ring: Rings, name: str) -> None:
+    """Bit for bit the same on one thread and on two, which have buffers of their own."""
+    equation = catalogue.get(name).equation
+    grid = ring(256) if equation.dimension == 1 and name == "kuramoto_sivashinsky" else ring(32, 32)
+    system = discretize_spectral(equation, grid, {"f": 1.0} if name == "navier_stokes" else {}, {})
+    y = torch.randn(300, *system.state_space, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.no_grad():
+                found.append(system.slope(y, 0.0))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+
+
+def test_forcing_alone(ring: Rings) -> None:
+    """A right-hand side that needs no fields on the grid but its forcing, and one that is linear alone."""
+    grid = ring(16)
+    (x,) = grid.coordinates
+    u = torch.cos(2 * x)
+    forced = discretize_spectral(Equation("u_t = u_xx + f"), grid, {"f": lambda x, t: t * torch.sin(x)}, {})
+    linear = discretize_spectral(Equation("u_t = u_xx"), grid, {}, {})
+    with torch.no_grad():
+        assert largest(forced.decode(forced.slope(forced.encode(u), 2.0)) - (2 * torch.sin(x) - 4 * u)) < 1e-14
+        assert largest(linear.decode(linear.slope(linear.encode(u), 2.0)) + 4 * u) < 1e-14
+        assert largest(linear.explicit_force(linear.encode(u), 2.0)) == 0
+
+
 def test_parameters_of_rows(ring: Rings, smooth: Fields) -> None:
     equation = catalogue.get("kuramoto_sivashinsky").equation + "c*u**2"
     equation = equation.with_parameters(c=1.0)
