@@ -137,6 +137,9 @@ def resolve_moving(given: Placed, mesh: Mesh, geometry: Geometry, *, all_fluxes:
     fluxes: list[Flux] = []
     taken = torch.zeros(len(mesh.points), dtype=torch.bool, device=mesh.device)
     for name, (condition, facets) in given.items():
+        if not len(facets):  # "rest" where nothing is left
+            still[name] = (Neumann(0.0), facets)
+            continue
         corners = geometry.facets[:, facets]
         points, place = corners.unique(return_inverse=True)
         where = f"boundary {name!r}, "
@@ -145,7 +148,8 @@ def resolve_moving(given: Placed, mesh: Mesh, geometry: Geometry, *, all_fluxes:
             if depends_on_time(condition.value, mesh.dimension, f"{where}Dirichlet value"):
                 still[name] = (Dirichlet(0.0), facets)
                 free = points[~taken[points]]
-                lifts.append(_sampled(condition.value, free, mesh, f"{where}Dirichlet value"))
+                if len(free):
+                    lifts.append(_sampled(condition.value, free, mesh, f"{where}Dirichlet value"))
             taken[points] = True
             continue
         coefficient, value, fixed = _functions(condition, points, mesh, where)

@@ -277,6 +277,22 @@ def test_forward_derivatives(case: str, mesh: Mesh) -> None:
     torch.testing.assert_close(dual, found, rtol=1e-10, atol=1e-10)
 
 
+def test_of_two_values_at_a_point_the_first_named_holds(mesh: Mesh) -> None:
+    """As in steady equations; parts that hold nothing are not asked for values."""
+    first, second = (Dirichlet(lambda x, y, t, c=c: c * t + 0.0 * x) for c in (1.0, 2.0))
+    boundary = {"x_lower": first, "others": second, "rest": Dirichlet(lambda x, y, t: x / 0.0)}
+    others = torch.ones(len(mesh.facets), dtype=torch.bool)
+    others[mesh.boundary("x_lower")] = False
+    named = mesh.with_boundaries({"others": others})
+    system = discretize(Equation("u_t = laplacian(u)"), named, boundary=boundary)
+    held = system.hold(torch.zeros(len(mesh.points), dtype=torch.float64), 3.0)
+    x, _ = mesh.coordinates
+    expected = torch.where(x == 0.0, 3.0, 6.0)
+    points = mesh.boundary_points()
+    torch.testing.assert_close(held[points], expected[points].double(), rtol=0, atol=0)
+    assert float(system.rate(held, 3.0)[points].sum()) == float(expected[points].sum()) / 3
+
+
 def test_single_precision_and_inference(mesh: Mesh) -> None:
     wide, narrow = (make("coefficient of u", m) for m in (mesh, mesh.to(dtype=torch.float32)))
     u = states(wide)[0]
