@@ -116,8 +116,17 @@ def measure_van_der_pol(batch: int, outputs: int, share: float, compiled: bool, 
     return per_step(rows)
 
 
-def measure_lorenz(batch: int, sample: int, share: float, compiled: bool, bench: Bench) -> list[Row]:
-    """A data set of trajectories on all cores; scipy's, one after the other, are a sample. Errors are medians."""
+def measure_lorenz(batch: int, sample: int, share: float, compiled: bool, thorough: bool, bench: Bench) -> list[Row]:
+    """A data set of trajectories on all cores; scipy's, one after the other, are a sample. Errors are medians.
+
+    Args:
+        batch: trajectories.
+        sample: of scipy's.
+        share: of the span of time that is measured usually.
+        compiled: whether compiled steps are measured too.
+        thorough: whether torchode is measured too, which takes longest.
+        bench: the tools.
+    """
     dopri5, tsit5 = ExplicitRungeKutta.dormand_prince(), ExplicitRungeKutta.tsit5()
     methods = {DORMAND_PRINCE: dopri5, TSIT5: tsit5}
     if compiled:
@@ -130,7 +139,7 @@ def measure_lorenz(batch: int, sample: int, share: float, compiled: bool, bench:
     contenders += [
         scipy_peer.lorenz(problem, min(batch, sample)),
         torchdiffeq_peer.forward(problem),
-        torchode_peer.forward(problem, torchode_peer.DOPRI5),
+        *([torchode_peer.forward(problem, torchode_peer.DOPRI5)] if thorough else []),
     ]
     rows = bench.compare(lorenz_case(batch), contenders, unknowns=3 * batch, error=lambda value: _median(value, tight))
     return [_trajectories(row, batch) for row in per_step(rows)]

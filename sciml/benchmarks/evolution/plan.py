@@ -16,7 +16,8 @@ from .one_core import ENVIRONMENT
 class Extent:
     """How large the cases are at one size; of fields the points along an axis, and the steps for every batch.
 
-    `share` is that of the span of time of ordinary systems; compiled steps take their time to compile.
+    `share` is that of the span of time of ordinary systems. Compiled steps take their time to compile; `thorough` asks
+    for those of rows that step alone too, and for torchode on the trajectories.
     """
 
     ring: int
@@ -32,7 +33,7 @@ class Extent:
     sample: int
     share: float = 1.0
     compiled: bool = True
-    compiled_rows: bool = True
+    thorough: bool = True
 
 
 EXTENTS = {
@@ -49,20 +50,20 @@ EXTENTS = {
         outputs=(1, 100),
         trajectories=10_000,
         sample=20,
-        compiled_rows=False,
+        thorough=False,
     ),
     "medium": Extent(
         ring=1024,
-        ring_steps={1: 800, 8: 800, 64: 400, 1024: 40},
+        ring_steps={1: 800, 8: 400, 64: 200, 1024: 20},
         plane=128,
-        plane_steps={1: 100, 8: 25},
+        plane_steps={1: 50, 8: 10},
         layers=128,
-        layer_steps={1: 200, 8: 50, 64: 10},
+        layer_steps={1: 200, 8: 50, 64: 5},
         network=64,
         oscillators=256,
         outputs=(1, 100),
         trajectories=10_000,
-        sample=100,
+        sample=40,
     ),
     "large": Extent(
         ring=4096,
@@ -89,7 +90,9 @@ def plan(size: str, device: str) -> Plan:
 
 def _cases(extent: Extent, size: str, device: str) -> Iterator[Case]:
     # The environment that describes the machine comes first.
-    lorenz = partial(ordinary.measure_lorenz, extent.trajectories, extent.sample, extent.share, extent.compiled)
+    lorenz = partial(
+        ordinary.measure_lorenz, extent.trajectories, extent.sample, extent.share, extent.compiled, extent.thorough
+    )
     yield Case(ordinary.lorenz_case(extent.trajectories), lorenz)
     gpu = ON_GPU if device == "cuda" and size != "tiny" else {}
     environment = {} if device == "cuda" else ENVIRONMENT
@@ -118,9 +121,7 @@ def _cases(extent: Extent, size: str, device: str) -> Iterator[Case]:
         yield Case(name, network, environment)
     for outputs in extent.outputs:
         name = ordinary.van_der_pol_case(extent.oscillators, outputs)
-        oscillators = partial(
-            ordinary.measure_van_der_pol, extent.oscillators, outputs, extent.share, extent.compiled_rows
-        )
+        oscillators = partial(ordinary.measure_van_der_pol, extent.oscillators, outputs, extent.share, extent.thorough)
         yield Case(name, oscillators, environment)
 
 
