@@ -26,6 +26,9 @@ from .stepper import Attempt, Integrator, Stepper
 
 _KEPT = 4  # step sizes whose set-ups are kept
 
+# How much later a force is asked for to see whether it depends on the time.
+_LATER = (1e-3, 0.7, 31.0)
+
 
 @final
 @dataclass(frozen=True)
@@ -129,17 +132,16 @@ class LinearPart:
         return _Shifted(solver, operator if tracked and operator is not None else solver.given, a, self, tracked)
 
     def explicit_force(self, y: Tensor, t: float) -> Tensor:
-        """N(y, t), counted; 0 in algebraic rows."""
+        """N(y, t), counted."""
         self.evaluations += 1
-        return self.mass.differential(self.system.explicit_force(y, t))
+        return self.system.explicit_force(y, t)
 
     def with_algebraic(self, right: Tensor, y: Tensor, t: float, a: float) -> Tensor:
         """A right side for a state at t that meets algebraic equations there: in their rows a N(y, t), which depends on
         t alone."""
         if self.mass.algebraic is None:
             return right
-        self.evaluations += 1
-        return torch.where(self.mass.algebraic, a * self.system.explicit_force(y, t), right)
+        return torch.where(self.mass.algebraic, a * self.explicit_force(y, t), right)
 
     def without_mass(self, force: Tensor) -> Tensor:
         """M^-1 of a force; 0 in algebraic rows."""
@@ -194,7 +196,10 @@ class _Shifted:
 
 @final
 class AdditiveStepper(Stepper):
-    """One step of a pair of Runge-Kutta methods; without memory.
+    """One step of a pair of Runge-Kutta methods; its memory is the explicit force at the state.
+
+    What of the explicit force N(y, t) comes of the time alone is taken implicitly too: N(y_n, t) goes with L y, and
+    N(y, t) - N(y_n, t) is left. In boundary values that change it is as stiff as L, and would spoil the order.
 
     Attributes:
         part: the linear part, which counts what it does.
@@ -207,34 +212,40 @@ class AdditiveStepper(Stepper):
         self.order = tableau.order
         self.embedded = tableau.embedded
         self.even = system.domain is not None
+        self._moving = False
 
     def begin(self, y: Tensor, t: float) -> Tensor:
-        return self.part.explicit_force(y, t)
+        force = self.part.explicit_force(y, t)
+        with torch.no_grad():
+            self._moving = any(not torch.equal(self.part.explicit_force(y, t + later), force) for later in _LATER)
+        return force
 
     def step(self, y: Tensor, t: float, h: float, memory: Tensor) -> Attempt:
         tableau, part = self.tableau, self.part
         evaluations = part.evaluations
         a = tableau.diagonal * h
         shifted = part.at(a, is_tracked(y, memory))
-        start = part.mass.apply(y)
-        explicit, implicit = [memory], [shifted.linear_force(y)]
+        mass = part.mass
+        start = mass.apply(y)
+        implicit = [mass.differential(shifted.linear_force(y) + memory)]
+        explicit = [torch.zeros_like(memory)]
         state = y
         for i in range(1, tableau.stages):
             time = t + tableau.c[i] * h
-            right = combined(start, explicit, tableau.explicit[i], h)
-            right = combined(right, implicit, tableau.implicit[i], h)
-            found = shifted.solve(part.with_algebraic(right, state, time, a), state)
+            source = part.explicit_force(y, time) if self._moving else memory
+            known = combined(combined(start, explicit, tableau.explicit[i], h), implicit, tableau.implicit[i], h)
+            found = shifted.solve(torch.add(known, source, alpha=a), state)
             if found is None:
                 return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
             state = found
-            implicit.append(part.mass.differential((part.mass.apply(state) - right) / a))
-            explicit.append(part.explicit_force(state, time))
-        # The last stage has all of the linear part: the weights of the methods differ from it in the rest alone.
+            implicit.append(mass.differential((mass.apply(state) - known) / a))
+            explicit.append(mass.differential(part.explicit_force(state, time) - source))
+        # The last stage has all of what is implicit: the weights of the methods differ from it in the rest alone.
         last = (*tableau.explicit[-1], 0.0)
         weights = tuple(b - e for b, e in zip(tableau.b, last, strict=True))
         value = state + part.without_mass(combined(None, explicit, weights, h))
         error = combined(combined(None, explicit, tableau.error, h), implicit, tableau.error, h)
-        if not part.mass.identity:
+        if not mass.identity:
             filtered = shifted.solve(error, torch.zeros_like(error))
             if filtered is None:
                 return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
