@@ -351,11 +351,17 @@ class GridEvolution(EvolvingSystem):
         def part(u: Tensor) -> Tensor:
             return self._rate(u, t, linear=False)
 
+        def both(x: Tensor) -> tuple[Tensor, Tensor]:
+            shape = broadcast(x.shape, y.shape)
+            return y.expand(shape).contiguous(), x.expand(shape).contiguous()
+
         def forward(x: Tensor) -> Tensor:
-            return -step * torch.func.jvp(part, (y.expand(torch.broadcast_shapes(x.shape, y.shape)),), (x,))[1]
+            at, direction = both(x)
+            return -step * torch.func.jvp(part, (at,), (direction,))[1]
 
         def backward(x: Tensor) -> Tensor:
-            return -step * torch.func.vjp(part, y.expand(torch.broadcast_shapes(x.shape, y.shape)))[1](x)[0]
+            at, weights = both(x)
+            return -step * torch.func.vjp(part, at)[1](weights)[0]
 
         return forward, backward
 

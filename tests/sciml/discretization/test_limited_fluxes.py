@@ -287,5 +287,8 @@ def test_limited_fluxes_have_no_matrix() -> None:
     step = 1e-6
     slope = (system.rate(u + step * v, 0.0) - system.rate(u - step * v, 0.0)) / (2 * step)
     assert torch.allclose(operator.apply(v), v - 0.1 * slope, rtol=1e-6, atol=1e-6)
+    several = operator.apply(v.expand(3, 12))
+    assert torch.equal(several, operator.apply(v).expand(3, 12))
+    assert float((several * v).sum()) == pytest.approx(3 * float((operator.transpose().apply(v) * v).sum()), rel=1e-12)
     with pytest.raises(InputError, match="limiter is one of auto, none, minmod"):
         FiniteVolume(limiter="weno")
