@@ -90,9 +90,12 @@ class MatrixSum:
 
     def add_reaction_at_points(self, coefficient: Tensor, rule: PointRule) -> None:
         """int coefficient v u by a rule with values `(*batch, d + 1 or 1, m)` at its points."""
-        between, own = rule.mass(coefficient * self.geometry.volumes)
-        if between is not None:
-            self._shared = _plus(self._shared, between)
+        weighted = coefficient * self.geometry.volumes
+        if rule.lumped:
+            self._points.append(rule.tested(weighted).flatten(-2))
+            return
+        between, own = rule.mass(weighted)
+        self._shared = _plus(self._shared, between)
         self._points.append(own.flatten(-2))
 
     def add_on_diagonal(self, amount: Tensor) -> None:
@@ -118,10 +121,6 @@ class MatrixSum:
     def add_at_points_of_facets(self, coefficient: Tensor, rule: PointRule) -> None:
         """The integral of coefficient v u over all exterior facets, with values `(*batch, d, f)` at a rule's points."""
         between, own = rule.mass(coefficient * self.geometry.areas)
-        if between is None:
-            between = own.new_zeros(
-                *own.shape[:-2], len(self.pattern.pairs) - len(self.geometry.cells) + 1, own.shape[-1]
-            )
         self._facets.append((torch.arange(own.shape[-1], device=own.device), between, own))
 
     def along(self, velocity: Vector, vertex: int) -> Tensor:

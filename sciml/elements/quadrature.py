@@ -48,12 +48,10 @@ class PointRule:
         own = value * (self.spread / self.vertices)
         return own if self.lumped else own + value.sum(-2, keepdim=True) * (self.share / self.vertices)
 
-    def mass(self, value: Tensor) -> tuple[Tensor | None, Tensor]:
+    def mass(self, value: Tensor) -> tuple[Tensor, Tensor]:
         """The means of value times two basis functions: `(*batch, pairs, m)` of different ones, in the order of
-        `combinations`, None where they are 0, and `(*batch, k, m)` of each with itself."""
+        `combinations`, and `(*batch, k, m)` of each with itself."""
         value = self._spread_out(value)
-        if self.lumped:
-            return None, value / self.vertices
         square = self.share**2 * value.sum(-2, keepdim=True) / self.vertices
         crossed = self.share * self.spread / self.vertices
         between = torch.stack([a + b for a, b in combinations(value.unbind(-2), 2)], -2)
