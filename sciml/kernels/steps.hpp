@@ -38,12 +38,13 @@ template <class T>
 void error_of_columns(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
                       double atol, T *ratio, const Team &team) {
     over_rows(rows, rows * size, team, [=](Index begin, Index end) {
-        for (Index row = begin; row < end; ++row) ratio[row] = 0;
+        std::vector<double> total(end - begin);
         for (Index channel = 0; channel < size; ++channel) {
             const Index shift = channel * rows;
             for (Index row = begin; row < end; ++row)
-                ratio[row] += scaled_error(error[shift + row], before[shift + row], after[shift + row], T(rtol), T(atol));
+                total[row - begin] +=
+                    scaled_error(error[shift + row], before[shift + row], after[shift + row], T(rtol), T(atol));
         }
-        for (Index row = begin; row < end; ++row) ratio[row] = std::sqrt(ratio[row] / T(size));
+        for (Index row = begin; row < end; ++row) ratio[row] = T(std::sqrt(total[row - begin] / size));
     });
 }
