@@ -191,6 +191,7 @@ class ShiftedSolver:
         given, operator: what it solves with; the second has an axis where the state of the first has none.
         method: by which it does.
         prepared: for full accuracy.
+        exact: whether one application solves, so that how accurately is no matter.
         iterations: of the linear solver so far, in all, the slowest row's; a solution by factors counts as one.
     """
 
@@ -230,11 +231,7 @@ class ShiftedSolver:
             self.approximate = own.prepare(operator)
             method = replace(method, preconditioner=_Kept(self.approximate))  # type: ignore[call-arg]
         self.prepared = replace(method, atol=0.0).prepare(operator)
-
-    @property
-    def exact(self) -> bool:
-        """Whether one application solves, so that how accurately is no matter."""
-        return isinstance(self.method, Direct | DenseLU | OwnInverse)
+        self.exact = isinstance(method, Direct | DenseLU | OwnInverse)
 
     def solve(self, right: Tensor, reduction: float, start: Tensor | None = None) -> Tensor | None:
         """The solution without gradients, its residual that much smaller than the right side; None if that fails.

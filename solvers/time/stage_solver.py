@@ -285,7 +285,8 @@ class _Step:
                 if made is None:
                     return y, torch.zeros_like(solver.finite_rows(y))
                 entry = self.entry = made
-            correction = entry.solver.solve(residual, self._reduction(entry, iteration, worst_before))
+            reduction = 0.0 if entry.solver.exact else self._reduction(entry, iteration, worst_before)
+            correction = entry.solver.solve(residual, reduction)
             solver.iterations += 1
             if correction is None:
                 return y, torch.zeros_like(solver.finite_rows(y))
