@@ -11,8 +11,7 @@ from typing import Any
 import numpy
 import torch
 
-from sciml.solvers.time import AdamsBashforth3
-from sciml.solvers.time.exponential import ExponentialRungeKutta
+from sciml.solvers.time import AdamsBashforth3, ExponentialRungeKutta
 
 from ..bench import Bench, version_of
 from ..row import Row

@@ -7,7 +7,16 @@ import sys
 import pytest
 
 from sciml.benchmarks.bench import Bench
-from sciml.benchmarks.evolution import exponax_peer, fields, ordinary, plan, pyqg_peer, torchdiffeq_peer, torchode_peer
+from sciml.benchmarks.evolution import (
+    exponax_peer,
+    fields,
+    ordinary,
+    plan,
+    pyqg_peer,
+    scipy_peer,
+    torchdiffeq_peer,
+    torchode_peer,
+)
 from sciml.benchmarks.row import Row, Rows
 from sciml.benchmarks.runner import reached
 
@@ -16,6 +25,7 @@ PEERS = {
     "pyqg-jax": [pyqg_peer.AB3],
     "torchdiffeq": [torchdiffeq_peer.DOPRI5],
     "torchode": [torchode_peer.DOPRI5],
+    "scipy": [scipy_peer.RK45],
     "torch": [fields.TRANSFORMS],
 }
 OWN = [fields.ETDRK4, fields.AB3, ordinary.DORMAND_PRINCE, ordinary.COMPILED, ordinary.ROWS]
@@ -40,7 +50,7 @@ def test_every_figure_follows_from_the_rows_of_the_cases(device: str) -> None:
 
 
 def test_an_inaccurate_data_set_does_not_count() -> None:
-    (figure,) = (item for item in plan.FIGURES["cpu"] if "Lorenz" in item.what)
+    figure, _ = (item for item in plan.FIGURES["cpu"] if "Lorenz" in item.what)
     case = ordinary.lorenz_case(10_000)
 
     def row(method: str, error: float, seconds: float) -> Row:
