@@ -12,9 +12,12 @@ from sympy.core.function import AppliedUndef
 from ..equations import Equation
 from ..equations.components import spell
 from ..equations.evaluation import shown
+from ..equations.forms import expand
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from .polynomials import (
+    MAX_DEGREE,
+    MAX_TERMS,
     Factor,
     Monomial,
     Order,
@@ -201,7 +204,11 @@ class _Planner:
             return
         polynomial: Polynomial = {}
         other: list[sympy.Expr] = []
-        for term in sympy.Add.make_args(sympy.expand(expression)):
+        try:
+            terms = sympy.Add.make_args(expand(expression))
+        except InputError:  # too many terms
+            terms = (expression,)
+        for term in terms:
             monomial: list[Factor] = []
             coefficient = sympy.Integer(1)
             for factor in sympy.Mul.make_args(term):
@@ -214,6 +221,9 @@ class _Planner:
                 polynomial = added(polynomial, {tuple(sorted(monomial)): coefficient})
             else:
                 other.append(term)
+        if len(polynomial) > MAX_TERMS or any(len(monomial) > MAX_DEGREE for monomial in polynomial):
+            # Multiplied out, a power such as (u - 1)**8 would cancel.
+            polynomial, other = {}, [expression]
         if polynomial:
             self.polynomial.append((row, order, polynomial))
         if other:

@@ -87,7 +87,7 @@ class Tables:
         if count == 0:
             return [], None
         matrix = _stacked(block, self.modes)
-        scale = self.scale.expand(matrix.shape[-2 - self.modes.dimension : -2])
+        scale = self.scale.expand(matrix.shape[:-2])
         singular = torch.linalg.svdvals(matrix.detach())[..., -1] <= 1e-12 * scale
         singular = (
             singular.flatten(0, -1 - self.modes.dimension).any(0) if singular.ndim > self.modes.dimension else singular

@@ -112,6 +112,20 @@ def test_rows_with_their_own_times(ring: Rings, smooth: Fields) -> None:
         assert largest(system.slope(system.encode(u), times) - system.encode(together)) < 1e-13
 
 
+def test_products_that_are_no_polynomials(ring: Rings) -> None:
+    """A high power stays one product, and a divergence is differentiated after the transform."""
+    grid = ring(32)
+    (x,) = grid.coordinates
+    system = discretize_spectral(Equation("u_t = u**8 + div(exp(u)*grad(u))"), grid, {}, {}, Spectral("none"))
+    u = 0.1 * torch.cos(x)
+    expected = u**8 + torch.exp(u) * (0.01 * torch.sin(x) ** 2 - u)
+    assert largest(system.rate(u, 0.0) - expected) < 1e-14
+    with torch.no_grad():
+        assert largest(system.decode(system.slope(system.encode(u), 0.0)) - expected) < 1e-14
+    assert abs(float((system.rate(u, 0.0) - u**8).mean())) < 1e-16
+    assert sorted(str(product) for product in system.plan.products) == ["u**8", "u_x*exp(u)"]
+
+
 def test_three_axes(ring: Rings) -> None:
     grid = ring(12, 15, 16, length=(2 * pi, 4 * pi, 2 * pi))
     x, y, z = grid.coordinates
@@ -293,6 +307,21 @@ def test_parameters_of_rows(ring: Rings, smooth: Fields) -> None:
         for j in range(3):
             single = discretize_spectral(equation, grid, {}, {"nu": float(nu[j]), "c": float(c[i, 0])})
             assert largest(together[i, j] - single.slope(y[j], 0.0)) < 1e-13 * largest(together)
+
+
+def test_constraints_of_rows(ring: Rings, smooth: Fields) -> None:
+    """A coupling of the layers for each row, with a pseudo-inverse for each row's mean."""
+    grid = ring(12, 12)
+    equation = catalogue.get("quasi_geostrophic").equation
+    coupling = torch.tensor([0.5, 2.0], dtype=torch.float64)
+    system = discretize_spectral(equation, grid, {}, {"F1": coupling})
+    q = smooth(grid, 2, 2)
+    with torch.no_grad():
+        together = system.slope(system.encode(q), 0.0)
+    for row in range(2):
+        single = discretize_spectral(equation, grid, {}, {"F1": float(coupling[row])})
+        assert largest(together[row] - single.slope(single.encode(q[row]), 0.0)) < 1e-14
+        assert largest(system.constrained(q, 0.0)["psi2"][row] - single.constrained(q[row], 0.0)["psi2"]) < 1e-14
 
 
 def test_a_copy_works_alone(ring: Rings, smooth: Fields) -> None:

@@ -144,13 +144,14 @@ ORDER_PROBLEMS = {
 def test_orders(
     method: ExponentialRungeKutta, problem: tuple[Equation, dict[str, Any], float, tuple[int, ...]]
 ) -> None:
-    """Against the same method with a sixteenth of the smallest step, by order 4."""
+    """Against a method of order 4 with an eighth of the smallest step."""
     equation, fields, stop, counts = problem
     system, u = smooth_problem(equation, fields)
     if system.channels == 2:
         u = torch.stack([u - 1, torch.roll(u - 1, 5, -1)])
-    exact = march(system, ExponentialRungeKutta.pair(), u, stop, 8 * counts[-1])
-    errors = [float((march(system, method, u, stop, count) - exact).norm()) for count in counts]
+    with torch.no_grad():
+        exact = march(system, ExponentialRungeKutta.pair(), u, stop, 8 * counts[-1])
+        errors = [float((march(system, method, u, stop, count) - exact).norm()) for count in counts[-2:]]
     assert abs(log2(errors[-2] / errors[-1]) - expected_order(method, fields)) < 0.1
 
 
