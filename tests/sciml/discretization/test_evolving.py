@@ -18,7 +18,7 @@ from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.linear_operator import Kind, LinearOperator
-from sciml.scheme import FiniteDifference
+from sciml.scheme import FiniteDifference, FiniteVolume
 
 
 def prepare(operator: LinearOperator) -> Callable[[Tensor], Tensor]:
@@ -235,6 +235,74 @@ def test_gradients_are_those_of_the_rate(case: str) -> None:
         direction = torch.where(system.domain.solid, 0.0, direction)
     values = [(system.rate(u.detach() + s * direction, 0.3) * weights).sum() for s in (1e-5, -1e-5)]
     assert float((gradient * direction).sum()) == pytest.approx(float(values[0] - values[1]) / 2e-5, rel=1e-6, abs=1e-6)
+
+
+def wave(x: Tensor, y: Tensor, *rest: Any) -> Tensor:
+    """A function of two or three coordinates and time."""
+    *z, t = rest
+    return 0.5 + torch.sin(x + 2.0 * y - torch.as_tensor(t, dtype=x.dtype)) + (0.3 * z[0] if z else 0.0)
+
+
+SHAPES: dict[str, tuple[str | list[str], tuple[int, ...], Any]] = {
+    "plane": ("u_t = div(a*grad(u)) + u*u_x - u_y + f", (6, 7), None),
+    "nonlinear flux": ("u_t = div((1 + f*u**2)*grad(u)) + div([f*u**2, u**2])", (6, 7), FiniteVolume(limiter="none")),
+    "limited flux": ("u_t = div([f*u**2, a*u])", (6, 7), None),
+    "upwind": ("u_t = laplacian(u) - 9*u_x + u*u_y + f", (6, 7), FiniteDifference(advection="upwind")),
+    "order 4": ("u_t = a*laplacian(u) - u*u_y + f_x*f", (6, 7), FiniteDifference(4)),
+    "tensor": ("u_t = div([2*u_x + a*u_y, a*u_x + 2*u_y]) + f*u", (6, 7), None),
+    "box": ("u_t = div(a*grad(u)) + u*u_z + f_z + f", (5, 4, 6), None),
+    "two": (["u_t = laplacian(u) + v_x + f", "v_t = div(a*grad(v)) - u*u_y"], (6, 7), None),
+    "second order": ("u_tt = div(a*grad(u)) + laplacian(u_t) + f", (6, 7), None),
+}
+
+
+@pytest.mark.parametrize("case", SHAPES)
+@pytest.mark.parametrize("obstacle", [False, True], ids=["open", "obstacle"])
+def test_at_every_time_it_is_the_equation_with_the_values_of_that_time(case: str, obstacle: bool) -> None:
+    """Against the same equation discretized with values that stay: on sides of the box, around obstacles, in fields."""
+    text, shape, scheme = SHAPES[case]
+    if obstacle and case in ("order 4", "tensor"):
+        pytest.skip("no formula for solid cells")
+    solid = torch.zeros(shape, dtype=torch.bool)
+    solid[(slice(2, 4),) * len(shape)] = True
+    equation, t = Equation(text), 0.8
+    names = [name for name in equation.unknowns if name != "u_t"]
+
+    def system(value: Callable[..., Any], rate: Callable[..., Any]) -> GridEvolution:
+        def sides(value: Callable[..., Any]) -> dict[str, Any]:
+            lower = Neumann(value) if case == "tensor" else Robin(0.7, value)
+            kinds = {"x": (Dirichlet(value), Neumann(0.0)), "y": (lower, Dirichlet(value)), "z": Periodic()}
+            return {axis: kinds[axis] for axis in "xyz"[: len(shape)]}
+
+        boundary: dict[str, Any] = {name: sides(value) for name in names}
+        walls: Any = dict.fromkeys(names, Robin(0.2, value) if case != "nonlinear flux" else Dirichlet(value))
+        if rate is not value:
+            boundary["u_t"], walls["u_t"] = sides(rate), Robin(0.2, rate)
+        grid = Grid(shape, upper=1.2, boundary=boundary, solid=solid if obstacle else None, walls=walls)
+        fields = {"a": 1.3 + 0.2 * grid.coordinates[0], "f": value}
+        return evolution(equation, grid, {k: v for k, v in fields.items() if k in equation.coefficients}, scheme=scheme)
+
+    def still(*places: Tensor) -> Tensor:
+        return wave(*places, t)
+
+    def still_rate(*places: Tensor) -> Tensor:
+        return -torch.cos(places[0] + 2.0 * places[1] - t)
+
+    changing = wave_in_plane if len(shape) == 2 else wave_in_space
+    moving = system(changing, changing)
+    frozen = system(still, still_rate if case == "second order" else still)
+    u, _ = random_states(moving)
+    found, expected = moving.rate(u, t), frozen.rate(u, 0.0)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12 * float(expected.abs().max()))
+    assert float((moving.rate(u, 0.1) - found).abs().max()) > 1e-2
+
+
+def wave_in_space(x: Tensor, y: Tensor, z: Tensor, t: Any) -> Tensor:
+    return wave(x, y, z, t)
+
+
+def wave_in_plane(x: Tensor, y: Tensor, t: Any) -> Tensor:
+    return wave(x, y, t)
 
 
 def test_gradients_with_respect_to_the_data() -> None:
