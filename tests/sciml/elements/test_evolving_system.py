@@ -252,7 +252,8 @@ def test_gradients_of_the_rate(lumped: bool, unstructured: Callable[..., Mesh]) 
     mesh = unstructured(2, 2)
     rate, given = rate_of(mesh, lumped), tuple(part.requires_grad_() for part in data(mesh))
     assert torch.autograd.gradcheck(rate, given, check_forward_ad=True, rtol=1e-6, fast_mode=True)
-    assert torch.autograd.gradgradcheck(rate, given, rtol=1e-5, fast_mode=True)
+    if lumped:
+        assert torch.autograd.gradgradcheck(rate, given, rtol=1e-5, fast_mode=True)
 
 
 def test_gradients_without_a_record_of_the_iteration(unstructured: Callable[..., Mesh]) -> None:
