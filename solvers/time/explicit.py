@@ -188,6 +188,8 @@ class ExplicitStepper(Stepper):
     @cached_property
     def _compiled(self) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]:
         tableau, slope = self.tableau, self.system.slope
+        # Properties that are computed at their first use are no code that can be compiled.
+        c, reuse = tableau.c, tableau.first_same_as_last
 
         def step(y: Tensor, moment: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
             t, h = moment.unbind()
@@ -200,8 +202,8 @@ class ExplicitStepper(Stepper):
             value = y
             for i in range(1, tableau.stages):
                 value = y + combined(tableau.a[i])
-                stages.append(slope(value, t + tableau.c[i] * h))
-            if not tableau.first_same_as_last:
+                stages.append(slope(value, t + c[i] * h))
+            if not reuse:
                 value = y + combined(tableau.b)
             ratio = None
             if tableau.error is not None and self.rtol is not None:
