@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
@@ -110,12 +111,21 @@ class LinearPart:
         self.evaluations = self.setups = 0
         finest = 1e-12 if system.dtype == torch.float64 else 1e-6
         self.reduction = finest if rtol is None else max(1e-3 * rtol, finest)
+        self._tracked = False
         self._kept: OrderedDict[float, ShiftedSolver] = OrderedDict()
         self._chosen = method
         self._lumped: Prepared | None = None
 
-    def at(self, a: float, tracked: bool) -> _Shifted:
-        """M - a L, with its gradients if they are tracked."""
+    def begin(self, y: Tensor, t: float) -> Tensor:
+        """N(y, t); notes whether derivatives with respect to anything in the system are asked for."""
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            self._tracked = is_tracked(self.system.force(y, t))
+        return self.explicit_force(y, t)
+
+    def at(self, a: float, *states: Tensor) -> _Shifted:
+        """M - a L, with its gradients if they or those of the states are tracked."""
+        differentiable = torch.is_grad_enabled() or forward_ad._current_level >= 0
+        tracked = differentiable and (self._tracked or is_tracked(*states))
         solver = self._kept.get(a)
         operator = None
         if solver is None or tracked:
@@ -215,7 +225,7 @@ class AdditiveStepper(Stepper):
         self._moving = False
 
     def begin(self, y: Tensor, t: float) -> Tensor:
-        force = self.part.explicit_force(y, t)
+        force = self.part.begin(y, t)
         with torch.no_grad():
             self._moving = any(not torch.equal(self.part.explicit_force(y, t + later), force) for later in _LATER)
         return force
@@ -224,7 +234,7 @@ class AdditiveStepper(Stepper):
         tableau, part = self.tableau, self.part
         evaluations = part.evaluations
         a = tableau.diagonal * h
-        shifted = part.at(a, is_tracked(y, memory))
+        shifted = part.at(a, y, memory)
         mass = part.mass
         start = mass.apply(y)
         implicit = [mass.differential(shifted.linear_force(y) + memory)]
@@ -270,7 +280,7 @@ class CnabStepper(Stepper):
         self.even = True
 
     def begin(self, y: Tensor, t: float) -> tuple[float, Tensor]:
-        return 0.0, self.part.explicit_force(y, t)
+        return 0.0, self.part.begin(y, t)
 
     def step(self, y: Tensor, t: float, h: float, memory: tuple[float, Tensor]) -> Attempt:
         part = self.part
@@ -278,7 +288,7 @@ class CnabStepper(Stepper):
         h_before, before = memory
         a = h / 2
         # Right after the beginning the memory is the present force, and no other.
-        shifted = part.at(a, is_tracked(y, before))
+        shifted = part.at(a, y, before)
         force = part.explicit_force(y, t) if h_before else before
         start = torch.add(part.mass.apply(y), shifted.linear_force(y), alpha=a)
         if same_step(h, h_before):

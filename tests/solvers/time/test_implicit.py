@@ -363,6 +363,7 @@ def test_derivatives_with_respect_to_state_and_parameter(method):
 
     y, k = START.clone().requires_grad_(), torch.tensor(1.7, dtype=F64, requires_grad=True)
     assert torch.autograd.gradcheck(end, (y, k), rtol=1e-6, atol=1e-9)
+    assert torch.autograd.gradcheck(lambda k: end(START, k), (k,), rtol=1e-6, atol=1e-9)
     dy, dk = torch.tensor([0.4, -0.7], dtype=F64), torch.tensor(0.9, dtype=F64)
     with torch.no_grad(), forward_ad.dual_level():
         value = end(forward_ad.make_dual(y.detach(), dy), forward_ad.make_dual(k.detach(), dk))
