@@ -66,6 +66,7 @@ class MeshEvolution(EvolvingSystem):
         rows: one an unknown.
         constraints: None without any.
         values: of coefficients that do not change in time.
+        inherited: the names of the rates whose conditions follow from those on what they are the rate of.
 
     Args:
         equation: evolving.
@@ -110,7 +111,7 @@ class MeshEvolution(EvolvingSystem):
         self.values = Values(mesh, geometry, tuple(equation.coordinates), given, {**resolved, "t": 0.0})
         self.fields = {**self.values.fields, **{name: fields[name] for name in moving}}
         self.parameters = resolved
-        placed, self._inherited = _conditions(boundary, mesh, terms)
+        placed, self.inherited = _conditions(boundary, mesh, terms)
         self.boundary = {name: {place: pair[0] for place, pair in part.items()} for name, part in placed.items()}
         changing = {name for one in terms for name in _with_changing_flux(one, self.values)}
         conditions = {
@@ -221,7 +222,7 @@ class MeshEvolution(EvolvingSystem):
         for row, mass in zip(self.rows, self._masses, strict=True):
             moving = row.conditions[0].lift_rate(moment.t)
             speed = row.terms.speed
-            if speed in self._inherited:
+            if speed in self.inherited:
                 rate = state.fields[speed] if linear else torch.zeros_like(state.fields[speed])
                 rate = torch.where(row.held, 0.0, rate) if row.holds else rate
             else:
@@ -254,6 +255,8 @@ class MeshEvolution(EvolvingSystem):
             elif self.rows[place].holds:
                 fields[place] = moment.lifts[name]
         force = -row.left_side(state, moment, fields)
+        shape = torch.broadcast_shapes(force.shape, state.fields[row.own].shape)
+        force = force if force.shape == shape else force.expand(shape).contiguous()
         return force if moving is None or mass.lumped else force - mass.of_held(moving)
 
     def _blocks(self, step: float, derivative: Any) -> LinearOperator:

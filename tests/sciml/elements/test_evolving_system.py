@@ -201,6 +201,25 @@ def test_batches_of_everything_equal_loops(mesh: Mesh) -> None:
         torch.testing.assert_close(row.apply(u[i]), system(i).linear_part.apply(u[i]), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("text", ["u_t = f", "u_t = laplacian(u) + f", "u_t = cos(t)"])
+def test_results_have_the_shape_of_the_state_and_may_be_changed(text: str, mesh: Mesh) -> None:
+    equation = Equation(text, unknowns=["u"])
+    for boundary in (Neumann(0.0), Dirichlet(1.0)):
+        system = discretize(equation, mesh, dict.fromkeys(equation.coefficients, 2.0), boundary=boundary)
+        u = torch.rand(3, len(mesh.points), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        for result in (system.rate(u, T), system.nonlinear_part(u, T), system.force(u, T), system.explicit_force(u, T)):
+            assert result.shape == u.shape
+            before = u.clone()
+            result[0] += 1.0
+            assert torch.equal(u, before)
+        again = system.rate(u, T)
+        again += 1.0
+        torch.testing.assert_close(again, system.rate(u, T) + 1.0, rtol=0, atol=0)
+        value = math.cos(T) if "cos" in text else 2.0
+        if "laplacian" not in text and isinstance(boundary, Neumann):
+            torch.testing.assert_close(system.rate(u, T), torch.full_like(u, value))
+
+
 @pytest.mark.parametrize(("dimension", "n"), [(2, 5), (2, 24), (3, 3), (3, 7)])
 def test_consistent_masses_are_inverted_to_rounding(dimension: int, n: int, unstructured: Callable[..., Mesh]) -> None:
     """The larger ones by compiled kernels where there are any."""
