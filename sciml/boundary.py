@@ -16,7 +16,8 @@ from .errors import InputError
 
 Value = float | Tensor | Callable[..., Any]
 """A number, a tensor that broadcasts to `(*batch, *face)` (`face`: the grid's shape without the axis of the side), or a
-function of the coordinates of the face centres that returns either."""
+function of the coordinates of the face centres that returns either; for evolving equations with t as its last argument
+where it changes in time."""
 
 
 @dataclass(frozen=True)

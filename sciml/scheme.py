@@ -47,7 +47,8 @@ class FiniteVolume:
             reconstructed on faces, so that shocks neither smear over many cells nor ring: "minmod" (the most cautious),
             "van_leer", "mc" (monotonized central), "superbee" (the sharpest; it squares off smooth waves). "none" takes
             such fluxes as any other. "auto": "van_leer" in equations without diffusion of their own, else "none".
-            Steady equations know no limiters.
+            On a side with Dirichlet's condition one unknown by itself enters with the value given and leaves freely,
+            while several take the values given. Steady equations know no limiters.
 
     Raises:
         InputError: for another word.

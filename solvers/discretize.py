@@ -135,16 +135,20 @@ def preparation(domain: Grid | Mesh) -> Prepare:
                 "outside, or use torch.autograd for derivatives"
             )
         chosen = _choose(operator, domain)
-        tolerance = 1e-12 if operator.dtype == torch.float64 else 1e-6
-        prepared = replace(chosen, rtol=tolerance).prepare(operator)
+        accuracy = 1e-12 if operator.dtype == torch.float64 else 1e-6
+        single = operator.dtype == torch.float32 and not isinstance(chosen, Direct)
+        # In single precision iterations end at rounding, and a null space is not met well enough.
+        exact = _in_double(operator) if single else operator
+        prepared = replace(chosen, rtol=accuracy).prepare(exact)
         tracked = _is_tracked(operator)
 
         def solve(right: Tensor) -> Tensor:
             wanted = torch.is_grad_enabled() or forward_ad._current_level >= 0
+            there = right.double() if single else right
             if tracked and wanted and torch._C._functorch.maybe_current_level() is None:
-                return prepared.solve(right).value
-            solution: Tensor = _Solve.apply(right, prepared)
-            return solution
+                return prepared.solve(_without_null_space(there, prepared)).value.to(right.dtype)
+            solution: Tensor = _Solve.apply(there, prepared)
+            return solution.to(right.dtype)
 
         return solve
 
@@ -158,6 +162,22 @@ def _choose(operator: LinearOperator, domain: Grid | Mesh) -> LinearSolver:
     if small:
         return Direct()
     return choose_linear(operator, domain.dimension, definite=operator.kind is Kind.SYMMETRIC_POSITIVE)[0]
+
+
+def _in_double(operator: LinearOperator) -> LinearOperator:
+    """The operator in double precision, its null space of length 1 there."""
+    double = operator.to(torch.float64)
+    if double.null_space is None or not isinstance(double, StencilOperator):
+        return double
+    lengths = torch.linalg.vector_norm(double.null_space.flatten(1), dim=1)
+    return double.with_null_space(double.null_space / lengths.reshape(-1, *[1] * len(double.space)))
+
+
+def _without_null_space(right: Tensor, prepared: Prepared) -> Tensor:
+    axes = tuple(range(-len(prepared.space), 0))
+    for vector in () if prepared.operator.null_space is None else prepared.operator.null_space:
+        right = right - (right * vector).sum(dim=axes, keepdim=True) * vector
+    return right
 
 
 def _is_tracked(operator: LinearOperator) -> bool:
@@ -176,7 +196,7 @@ class _Solve(torch.autograd.Function):
     def forward(right: Tensor, prepared: Prepared) -> Tensor:
         if isinstance(prepared.solver, Direct):
             return prepared.apply(right)  # accurate to rounding, row by row: nothing is to be checked
-        axes = tuple(range(-len(prepared.space), 0))
+        right, axes = _without_null_space(right, prepared), tuple(range(-len(prepared.space), 0))
         finite = torch.isfinite(right.sum(dim=axes, keepdim=True))
         if bool(finite.all()):
             return prepared.solve(right).value

@@ -206,6 +206,23 @@ def test_preparation(shape: tuple[int, ...], definite: bool) -> None:
     assert bool(found[1].isnan().all())
 
 
+@pytest.mark.parametrize("side", [Dirichlet(0.0), Neumann(0.0)], ids=["held", "closed"])
+def test_large_constraints_in_single_precision(side: Any) -> None:
+    """By conjugate gradients, whose own rounding in single precision would be too large; also where gradients of the
+    coefficients are asked for."""
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        grid = Grid((22, 20, 24), boundary={"w": Neumann(0.0), "psi": side}, dtype=dtype)
+        a = torch.ones(22, 20, 24, dtype=dtype).requires_grad_()
+        system = sciml.discretize(Equation("w_t = psi", constraints="div(a*grad(psi)) = -w"), grid, {"a": a})
+        x, y, _ = grid.coordinates
+        rate = system.rate(torch.cos(math.pi * x) * torch.cos(2.0 * math.pi * y), 0.0)
+        (gradient,) = torch.autograd.grad(rate.square().sum(), a)
+        results.append((rate.detach().double(), gradient.double()))
+    for single, double in zip(*results, strict=True):
+        assert torch.allclose(single, double, rtol=1e-4, atol=1e-5 * float(double.abs().max()))
+
+
 def test_single_precision() -> None:
     grid = Grid((8, 6), dtype=torch.float32)
     w = torch.rand(8, 6, generator=torch.Generator().manual_seed(0))
