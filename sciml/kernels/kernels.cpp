@@ -84,6 +84,12 @@
         cycle(*h, r, z, batch, total, threads);                                                                        \
     }
 
+extern "C" void advance_rows_float64(Index rows, const StepControl *control, const double *ratio, const double *end,
+                                     Index stages, const double *c, const RowSteps *now, const RowSteps *next,
+                                     bool *accepted, int threads) {
+    advance_rows(rows, *control, ratio, end, stages, c, *now, *next, accepted, Team{threads});
+}
+
 extern "C" void invert_float64(double *matrices, Index count, Index n, int *ok, int threads) {
     invert_all(matrices, count, n, ok, Team{threads});
 }

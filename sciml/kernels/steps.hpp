@@ -48,3 +48,44 @@ void error_of_columns(const T *error, const T *before, const T *after, Index row
         for (Index row = begin; row < end; ++row) ratio[row] = T(std::sqrt(total[row - begin] / size));
     });
 }
+
+// How steps follow from errors, in logarithms.
+struct StepControl {
+    double target, latest, middle, rejected, smallest, largest, forgotten;
+};
+
+// Where rows stand, one number a row: the time, the step wanted, that taken, and whether it is the last.
+struct RowSteps {
+    double *t, *wanted, *taken, *memory, *limit;
+    bool *last;
+    double *times;  // of the stages, stage by stage
+};
+
+// Accepts or rejects the steps of all rows, and finds the next ones.
+inline void advance_rows(Index rows, const StepControl &control, const double *ratio, const double *end, Index stages,
+                         const double *c, const RowSteps &now, const RowSteps &next, bool *accepted,
+                         const Team &team) {
+    constexpr double HUGE_ERROR = 40;  // the logarithm of one that is infinite or NaN
+    over_rows(rows, rows * 8, team, [&](Index begin, Index end_of_block) {
+        for (Index row = begin; row < end_of_block; ++row) {
+            const bool good = ratio[row] <= 1;
+            double error = std::log(ratio[row]) - control.target;
+            if (!(error < HUGE_ERROR)) error = HUGE_ERROR;
+            if (error < -HUGE_ERROR) error = -HUGE_ERROR;
+            double growth = good ? std::min(now.memory[row] + control.latest * error, now.limit[row])
+                                 : control.rejected * error;
+            growth = std::max(growth, control.smallest);
+            const double t = good ? (now.last[row] ? end[row] : now.t[row] + now.taken[row]) : now.t[row];
+            const double wanted = now.taken[row] * std::exp(growth), remaining = end[row] - t;
+            const bool last = wanted >= remaining;
+            accepted[row] = good;
+            next.t[row] = t;
+            next.wanted[row] = wanted;
+            next.last[row] = last;
+            next.taken[row] = last ? remaining : wanted;
+            next.memory[row] = control.middle * std::max(error, control.forgotten);
+            next.limit[row] = good ? control.largest : 0;
+            for (Index i = 0; i < stages; ++i) next.times[i * rows + row] = t + c[i] * next.taken[row];
+        }
+    });
+}

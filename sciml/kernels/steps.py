@@ -1,8 +1,9 @@
-"""The compiled kernel for the errors of time steps."""
+"""The compiled kernels for time steps: their errors, and how the next steps follow from them."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -54,3 +55,71 @@ def error_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol:
         layout.threads(),
     )
     return ratio
+
+
+class _Control(ctypes.Structure):
+    """`StepControl` of steps.hpp."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_double)
+        for name in ("target", "latest", "middle", "rejected", "smallest", "largest", "forgotten")
+    )
+
+
+class _RowSteps(ctypes.Structure):
+    """`RowSteps` of steps.hpp."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("t", "wanted", "taken", "memory", "limit", "last", "times"))
+
+
+class RowSteps:
+    """Where the rows of a batch stand between two steps: tensors of batch shape, and one of each stage's times.
+
+    Attributes:
+        t, wanted, taken: the time, the step that the error suggests, and the one taken, which ends at the last time.
+        memory, limit: what the growth of the step depends on besides the error, in logarithms.
+        last: whether `taken` ends at the last time.
+        times: of the stages.
+    """
+
+    def __init__(self, batch: Sequence[int], stages: int) -> None:
+        numbers = torch.empty(5 + stages, *batch, dtype=torch.float64)
+        self.t, self.wanted, self.taken, self.memory, self.limit, *times = numbers.unbind(0)
+        self.times = tuple(times)
+        self.last = torch.empty(tuple(batch), dtype=torch.bool)
+        rows = [part.data_ptr() for part in (self.t, self.wanted, self.taken, self.memory, self.limit)]
+        self.table = _RowSteps(*rows, self.last.data_ptr(), numbers[5].data_ptr())
+        self._held = numbers
+
+
+class RowControl:
+    """Accepts and rejects the steps of all rows in one call.
+
+    Args:
+        target, latest, middle, rejected, smallest, largest, forgotten: see `advance_rows` in steps.hpp; logarithms and
+            exponents of a step-size controller.
+        c: the times of the stages within a step.
+    """
+
+    def __init__(self, *numbers: float, c: Sequence[float]) -> None:
+        self._control = _Control(*numbers)
+        self._c = (ctypes.c_double * len(c))(*c)
+        library = build.library()
+        self.available = library is not None
+        self._function = None if library is None else library.advance_rows_float64
+
+    def advance(self, ratio: Tensor, end: Tensor, now: RowSteps, following: RowSteps, accepted: Tensor) -> None:
+        """Fill `following` and `accepted` from the error ratios of the steps that `now` describes, in float64."""
+        if self._function is not None:
+            self._function(
+                ctypes.c_int64(ratio.numel()),
+                ctypes.byref(self._control),
+                ctypes.c_void_p(ratio.data_ptr()),
+                ctypes.c_void_p(end.data_ptr()),
+                ctypes.c_int64(len(self._c)),
+                self._c,
+                ctypes.byref(now.table),
+                ctypes.byref(following.table),
+                ctypes.c_void_p(accepted.data_ptr()),
+                layout.threads(),
+            )

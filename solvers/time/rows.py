@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
+from sciml.kernels.steps import RowControl, RowSteps
 from sciml.status import Status
 
 from .control import FORGOTTEN, Controller, initial_step
@@ -248,6 +249,21 @@ class _Rows:
         limit = torch.where(accepted, self.log_largest, 0.0)
         return accepted, growth.exp_().mul_(h), memory, limit
 
+    def compiled_control(self) -> RowControl | None:
+        """The same in one call, None without a compiler."""
+        latest, middle, _ = self.controller.exponents(self.order)
+        control = RowControl(
+            self.log_target,
+            latest,
+            middle,
+            -1 / self.order,
+            self.log_smallest,
+            self.log_largest,
+            self.log_forgotten,
+            c=self.tableau.c,
+        )
+        return control if control.available else None
+
     # Between chunks
 
     def _outputs(self, tried: list[Tried]) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -363,12 +379,24 @@ class _InPlace:
         self.value, self.error = torch.empty(y.numel(), **place), torch.empty(y.numel(), **place)
         self.shaped_value = self.value.as_strided(self.shape, self.strides)
         self.shaped_error = self.error.as_strided(self.shape, self.strides)
+        self.control = self.slots = None
+        control = rows.compiled_control() if y.device.type == "cpu" else None
+        if control is not None:
+            self.control = control
+            self.slots = [RowSteps(rows.batch, tableau.stages) for _ in range(rows.chunk + 1)]
+            self.accepted = [torch.empty(rows.batch, dtype=torch.bool) for _ in range(rows.chunk)]
 
     def step(self, state: State, place: int) -> tuple[State, Tried]:
         rows = self.rows
         tableau, slope = rows.tableau, rows.system.slope
-        h, last = rows._sizes(state)
-        times = rows._times(state.t, h)
+        if self.slots is None:
+            h, last = rows._sizes(state)
+            times = rows._times(state.t, h)
+        else:
+            now = self.slots[place]
+            if place == 0:
+                self._enter(state, now)
+            h, last, times = now.taken, now.last, now.times
         spread = (h if rows.double else h.to(state.y.dtype)).view(rows.spread)
         stages, earlier, value = self.stages[place], self.earlier[place], self.shaped_value
         base = self._flat(state.y)
@@ -382,7 +410,35 @@ class _InPlace:
                 equal[i] = (value.clone(), k)
         torch.mv(self.transposed[place], self.error_weights, out=self.error)
         ratio = rows.system.error_ratio(self.shaped_error, state.y, value, rows.task.rtol, rows.task.atol)
-        return rows._after(state, value, k, ratio, h, last, stages, equal)
+        if self.slots is None or self.control is None:
+            return rows._after(state, value, k, ratio, h, last, stages, equal)
+        following, accepted = self.slots[place + 1], self.accepted[place]
+        self.control.advance(ratio if rows.double else ratio.double(), rows.end, now, following, accepted)
+        chosen = accepted.view(rows.spread)
+        after = State(
+            torch.where(chosen, value, state.y),
+            torch.where(chosen, k, state.first),
+            following.t,
+            following.wanted,
+            following.memory,
+            following.limit,
+        )
+        stiff = stiffness(list(equal.values()), len(rows.system.state_space)) if equal else None
+        return after, Tried(state.y, now.t, h, accepted, ratio, stages, stiff)
+
+    def _enter(self, state: State, slot: RowSteps) -> None:
+        """Take up the rows at the beginning of a chunk, when some may have been ended."""
+        h, last = self.rows._sizes(state)
+        for target, source in (
+            (slot.t, state.t),
+            (slot.wanted, state.h),
+            (slot.taken, h),
+            (slot.last, last),
+            (slot.memory, state.memory),
+            (slot.limit, state.limit),
+            *zip(slot.times, self.rows._times(state.t, h), strict=True),
+        ):
+            target.copy_(source)
 
     def _flat(self, y: Tensor) -> Tensor:
         """The state in the order of its memory, which is that of the stages."""

@@ -14,6 +14,7 @@ import sciml
 from sciml import Equation, InputError, SolveError, Status
 from sciml.equations import catalogue
 from sciml.function_system import FunctionSystem
+from sciml.kernels import build
 from sciml.solvers.time import Controller, Event, ExplicitRungeKutta
 from sciml.solvers.time.march import integrate
 from sciml.solvers.time.rows import integrate_rows
@@ -200,6 +201,19 @@ def test_both_controls_agree_on_one_row():
     torch.testing.assert_close(joint.value, row.value, rtol=1e-6, atol=0)
     counts = [int(solution.statistics["steps"]) for solution in solutions]
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
+
+
+def test_rows_alone_agree_with_and_without_the_kernel(monkeypatch):
+    """Over several chunks of steps, with a right-hand side that depends on the time."""
+    equation = Equation(["x_t = y", "y_t = mu*(1 - x**2)*y - x + cos(3*t)"], coordinates=(), parameters={"mu": 2.0})
+    start = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    arguments = {"initial": start, "times": points(8.0, 9), "control": "row", "rtol": 1e-7, "atol": 1e-7}
+    compiled = sciml.evolve(equation, **arguments)
+    monkeypatch.setattr(build, "library", lambda: None)
+    plain = sciml.evolve(equation, **arguments)
+    torch.testing.assert_close(compiled.value, plain.value, rtol=1e-9, atol=1e-9)
+    for count in ("steps", "rejected"):
+        torch.testing.assert_close(compiled.statistics[count], plain.statistics[count])
 
 
 def test_compiled_steps_equal_eager_ones():
