@@ -308,7 +308,12 @@ class Solution:
         """
         from . import storage
 
-        return cls(**storage.load(path, device))
+        parts = storage.load(path, device)
+        constrained = parts.pop("constrained")
+        solution = cls(**parts)
+        if constrained:
+            vars(solution)["_constrained"] = constrained  # where the cached property keeps them
+        return solution
 
     def plot(self, path: str | os.PathLike[str], *, history: bool = False) -> None:
         """Draw the solution into a .png, .pdf or .svg file; with `history` the convergence beside it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -13,23 +13,33 @@ import torch
 from torch import Tensor
 
 from .elements import MeshSystem, NonlinearMeshSystem, discretize_nonlinear_on_mesh, discretize_on_mesh
-from .elements.values import At, ByCell, sample
+from .elements.evolving import MeshEvolution, discretize_evolving_on_mesh
+from .elements.moving import Sampled
+from .elements.values import At, ByCell, Values, sample
+from .elements.weak_form import WeakForm
 from .equations import Equation
 from .errors import InputError
+from .evolving import Prepare
 from .mesh import Mesh
 from .scheme import FiniteElement
+from .tables_in_time import AtTimes, Lookup, at_places, over_times
+from .time_functions import depends_on_time
 from .well import (
     Arrays,
     Category,
     make_condition,
     restore,
+    restore_in_time,
     restore_parameters,
     store,
+    store_in_time,
     tensor_of,
     texts,
     write_boundary,
     write_frame,
 )
+
+AnyMeshSystem = MeshSystem | NonlinearMeshSystem | MeshEvolution
 
 _PLACES: tuple[At, ...] = ("points", "cells", "facets")
 _PLAIN_NAME = re.compile(r"\w[\w .+:-]*")
@@ -37,42 +47,70 @@ _PLAIN_NAME = re.compile(r"\w[\w .+:-]*")
 
 def describe(
     file: h5py.File,
-    system: MeshSystem | NonlinearMeshSystem,
+    system: AnyMeshSystem,
     batch: tuple[int, ...],
     rows: int,
     fields: Category,
     scalars: Category,
     arrays: Arrays,
+    times: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Write a system on a mesh; returns what the description says of it."""
-    mesh = system.domain
-    _write_layout(file, system, rows)
+    """Write a system on a mesh; returns what the description says of it.
+
+    Functions of the time are kept by their values at `times`.
+    """
+    mesh, forms = system.domain, _forms_of(system)
+    _write_layout(file, system, forms, rows, times)
+    values = system.values if isinstance(system, MeshEvolution) else system.forms[0].values
+
+    def field(name: str, value: Any) -> Any:
+        if times is not None and depends_on_time(value, mesh.dimension, f"field {name!r}"):
+            return _describe_moving(name, value, mesh, batch, fields, arrays, times)
+        return _describe_field(name, value, values, batch, fields, scalars, arrays)
+
     return {
         "linear": isinstance(system, MeshSystem),
+        "evolving": isinstance(system, MeshEvolution),
         "mesh": _write_mesh(file.create_group("mesh"), mesh),
         "scheme": asdict(system.scheme),
-        "fields": {n: _describe_field(n, system, batch, fields, scalars, arrays) for n in system.fields},
+        "fields": {n: field(n, v) for n, v in system.fields.items()},
         "parameters": {n: store(v, n, batch, (1,), fields, scalars) for n, v in system.parameters.items()},
         "boundary": {
             unknown: {
-                name: _describe_condition(condition, system, number, name, arrays, f"boundary/{unknown}/{place}")
+                name: _describe_condition(condition, forms[unknown], name, arrays, f"boundary/{unknown}/{place}", times)
                 for place, (name, condition) in enumerate(conditions.items())
             }
-            for number, (unknown, conditions) in enumerate(system.boundary.items())
+            for unknown, conditions in _boundary_of(system).items()
         },
     }
 
 
 def rebuild(
-    file: h5py.File, description: Mapping[str, Any], equation: Equation, device: torch.device
-) -> MeshSystem | NonlinearMeshSystem:
+    file: h5py.File,
+    description: Mapping[str, Any],
+    equation: Equation,
+    device: torch.device,
+    prepare: Prepare,
+    times: Tensor | None = None,
+) -> AnyMeshSystem:
     """The inverse of `describe`."""
     mesh = _read_mesh(file, description["mesh"], device)
+    moving: list[AtTimes] = []
 
     def number(item: Any) -> Any:
         return tensor_of(file, item, device) if isinstance(item, Mapping) else item
 
+    def in_time(lookup: Lookup, slopes: Lookup | None = None, name: str = "a boundary value") -> AtTimes:
+        moving.append(AtTimes(lookup, torch.as_tensor(times), mesh.dimension, name, slopes))
+        return moving[-1]
+
     def value(item: Any) -> Any:
+        if isinstance(item, Mapping) and "in_time" in item:
+            places = mesh.points[number(item["points"])].unbind(1)
+            tables = [
+                at_places(number(item[w]), places, "a boundary value") for w in ("in_time", "slopes") if w in item
+            ]
+            return in_time(tables[0], "a boundary value", *tables[1:])
         return _OnPart(number(item["function"])) if isinstance(item, Mapping) and "function" in item else number(item)
 
     boundary: Any = {
@@ -81,24 +119,60 @@ def rebuild(
     }
     if len(boundary) == 1:
         (boundary,) = boundary.values()
-    fields = {name: _read_field(item, file, mesh, name) for name, item in description["fields"].items()}
+    fields: dict[str, Any] = {}
+    for name, item in description["fields"].items():
+        if isinstance(item, Mapping) and "own" in item:
+            fields[name] = in_time(_of_moving(item, file, mesh, name), name=f"field {name!r}")
+        else:
+            fields[name] = _read_field(item, file, mesh, name)
     parameters = restore_parameters(description["parameters"], file, device, 1)
     scheme = FiniteElement(**description["scheme"])
+    if description.get("evolving", False):
+        system = discretize_evolving_on_mesh(equation, mesh, fields, parameters, boundary, scheme, prepare)
+        for function in moving:
+            function.strict = True
+        return system
     discretize = discretize_on_mesh if description["linear"] else discretize_nonlinear_on_mesh
     return discretize(equation, mesh, fields, parameters, boundary, scheme)
 
 
-def _write_layout(file: h5py.File, system: MeshSystem | NonlinearMeshSystem, rows: int) -> None:
+def _forms_of(system: AnyMeshSystem) -> dict[str, WeakForm]:
+    """The weak form of every unknown's row, with its conditions."""
+    if not isinstance(system, MeshEvolution):
+        return {form.own: form for form in system.forms}
+    rows = (*system.rows, *(() if system.constraints is None else system.constraints.rows))
+    return {row.own: row.form for row in rows}
+
+
+def _boundary_of(system: AnyMeshSystem) -> dict[str, Any]:
+    """Conditions by unknown and name. Those that a rate inherits without the time are found again by themselves."""
+    boundary: dict[str, Any] = system.boundary
+    if not isinstance(system, MeshEvolution):
+        return boundary
+    dimension = system.domain.dimension
+    return {
+        unknown: conditions
+        for unknown, conditions in boundary.items()
+        if unknown not in system.inherited
+        or any(depends_on_time(v, dimension, unknown) for c in conditions.values() for v in vars(c).values())
+    }
+
+
+def _write_layout(
+    file: h5py.File, system: AnyMeshSystem, forms: Mapping[str, WeakForm], rows: int, times: Tensor | None
+) -> None:
     mesh = system.domain
-    group = write_frame(file, system.equation, system.parameters, "unstructured", rows, mesh.coordinates)
-    several = len(system.unknowns) > 1
-    for form in system.forms:
+    group = write_frame(file, system.equation, system.parameters, "unstructured", rows, mesh.coordinates, times)
+    several = len(forms) > 1
+    for own, form in forms.items():
         for index, part in enumerate(form.conditions.parts):
             mask = torch.zeros(len(mesh.points), dtype=torch.bool)
             mask[mesh.facets[part.facets].reshape(-1).cpu()] = True
-            held = {form.own: float(part.value)} if part.kind == "dirichlet" and isinstance(part.value, float) else {}
-            name = f"{form.own} on {_link(part.name, index)}" if several else _link(part.name, index)
-            write_boundary(group, name, mesh.axes, "WALL", mask.numpy(), held)
+            moves = depends_on_time(getattr(system.boundary[own][part.name], "value", None), mesh.dimension, part.name)
+            held = isinstance(part.value, float) and part.kind == "dirichlet" and not moves
+            name = f"{own} on {_link(part.name, index)}" if several else _link(part.name, index)
+            values = {own: float(part.value)} if held and isinstance(part.value, float) else {}
+            write_boundary(group, name, mesh.axes, "WALL", mask.numpy(), values)
 
 
 def _write_mesh(group: h5py.Group, mesh: Mesh) -> dict[str, Any]:
@@ -125,15 +199,61 @@ def _link(name: str, index: int) -> str:
     return name if _PLAIN_NAME.fullmatch(name) else f"({index})"
 
 
+def _describe_moving(
+    name: str, value: Any, mesh: Mesh, batch: tuple[int, ...], fields: Category, arrays: Arrays, times: Tensor
+) -> dict[str, Any]:
+    """A function of the coordinates and the time by its values at points, cells and facets, where it has some."""
+
+    def table(places: Tensor) -> Tensor:
+        coordinates = tuple(axis.contiguous() for axis in places.unbind(1))
+
+        def at(t: Tensor) -> Tensor:
+            found = sample(value, (*coordinates, t), mesh, f"field {name!r}")
+            if not isinstance(found, Tensor):
+                return torch.full((len(places),), found, dtype=mesh.dtype, device=mesh.device)
+            return found.expand(*found.shape[:-1], len(places))
+
+        return over_times(at, times.to(mesh.device, mesh.dtype))
+
+    described = store_in_time(table(mesh.points.detach()), name, batch, 1, fields, location="points")
+    for place in ("cells", "facets"):
+        described[place] = arrays.put(f"functions/{name}/{place}", table(_places(mesh, place)))
+    return described
+
+
+def _of_moving(item: Mapping[str, Any], file: h5py.File, mesh: Mesh, name: str) -> Lookup:
+    """The inverse of `_describe_moving`."""
+    tables = {"points": restore_in_time(item, file, mesh.device)}
+    for place in ("cells", "facets"):
+        tables[place] = tensor_of(file, item[place], mesh.device)
+    few = at_places(tables["points"], tuple(mesh.points.detach().unbind(1)), f"field {name!r}")
+    size = float((mesh.points.amax(0) - mesh.points.amin(0)).norm())
+
+    def lookup(coordinates: tuple[Tensor, ...]) -> Tensor:
+        asked = torch.stack(torch.broadcast_tensors(*coordinates), -1).detach()
+        for place, table in tables.items():
+            known = _places(mesh, place)
+            if known.shape == asked.shape and float((known - asked).abs().max()) <= 1e-5 * size:
+                return table
+        return few(coordinates)
+
+    return lookup
+
+
+def _places(mesh: Mesh, place: str) -> Tensor:
+    known = {"points": mesh.points, "cells": mesh.cell_centres, "facets": mesh.facet_centres}
+    return known[place].detach()
+
+
 def _describe_field(
     name: str,
-    system: MeshSystem | NonlinearMeshSystem,
+    value: Any,
+    values: Values,
     batch: tuple[int, ...],
     fields: Category,
     scalars: Category,
     arrays: Arrays,
 ) -> Any:
-    value, values = system.fields[name], system.forms[0].values
     if isinstance(value, Tensor) or not callable(value):
         place = "cells" if name in values.by_cell else "points"
         shape = tuple(value.shape[-1:]) if isinstance(value, Tensor) else ()
@@ -166,17 +286,29 @@ def _read_field(item: Any, file: h5py.File, mesh: Mesh, name: str) -> Any:
 
 
 def _describe_condition(
-    condition: Any, system: MeshSystem | NonlinearMeshSystem, number: int, name: str, arrays: Arrays, where: str
+    condition: Any, form: WeakForm, name: str, arrays: Arrays, where: str, times: Tensor | None
 ) -> dict[str, Any]:
-    mesh = system.domain
-    (facets,) = (part.facets for part in system.forms[number].conditions.parts if part.name == name)
+    mesh = form.values.mesh
+    (facets,) = (part.facets for part in form.conditions.parts if part.name == name)
     described: dict[str, Any] = {"kind": type(condition).__name__}
     for word, value in vars(condition).items():
         if isinstance(value, Tensor):
             described[word] = arrays.put(f"{where}/{word}", value)
         elif callable(value):
-            places = mesh.points[mesh.facets[facets].unique()]
-            sampled = sample(value, tuple(axis.contiguous() for axis in places.unbind(1)), mesh, f"boundary {name!r}")
+            points = mesh.facets[facets].unique()
+            places = tuple(axis.contiguous() for axis in mesh.points[points].unbind(1))
+            if times is not None and depends_on_time(value, mesh.dimension, f"boundary {name!r}"):
+                moving = Sampled(f"boundary {name!r}", value, points, mesh, places)
+                table = over_times(moving.at, times.to(mesh.device, mesh.dtype))
+                described[word] = {
+                    "in_time": arrays.put(f"{where}/{word}", table),
+                    "points": arrays.put(f"{where}/{word} points", points),
+                }
+                if described["kind"] == "Dirichlet":  # the rate of held points is its derivative
+                    slopes = over_times(moving.derivative().at, times.to(mesh.device, mesh.dtype))
+                    described[word]["slopes"] = arrays.put(f"{where}/{word} slopes", slopes)
+                continue
+            sampled = sample(value, places, mesh, f"boundary {name!r}")
             described[word] = {"function": arrays.keep(f"{where}/{word}", sampled)}
         else:
             described[word] = float(value)
@@ -209,19 +341,10 @@ class _OnMesh:
         asked = torch.stack(torch.broadcast_tensors(*coordinates), -1).detach()
         size = float((self._mesh.points.amax(0) - self._mesh.points.amin(0)).norm())
         for place, values in self._values.items():
-            known = self._known(place)
+            known = _places(self._mesh, place)
             if known.shape == asked.shape and float((known - asked).abs().max()) <= 1e-5 * size:
                 return values
         raise InputError(
             f"field {self._name!r} was read from a file, which has its values at {' and '.join(self._values)} of the "
             "mesh only: give a function in its place"
         )
-
-    def _known(self, place: str) -> Tensor:
-        mesh: Mesh = self._mesh
-        known: dict[str, Callable[[], Tensor]] = {
-            "points": lambda: mesh.points,
-            "cells": lambda: mesh.cell_centres,
-            "facets": lambda: mesh.facet_centres,
-        }
-        return known[place]().detach()

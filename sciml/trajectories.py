@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import reconstruction
-from .discretization import GridEvolution
+from .discretization import GridEvolution, NonlinearSystem
 from .elements.evolving import MeshEvolution
 from .errors import InputError
 from .evolving import EvolvingSystem
@@ -84,7 +84,11 @@ def flux(solution: Solution, name: str) -> Tensor:
     """The outward flux through a boundary; see `Solution.flux`."""
     system, _ = _parts(solution)
     if isinstance(system, GridEvolution | MeshEvolution):
-        fluxes = [system.flux(u, name, t) for u, t in _moments(solution)]
+        count = len(system.unknowns)
+        if isinstance(system, GridEvolution):
+            fluxes = [now.flux(whole, name, count) for now, whole in _snapshots(solution, system)]
+        else:
+            fluxes = [system.flux(u, name, t) for u, t in _moments(solution)]
         batch = tuple(solution.codes.shape)
         channels = () if len(system.unknowns) == 1 else (len(system.unknowns),)
         return _stacked(solution, [amount.expand((*batch, *channels)) for amount in fluxes])
@@ -149,31 +153,44 @@ def _on_grid(solution: Solution, one: Callable[[str, Tensor, Faces, Faces], Tens
     if not isinstance(system, GridEvolution):
         raise _without_space()
     results = []
-    for u, t in _moments(solution):
-        parts = [one(name, part, *_faces(system, name, part, u, t)) for name, part in _split(system, u).items()]
-        results.append(parts[0] if len(parts) == 1 else torch.stack(parts, -1 - space))
+    for now, whole in _snapshots(solution, system):
+        fields = dict(
+            zip(now.unknowns, (whole,) if len(now.unknowns) == 1 else whole.unbind(-1 - system.axes), strict=True)
+        )
+        found = [one(name, fields[name], *_faces(now, name, fields[name], whole)) for name in system.unknowns]
+        results.append(found[0] if len(found) == 1 else torch.stack(found, -1 - space))
     return _stacked(solution, results)
 
 
-def _faces(system: GridEvolution, name: str, value: Tensor, u: Tensor, t: float) -> tuple[Faces, Faces]:
-    """Values of one unknown on the sides of the box and on the faces of solid cells at a time.
+def _snapshots(solution: Solution, system: GridEvolution) -> Iterator[tuple[NonlinearSystem, Tensor]]:
+    """The equations with the constraints at each time, and all fields in the order of their unknowns."""
+    _, times = _parts(solution)
+    fields = list(solution.fields.values())
+    for place, t in enumerate(times.tolist()):
+        here = [field.select(solution.codes.ndim, place) for field in fields]
+        yield system.at(t), here[0] if len(here) == 1 else torch.stack(here, -1 - system.axes)
+
+
+def _faces(now: NonlinearSystem, name: str, value: Tensor, whole: Tensor) -> tuple[Faces, Faces]:
+    """Values of one unknown on the sides of the box and on the faces of solid cells.
 
     Args:
+        now: the system at the time.
         value: `(*batch, *grid)`, the unknown.
-        u: `(*batch, *space)`, all of them.
+        whole: `(*batch, *space)`, all unknowns.
     """
     from .discretization.second_order import face_value
 
-    grid, problem = system.domain, system.at(t).assembly.problem
+    grid, problem = now.domain, now.assembly.problem
     sides, walls = {}, {}
     for wall in problem.walls(name):
         if wall.name == "walls":
             r, s = face_value(problem, name, wall)
             walls[wall.axis, wall.side] = r + s * value
             continue
-        face = system.boundary_value(u, wall.axis, wall.side, t)
-        if len(system.unknowns) > 1:
-            face = face.select(-grid.dimension, system.unknowns.index(name))
+        face = now.boundary_value(whole, wall.axis, wall.side)
+        if len(now.unknowns) > 1:
+            face = face.select(-grid.dimension, now.unknowns.index(name))
         sides[wall.axis, wall.side] = face.unsqueeze(wall.axis - grid.dimension)
     return sides, walls
 

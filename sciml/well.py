@@ -52,7 +52,13 @@ class Arrays:
 
 
 def write_frame(
-    file: h5py.File, equation: Equation, parameters: Mapping[str, Any], kind: str, rows: int, axes: Iterable[Tensor]
+    file: h5py.File,
+    equation: Equation,
+    parameters: Mapping[str, Any],
+    kind: str,
+    rows: int,
+    axes: Iterable[Tensor],
+    times: Tensor | None = None,
 ) -> h5py.Group:
     """Attributes, `dimensions`, and an empty `boundary_conditions`, which is returned.
 
@@ -60,6 +66,7 @@ def write_frame(
         kind: of grid, for the attribute `grid_type`.
         rows: of the batch, flattened.
         axes: coordinates, one tensor an axis.
+        times: of an evolution.
     """
     places = dict(zip("xyz", axes, strict=False))
     uniform = {name: value for name, value in parameters.items() if not isinstance(value, Tensor)}
@@ -72,7 +79,7 @@ def write_frame(
         file.attrs[name] = value
     dimensions = file.create_group("dimensions")
     dimensions.attrs["spatial_dims"] = texts(places)
-    dimensions["time"] = np.zeros(1)
+    dimensions["time"] = np.zeros(1) if times is None else numpy_of(times)
     dimensions["time"].attrs["sample_varying"] = False
     for axis, coordinates in places.items():
         dimensions[axis] = numpy_of(coordinates)
@@ -124,6 +131,33 @@ def store(
         varying = {"sample_varying": varies_by_row, "time_varying": False, "dim_varying": [True] * len(shape)}
         place = fields.add(name, flat, **varying, **attributes)
     return {"dataset": place, "shape": list(value.shape), "whole": list(whole.shape)}
+
+
+def store_in_time(
+    values: Tensor, name: str, batch: tuple[int, ...], axes: int, fields: Category, **attributes: Any
+) -> dict[str, Any]:
+    """Store a field that changes in time where The Well has it; returns what the description says of it.
+
+    Args:
+        values: `(time, *own, *space)`, where `own` broadcasts to the batch.
+        axes: of space.
+        attributes: of the dataset.
+    """
+    space = values.shape[values.ndim - axes :]
+    own = batch if math.prod(values.shape[1 : values.ndim - axes]) > 1 else ()
+    shaped = values if own else values.reshape(len(values), *space)
+    whole = shaped.expand(len(values), *own, *space).movedim(0, len(own))
+    whole = whole.reshape(*([-1] if own else []), len(values), *space)
+    varying = {"sample_varying": bool(own), "time_varying": True, "dim_varying": [True] * axes}
+    place = fields.add(name, numpy_of(whole), **varying, **attributes)
+    return {"dataset": place, "own": list(own), "axes": axes}
+
+
+def restore_in_time(item: Mapping[str, Any], file: h5py.File, device: torch.device) -> Tensor:
+    """The inverse of `store_in_time`."""
+    whole, own, axes = tensor_of(file, item, device), item["own"], item["axes"]
+    shape = whole.shape[whole.ndim - axes - 1 :]
+    return whole.reshape(*own, *shape).movedim(len(own), 0)
 
 
 def restore(item: Any, file: h5py.File, device: torch.device) -> float | Tensor:

@@ -127,7 +127,8 @@ class GivenFields:
 
     def _at(self, field: str, t: Time | None) -> Number:
         function: Callable[..., Any] = self.given[field]
-        value = call(function, (*self.coordinates, self.time(t)), f"field {field!r}")  # type: ignore[arg-type]
+        clock = torch.as_tensor(self.time(t), dtype=self._fine_grid.dtype, device=self._fine_grid.device)
+        value = call(function, (*self.coordinates, clock), f"field {field!r}")
         wanted = "a number or a tensor"
         return check_value(value, self._fine_grid, f"field {field!r}", from_function=True, wanted=wanted)
 
