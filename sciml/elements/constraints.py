@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class Constraints:
         self.null_space = _null_space(operator, rows[0])
         self.operator = operator if self.null_space is None else self._make_operator(self.null_space)
         self._solve = prepare(self.operator)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied by what it was made from: prepared solvers may hold addresses in memory."""
+        return Constraints, (self.rows, self.first, self.prepare)
 
     def fields(self, known: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
         """The fields, given the others with the values at held points.

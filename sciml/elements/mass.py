@@ -73,6 +73,10 @@ class Mass:
         single = operator.to_sparse() if isinstance(operator, SparseOperator) and not scaled.requires_grad else None
         put(self, "_compiled", CompiledMatrix(single) if single is not None and compilable(single) else None)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by what it was made from: addresses in memory stay in this process."""
+        return Mass, (self.pattern, self.dimension, self.full, self.held, self.lumped)
+
     def apply(self, u: Tensor) -> Tensor:
         """M u, of values at free points, and 0 at held ones."""
         if self.lumped:

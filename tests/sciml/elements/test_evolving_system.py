@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -311,6 +313,19 @@ def test_of_two_values_at_a_point_the_first_named_holds(mesh: Mesh) -> None:
     points = mesh.boundary_points()
     torch.testing.assert_close(held[points], expected[points].double(), rtol=0, atol=0)
     assert float(system.rate(held, 3.0)[points].sum()) == float(expected[points].sum()) / 3
+
+
+@pytest.mark.parametrize("case", ["capacity", "wave", "vorticity"])
+def test_systems_can_be_copied(case: str, mesh: Mesh) -> None:
+    system = make(case, mesh)
+    u = states(system)[0]
+    twin = copy.deepcopy(system)
+    assert torch.equal(twin.rate(u, T), system.rate(u, T))
+    assert twin.rows[0].mass is not system.rows[0].mass
+    plain = discretize(Equation("u_t = laplacian(u) - u**3"), mesh, boundary=Dirichlet(0.0))
+    again = pickle.loads(pickle.dumps(plain))
+    first = u.reshape(-1, len(mesh.points))[0]
+    assert torch.equal(again.rate(first, T), plain.rate(first, T))
 
 
 def test_single_precision_and_inference(mesh: Mesh) -> None:
