@@ -61,9 +61,15 @@ class DenseLU(StationaryMethod):
         return "dense LU factorization"
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
-        factors, pivots, information = torch.linalg.lu_factor_ex(_matrices(operator))
+        matrices = _matrices(operator)
+        factors, pivots, information = torch.linalg.lu_factor_ex(matrices)
         if bool(information.any()):
-            raise SingularError("the matrix of an implicit step is singular")
+            singular = information != 0
+            if bool(singular.all()):
+                raise SingularError("the matrix of an implicit step is singular")
+            # One row takes no other down: with the identity it will not converge.
+            unit = torch.eye(operator.size, dtype=matrices.dtype, device=matrices.device)
+            factors, pivots, _ = torch.linalg.lu_factor_ex(torch.where(singular[..., None, None], unit, matrices))
         return _DenseInverse(operator, factors, pivots)
 
 

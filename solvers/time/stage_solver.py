@@ -295,7 +295,7 @@ class _Step:
             worst = _worst(sizes, alive)
             if iteration == 0:
                 entry.size = worst if isfinite(worst) else 1.0
-            noise = _NOISE if tight else 0.0
+            noise = _NOISE if tight else 1.0
             if not isfinite(worst) or (worst > 0.9 * worst_before and worst > noise):
                 bad = ~torch.isfinite(sizes)
                 if before is not None:
@@ -315,10 +315,10 @@ class _Step:
             if eta * worst <= 1.0 or worst == 0.0 or (tight and eta > 1.0 and worst <= _NOISE):
                 entry.eta = max(min(eta, 1.0), torch.finfo(y.dtype).eps)
                 return y, alive if alive is not self.alive else None
-            if way is _Way.KEPT and iteration and worst * rate ** (limit - 1 - iteration) > 1.0 - rate:
+            if not entry.fresh and iteration and worst * rate ** (limit - 1 - iteration) > 1.0 - rate:
                 return y, torch.zeros_like(sizes, dtype=torch.bool)  # a new Jacobian will do better
             before, worst_before = sizes, worst
-        done = sizes * max(eta, 1.0) <= 1.0
+        done = sizes <= 1.0
         return y, done if alive is None else done & alive
 
     def _reduction(self, entry: _Entry, iteration: int, before: float) -> float:

@@ -302,22 +302,34 @@ def test_rows_of_a_batch_and_float32(method):
     torch.testing.assert_close(single.double(), together, rtol=2e-5, atol=2e-5)
 
 
-@named(IMPLICIT)
+@named(IMPLICIT + ADDITIVE)
 def test_a_row_that_blows_up_takes_no_other_down(method):
-    """u' = u^2 from 2 is infinite at t = 1/2, from 0.1 it is 0.1/(1 - 0.1 t)."""
-    system = ordinary("u_t = u*u")
+    """u' = u^2 - u from 2 is infinite at t = log 2, from 0.1 it decays."""
+    system = ordinary("u_t = u*u - u")
     stepper = method.stepper(system)
     y = torch.tensor([0.1, 2.0], dtype=F64)
     memory, alone = stepper.begin(y, 0.0), y[:1]
     memory_alone = stepper.begin(alone, 0.0)
     with torch.no_grad():
-        for step in range(6):
+        for step in range(12):
             attempt = stepper.step(y, 0.2 * step, 0.2, memory)
             assert attempt.solved
             y, memory = attempt.value, attempt.memory
             attempt = stepper.step(alone, 0.2 * step, 0.2, memory_alone)
             alone, memory_alone = attempt.value, attempt.memory
     torch.testing.assert_close(y[:1], alone, rtol=1e-11, atol=0.0)
+    assert isinstance(method, ImplicitExplicit) or bool(torch.isnan(y[1]))
+
+
+def test_a_row_without_a_solution_leaves_the_others_theirs():
+    """The second row has passed its pole: no smaller step and no other Jacobian helps it."""
+    system = ordinary("u_t = u*u - u")
+    stepper = ImplicitRungeKutta.kvaerno5().stepper(system, 1e-6, 1e-6)
+    y = torch.tensor([0.1, 3e13, 0.5], dtype=F64)
+    attempt = stepper.step(y, 0.0, 1e-13, stepper.begin(y, 0.0))
+    assert attempt.solved
+    torch.testing.assert_close(attempt.value[::2], y[::2])
+    assert bool(torch.isnan(attempt.value[1])) and bool(torch.isnan(attempt.error[1]))
 
 
 def test_a_stage_without_a_solution_is_reported():
