@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, cast, final
 
@@ -127,32 +127,46 @@ def _suits_fourier_series(equation: Equation, grid: Grid) -> bool:
 def preparation(domain: Grid | Mesh) -> Prepare:
     """How systems on a domain are solved where that is a part of evaluating a rate: to 1e-12 of the right side in
     float64 and 1e-6 in float32, by factors where these are small."""
+    return _Preparation(domain)
 
-    def prepare(operator: LinearOperator) -> Callable[[Tensor], Tensor]:
+
+@final
+@dataclass(frozen=True, eq=False)
+class _Preparation:
+    """Operator -> (right side -> solution); an object, and no function in a function, so that it can be pickled."""
+
+    domain: Grid | Mesh
+
+    def __call__(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
         if torch._C._functorch.maybe_current_level() is not None:
             raise InputError(
                 "an equation with constraints cannot be discretized inside torch.func (vmap, grad, jvp): discretize it "
                 "outside, or use torch.autograd for derivatives"
             )
-        chosen = _choose(operator, domain)
+        chosen = _choose(operator, self.domain)
         accuracy = 1e-12 if operator.dtype == torch.float64 else 1e-6
         single = operator.dtype == torch.float32 and not isinstance(chosen, Direct)
         # In single precision iterations end at rounding, and a null space is not met well enough.
         exact = _in_double(operator) if single else operator
-        prepared = replace(chosen, rtol=accuracy).prepare(exact)
-        tracked = _is_tracked(operator)
+        return _Inverse(replace(chosen, rtol=accuracy).prepare(exact), single, _is_tracked(operator))
 
-        def solve(right: Tensor) -> Tensor:
-            wanted = torch.is_grad_enabled() or forward_ad._current_level >= 0
-            there = right.double() if single else right
-            if tracked and wanted and torch._C._functorch.maybe_current_level() is None:
-                return prepared.solve(_without_null_space(there, prepared)).value.to(right.dtype)
-            solution: Tensor = _Solve.apply(there, prepared)
-            return solution.to(right.dtype)
 
-        return solve
+@final
+@dataclass(frozen=True, eq=False)
+class _Inverse:
+    """right side -> solution; `single` of fields in single precision, `tracked` where the operator has derivatives."""
 
-    return prepare
+    prepared: Prepared
+    single: bool
+    tracked: bool
+
+    def __call__(self, right: Tensor) -> Tensor:
+        there = right.double() if self.single else right
+        wanted = torch.is_grad_enabled() or forward_ad._current_level >= 0
+        if self.tracked and wanted and torch._C._functorch.maybe_current_level() is None:
+            return self.prepared.solve(_without_null_space(there, self.prepared)).value.to(right.dtype)
+        solution: Tensor = _Solve.apply(there, self.prepared)
+        return solution.to(right.dtype)
 
 
 def _choose(operator: LinearOperator, domain: Grid | Mesh) -> LinearSolver:

@@ -81,6 +81,8 @@ class Constraint:
         try:
             self._solve = prepare(self.operator)
         except InputError as error:
+            if "singular" not in str(error):
+                raise
             raise InputError(
                 f"the constraints do not determine {', '.join(names)}, and not only up to a constant "
                 f"({str(error).partition(':')[0]}): give a Dirichlet condition on one side, or add a term that holds "

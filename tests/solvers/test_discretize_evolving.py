@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -229,3 +231,31 @@ def test_single_precision() -> None:
     rates = [sciml.discretize(VORTICITY, g, {"f": 0.0}).rate(w.to(g.dtype), 0.0) for g in (grid, BOX)]
     assert rates[0].dtype == torch.float32
     assert torch.allclose(rates[0].double(), rates[1], rtol=1e-4, atol=1e-4)
+
+
+def test_constraints_within_torch_func_are_refused() -> None:
+    """Where derivatives in the operator are asked for, torch.autograd gives them, forward too."""
+
+    def rate(a: Tensor) -> Tensor:
+        equation = Equation("w_t = psi", constraints="div(a*grad(psi)) = -w")
+        value: Tensor = sciml.discretize(equation, BOX, {"a": a}).rate(torch.ones(8, 6, dtype=torch.float64), 0.0)
+        return value
+
+    a = torch.ones(8, 6, dtype=torch.float64)
+    with pytest.raises(InputError, match="discretize it outside"):
+        torch.func.jvp(rate, (a,), (a,))
+    with torch.autograd.forward_ad.dual_level():
+        tangent = torch.autograd.forward_ad.unpack_dual(rate(torch.autograd.forward_ad.make_dual(a, a))).tangent
+    assert torch.allclose(tangent, -rate(a), rtol=1e-9)  # psi goes like 1/a
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda system: pickle.loads(pickle.dumps(system))])
+def test_systems_are_copied_and_pickled(copied: Callable[[Any], Any]) -> None:
+    sides = {"w": Dirichlet(0.0), "psi": {"x": Dirichlet(0.2), "y": Neumann(0.0)}}
+    box = Grid((8, 6), boundary=sides)
+    for system in (
+        sciml.discretize(VORTICITY, box, {"f": torch.ones(8, 6, dtype=torch.float64)}),
+        sciml.discretize(Equation("u_t = -div([u**2/2, t*u])"), BOX),
+    ):
+        u = torch.rand(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(copied(system).rate(u, 0.3), system.rate(u, 0.3))
