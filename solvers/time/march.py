@@ -371,7 +371,9 @@ class _March:
             "failed_at": since,
         }
         events = () if self.search is None else self.search.results()
-        return Trajectory(torch.stack(outputs, len(self.batch)), codes, statistics, self._history(), events)
+        # Time comes first in memory: whole states are copied, and read again, in one piece.
+        states = torch.stack(outputs).movedim(0, len(self.batch))
+        return Trajectory(states, codes, statistics, self._history(), events)
 
     def _history(self) -> dict[str, Tensor]:
         if not self.entries:
