@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from math import prod
 from typing import Any, final
 
+import sympy
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from ..discretization.inputs import batch_shape, resolve_field, resolve_parameters
 from ..equations import Equation
 from ..equations.evaluation import evaluate_all, names
+from ..equations.residuals import partial
 from ..errors import InputError
 from ..evolving import EvolvingSystem, Time
 from ..given import Number
@@ -20,12 +22,14 @@ from ..grid import Grid
 from ..inference import outside_inference_mode
 from ..kernels.fourier import symmetrize
 from ..scheme import Spectral
+from . import forward_mode
 from .given_fields import GivenFields, split_by_time
 from .jacobian import ShiftedJacobian
 from .modes import Modes
 from .operator import FourierOperator, times
 from .plan import make_plan
-from .tables import Symbol, Tables, stacked
+from .requirements import require_periodic
+from .tables import Symbol, Tables, added, combined, common_shape, stacked
 from .workspace import Workspace, Workspaces, available, find_polynomials, rows_at_once
 
 MAX_WORKSPACES = 8
@@ -50,7 +54,7 @@ class SpectralSystem(EvolvingSystem):
     def __init__(
         self, equation: Equation, grid: Grid, fields: Mapping[str, Any], parameters: Mapping[str, Any], scheme: Spectral
     ) -> None:
-        _check(equation, grid)
+        require_periodic(equation, grid)
         self.equation = equation
         self.domain = grid
         self.scheme = scheme
@@ -98,7 +102,7 @@ class SpectralSystem(EvolvingSystem):
             for i, row in enumerate(response):
                 for part, source in zip(row, self._constraint_sources, strict=True):
                     if part is not None and source is not None:
-                        self._sources[i] = _sum(self._sources[i], part * source)
+                        self._sources[i] = added(self._sources[i], part * source)
         self._offsets = [self._offset(field, order) for field, order in self.plan.inputs]
         self._product_names = set().union(*(names(e) for e in self.plan.products)) - set(self._input_names)
         # Growing modes would let the redundant half of the coefficients drift from being conjugate to the other.
@@ -111,6 +115,8 @@ class SpectralSystem(EvolvingSystem):
         by_torch = find_polynomials(self.plan, self.given, any(o is not None for o in self._offsets)) is None
         self._by_row = bool(self.batch or self.given.varying)
         self._fixed_rows = self._by_row or by_torch
+        tensors = any(isinstance(value, Tensor) for value in data)
+        self.constant_data = not self.given.varying and not (tensors and forward_mode.active())
         self._workspaces = Workspaces()
         self.fast = self.device.type == "cpu" and self.axes < 3 and available()
 
@@ -125,7 +131,7 @@ class SpectralSystem(EvolvingSystem):
         found: list[Symbol] = [None] * (self.channels + len(self.plan.constrained))
         for row, expression in self.plan.sources:
             value = evaluate_all((expression,), self.given.values(names(expression), None))[0]
-            found[row] = _sum(found[row], self.modes.forward(self._on_fine(value)))
+            found[row] = added(found[row], self.modes.forward(self._on_fine(value)))
         return found
 
     def _offset(self, field: str, order: tuple[int, ...]) -> Symbol:
@@ -136,7 +142,7 @@ class SpectralSystem(EvolvingSystem):
         total: Symbol = None
         for part, source in zip(row, self._constraint_sources, strict=True):
             if part is not None and source is not None:
-                total = _sum(total, part * source)
+                total = added(total, part * source)
         if total is None:
             return None
         real, power = self.modes.derivative(order)
@@ -155,7 +161,7 @@ class SpectralSystem(EvolvingSystem):
         fine = self.modes.fine
         if not isinstance(value, Tensor):
             return torch.full(fine, float(value), dtype=self.dtype, device=self.device)
-        return value.expand(torch.broadcast_shapes(value.shape, fine))
+        return value.expand(common_shape(value.shape, fine))
 
     def hold(self, u: Tensor, t: Time) -> Tensor:
         return u
@@ -252,14 +258,14 @@ class SpectralSystem(EvolvingSystem):
         products = self._products(channels, t) if driven else (None,) * len(self.plan.products)
         found: dict[str, Tensor] = {}
         sides = [
-            _combined(row, products, source)
+            combined(row, products, source)
             for row, source in zip(self._constraint_products, self._constraint_sources, strict=True)
         ]
         for name, row, feedback in zip(self.plan.constrained, self._constrained, self._feedback, strict=True):
-            total = _combined(row, channels, None)
+            total = combined(row, channels, None)
             for part, side in zip(feedback, sides, strict=True):
                 if part is not None and side is not None:
-                    total = _sum(total, part * side)
+                    total = added(total, part * side)
             if total is None:
                 total = torch.zeros_like(channels[0])
             found[name] = self.modes.inverse(total, self.modes.shape)
@@ -277,22 +283,36 @@ class SpectralSystem(EvolvingSystem):
     def coefficients(self, y: Tensor) -> Tensor:
         """A state's complex coefficients `(*rows, [channel,] *kept)`, contiguous, with all rows that the data have."""
         c = torch.view_as_complex(y.contiguous())
-        if self.batch:  # torch.broadcast_shapes takes a third of the time of a right-hand side
+        if self.batch:
             inner = len(self.state_space) - 1
-            rows = torch.broadcast_shapes(c.shape[: c.ndim - inner], self.batch)
+            rows = common_shape(c.shape[: c.ndim - inner], self.batch)
             c = c.expand(*rows, *c.shape[c.ndim - inner :]).contiguous()
         return c
 
     def _on_states(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
-        if self.tracked(y) or not self.fast:
-            c = torch.view_as_complex(y.contiguous())
-            return torch.view_as_real(self._slope(c, t, linear=linear))
+        if not self.tracked(y):
+            return self._untracked(y, t, linear=linear)
+        if self.constant_data and forward_mode.alone(y):
+            return forward_mode.along(
+                lambda state: self._untracked(state, t, linear=linear),
+                lambda states, directions: self._derivative(states[0], directions[0], t, linear=linear),
+                y,
+            )
+        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=linear))
+
+    def plain_force(self, y: Tensor, t: Time) -> Tensor:
+        """`explicit_force` by torch's operations alone."""
+        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=False))
+
+    def _untracked(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
+        if not self.fast:
+            return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=linear))
         c = self.coefficients(y)
         inner = len(self.state_space) - 1
-        rows = c.shape[: c.ndim - inner]
+        rows: tuple[int, ...] = tuple(c.shape[: c.ndim - inner])
         own_times = isinstance(t, Tensor) and t.ndim > 0
         if isinstance(t, Tensor) and own_times:
-            rows = torch.broadcast_shapes(rows, t.shape)
+            rows = common_shape(rows, t.shape)
             c = c.expand(*rows, *c.shape[c.ndim - inner :]).contiguous()
         out = torch.empty_like(c)
         for part, piece in [(c, out)] if own_times else self.blocks(rows, c, out):
@@ -341,46 +361,80 @@ class SpectralSystem(EvolvingSystem):
 
     def tracked(self, *tensors: Tensor) -> bool:
         """Whether derivatives are recorded, of the data or of these tensors, or torch transforms the computation."""
-        if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
-            return True
-        if torch.compiler.is_compiling():
+        if forward_mode.active() or torch.compiler.is_compiling():
             return True
         return torch.is_grad_enabled() and (self._learned or any(tensor.requires_grad for tensor in tensors))
 
     def _slope(self, c: Tensor, t: Time, *, linear: bool) -> Tensor:
-        channels = self._split(c)
-        products = self._products(channels, t)
-        rows = [_combined(row, products, source) for row, source in zip(self._outputs, self._sources, strict=True)]
-        shape = torch.broadcast_shapes(channels[0].shape, *(row.shape for row in rows if row is not None))
-        shape = torch.broadcast_shapes(shape, (*self.batch, *self.modes.kept))
-        if self.channels == 1:
-            found = rows[0]
-            found = torch.zeros(shape, dtype=c.dtype, device=c.device) if found is None else found.expand(shape)
-        else:
-            zero = torch.zeros(shape, dtype=c.dtype, device=c.device)
-            found = torch.stack([zero if row is None else row.expand(shape) for row in rows], dim=-self.axes - 1)
+        products = self._products(self._split(c), t)
+        found = self._gathered(products, self._sources, c)
         if linear and self.linear_part is not None:
             found = found + times(self._linear, c, self.modes, self.channels)
             if self._drifts:
                 found = self._symmetrized(found)
         return found.contiguous()
 
+    def _gathered(self, products: Sequence[Tensor], sources: Sequence[Symbol], c: Tensor) -> Tensor:
+        """What the transforms of products, and sources, add to the rates of coefficients c."""
+        channels = self._split(c)
+        rows = [combined(row, products, source) for row, source in zip(self._outputs, sources, strict=True)]
+        shape = common_shape(channels[0].shape, *(row.shape for row in rows if row is not None))
+        shape = common_shape(shape, (*self.batch, *self.modes.kept))
+        zero = torch.zeros(shape, dtype=c.dtype, device=c.device)
+        full = [zero if row is None else row.expand(shape) for row in rows]
+        return full[0] if self.channels == 1 else torch.stack(full, dim=-self.axes - 1)
+
     def _products(self, channels: tuple[Tensor, ...], t: Time) -> tuple[Tensor, ...]:
         """The transforms of the plan's products."""
         if not self.plan.products:
             return ()
-        values: dict[str, Number] = {}
-        if self.plan.inputs:
-            coefficients = [_combined(row, channels, None) for row in self._inputs]
-            shape = torch.broadcast_shapes(*(c.shape for c in coefficients if c is not None))
-            zero = torch.zeros(shape, dtype=self.complex_dtype, device=self.device)
-            stack = torch.stack([zero if c is None else c.expand(shape) for c in coefficients])
-            fields = self.modes.inverse(stack, self.modes.fine).unbind(0)
-            for name, field, offset in zip(self._input_names, fields, self._offsets, strict=True):
-                values[name] = field if offset is None else field + offset
-        values.update(self.given.values(self._product_names, t))
+        values = {**self._input_values(channels), **self.given.values(self._product_names, t)}
         found = [self._on_fine(value) for value in evaluate_all(self.plan.products, values)]
         return tuple(self.modes.forward(value) for value in found)
+
+    def _input_values(self, channels: tuple[Tensor, ...], *, offsets: bool = True) -> dict[str, Number]:
+        """The plan's inputs on the finer grid."""
+        if not self.plan.inputs:
+            return {}
+        coefficients = [combined(row, channels, None) for row in self._inputs]
+        shape = common_shape(*(c.shape for c in coefficients if c is not None))
+        zero = torch.zeros(shape, dtype=self.complex_dtype, device=self.device)
+        stack = torch.stack([zero if c is None else c.expand(shape) for c in coefficients])
+        fields = self.modes.inverse(stack, self.modes.fine).unbind(0)
+        if offsets:
+            fields = tuple(f if o is None else f + o for f, o in zip(fields, self._offsets, strict=True))
+        return dict(zip(self._input_names, fields, strict=True))
+
+    def explicit_derivative(self, y: Tensor, direction: Tensor, t: Time) -> Tensor:
+        """The derivative of `explicit_force` along a direction; derivatives of it are not recorded."""
+        return self._derivative(y, direction, t, linear=False)
+
+    def _derivative(self, y: Tensor, direction: Tensor, t: Time, *, linear: bool) -> Tensor:
+        """The derivative of the rate, or of the nonlinear part of it, along a direction."""
+        state, ahead = (torch.view_as_complex(part.contiguous()) for part in (y, direction))
+        channels, along = self._split(state), self._split(ahead)
+        products: tuple[Tensor, ...] = ()
+        if self.plan.products:
+            values = self._input_values(channels)
+            slopes = self._input_values(along, offsets=False)
+            values.update(self.given.values(self._product_names, t))
+            partials = iter(evaluate_all([partial for row in self._partials for _, partial in row], values))
+            sums = [sum(next(partials) * slopes[name] for name, _ in row) for row in self._partials]
+            products = tuple(self.modes.forward(self._on_fine(total)) for total in sums)
+        found = self._gathered(products, [None] * self.channels, ahead)
+        if linear and self.linear_part is not None:
+            found = found + times(self._linear, ahead, self.modes, self.channels)
+            found = self._symmetrized(found) if self._drifts else found
+        return torch.view_as_real(found.contiguous())
+
+    @cached_property
+    def _partials(self) -> list[list[tuple[str, sympy.Expr]]]:
+        """Of every product its partial derivatives with respect to the inputs that it holds."""
+        found = []
+        for product in self.plan.products:
+            symbols = sorted(product.free_symbols, key=str)
+            found.append([(s.name, partial(product, s)) for s in symbols if s.name in self._input_names])
+        return found
 
     # What integrators ask for
 
@@ -398,7 +452,7 @@ class SpectralSystem(EvolvingSystem):
         return y
 
     def shifted(self, y: Tensor, t: Time, step: float) -> ShiftedJacobian:
-        batch = tuple(torch.broadcast_shapes(y.shape[: y.ndim - len(self.state_space)], self.batch))
+        batch = common_shape(y.shape[: y.ndim - len(self.state_space)], self.batch)
         inverse = self.shifted_linear(step).inverse()
         return ShiftedJacobian(lambda state: self.slope(state, t), y, step, batch, self.state_space, inverse)
 
@@ -438,39 +492,3 @@ def discretize_spectral(
             or not linear in what they determine.
     """
     return SpectralSystem(equation, grid, fields, parameters, Spectral() if scheme is None else scheme)
-
-
-def _check(equation: Equation, grid: Grid) -> None:
-    instead = "take scheme=FiniteDifference() or FiniteVolume()"
-    if not isinstance(grid, Grid):
-        raise InputError(f"Spectral: Fourier series live on a periodic Grid, not on a {type(grid).__name__}")
-    if not all(grid.periodic):
-        walls = ", ".join(axis for axis, wraps in zip(grid.axes, grid.periodic, strict=True) if not wraps)
-        raise InputError(
-            f"Spectral: Fourier series need a grid that is periodic in all axes, and {walls} has walls: {instead}, or "
-            "make the grid with boundary=Periodic()"
-        )
-    if grid.solid is not None:
-        raise InputError(f"Spectral: Fourier series know no solid cells: {instead}, or a grid without solid=")
-    if not equation.evolving:
-        raise InputError(f"Spectral: '{equation}' does not evolve in time; solve(...) takes steady equations")
-    if not equation.dimension <= grid.dimension <= len(equation.coordinates):
-        raise InputError(
-            f"'{equation}' can be written for {equation.dimension} to {len(equation.coordinates)} axes, the grid has "
-            f"{grid.dimension}"
-        )
-
-
-def _sum(first: Symbol, second: Symbol) -> Symbol:
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
-
-
-def _combined(row: list[Symbol], parts: Sequence[Symbol], start: Symbol) -> Symbol:
-    """start + sum of row[j] * parts[j], None if there is nothing."""
-    total = start
-    for factor, part in zip(row, parts, strict=True):
-        if factor is not None and part is not None:
-            total = _sum(total, factor * part)
-    return total

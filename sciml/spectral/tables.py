@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sympy
 import torch
@@ -46,7 +46,7 @@ class Tables:
         for term in plan.linear:
             symbol = self.symbol(term.coefficient, term.order)
             column = places[term.field]
-            table[term.row][column] = _sum(table[term.row][column], symbol)
+            table[term.row][column] = added(table[term.row][column], symbol)
             if term.row >= unknowns and column >= unknowns:
                 self.scale = self.scale + symbol.detach().abs()
         self.feedback, self.left_null = self._inverted([row[unknowns:] for row in table[unknowns:]])
@@ -54,7 +54,7 @@ class Tables:
         self.constrained = _product(self.feedback, self.driven, unknowns)
         coupling = [row[unknowns:] for row in table[:unknowns]]
         through = _product(coupling, self.constrained, unknowns)
-        self.linear = [[_sum(table[i][j], through[i][j]) for j in range(unknowns)] for i in range(unknowns)]
+        self.linear = [[added(table[i][j], through[i][j]) for j in range(unknowns)] for i in range(unknowns)]
         self.inputs: list[list[Symbol]] = []
         for field, order in plan.inputs:
             symbol = self.symbol(sympy.Integer(1), order)
@@ -66,12 +66,12 @@ class Tables:
         results: list[list[Symbol]] = [[None] * len(plan.products) for _ in range(count)]
         for output in plan.outputs:
             symbol = self.symbol(output.coefficient, output.order)
-            results[output.row][output.product] = _sum(results[output.row][output.product], symbol)
+            results[output.row][output.product] = added(results[output.row][output.product], symbol)
         self.products = results[unknowns:]
         self.response = _product(coupling, self.feedback, len(plan.constrained))
         through = _product(self.response, self.products, len(plan.products))
         self.outputs = [
-            [_sum(results[i][r], through[i][r]) for r in range(len(plan.products))] for i in range(unknowns)
+            [added(results[i][r], through[i][r]) for r in range(len(plan.products))] for i in range(unknowns)
         ]
 
     def symbol(self, coefficient: sympy.Expr, order: Order) -> Tensor:
@@ -141,10 +141,28 @@ def stacked(block: list[list[Symbol]], modes: Modes) -> Tensor:
     return torch.movedim(matrix, (-2, -1), (-2 - modes.dimension, -1 - modes.dimension))
 
 
-def _sum(first: Symbol, second: Symbol) -> Symbol:
+def added(first: Symbol, second: Symbol) -> Symbol:
+    """first + second."""
     if first is None or second is None:
         return second if first is None else first
     return first + second
+
+
+def combined(row: Sequence[Symbol], parts: Sequence[Symbol], start: Symbol) -> Symbol:
+    """start + sum of row[j] * parts[j], None if there is nothing."""
+    total = start
+    for factor, part in zip(row, parts, strict=True):
+        if factor is not None and part is not None:
+            total = added(total, factor * part)
+    return total
+
+
+def common_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that all broadcast to; torch.broadcast_shapes takes longer than a transform."""
+    longest = max(shapes, key=len)
+    if all(shape == longest[len(longest) - len(shape) :] for shape in shapes):
+        return longest
+    return tuple(torch.broadcast_shapes(*shapes))
 
 
 def _product(left: list[list[Symbol]], right: list[list[Symbol]], columns: int) -> list[list[Symbol]]:
@@ -156,7 +174,7 @@ def _product(left: list[list[Symbol]], right: list[list[Symbol]], columns: int) 
             for part, other in zip(row, right, strict=True):
                 other_part = other[column]
                 if part is not None and other_part is not None:
-                    total = _sum(total, part * other_part)
+                    total = added(total, part * other_part)
             entries.append(total)
         found.append(entries)
     return found

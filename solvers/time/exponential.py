@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import final
@@ -15,7 +15,7 @@ from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
-from sciml.spectral import SpectralSystem
+from sciml.spectral import SpectralSystem, forward_mode
 
 from .exponential_functions import phi, phi_of_matrices
 from .stepper import Attempt, Integrator, Stepper
@@ -141,8 +141,11 @@ class ExponentialStepper(Stepper):
     def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         coefficients = self.coefficients(h)
         evaluations = len(self.method.nodes) - (memory is not None)
-        fast = self.system.fast and not self.system.tracked(y, *(() if memory is None else (memory,)))
-        run = self._fast if fast else self._plain
+        tensors = (y,) if memory is None else (y, memory)
+        if not self.system.tracked(*tensors):
+            run = self._fast if self.system.fast else self._plain
+        else:
+            run = self._along if self.system.constant_data and forward_mode.alone(*tensors) else self._plain
         value, error, last = run(y, t, h, memory, coefficients)
         return Attempt(value, last, evaluations + (last is not None), error)
 
@@ -197,6 +200,40 @@ class ExponentialStepper(Stepper):
             return value, None, None
         stages.append(system.explicit_force(value, t + h))
         return value, self._combined(None, None, coefficients.error, stages), stages[-1]
+
+    def _along(
+        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The same where torch differentiates forwards, as one operation whose derivative is known."""
+        system, nodes = self.system, self.method.nodes
+
+        def function(state: Tensor, first: Tensor | None = None) -> Tensor:
+            found = (self._fast if system.fast else self._plain)(state, t, h, first, coefficients)
+            return torch.stack([part for part in found if part is not None])
+
+        def derivative(tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+            state, ahead = tensors[0], directions[0]
+            stages = [system.plain_force(state, t) if memory is None else tensors[1]]
+            slopes = [system.explicit_derivative(state, ahead, t) if memory is None else directions[1]]
+            for c, row in zip(nodes[1:], coefficients.rows, strict=True):
+                exponential = coefficients.exponentials[c]
+                stage, slope = (
+                    self._combined(*start, row, known)
+                    for start, known in (((state, exponential), stages), ((ahead, exponential), slopes))
+                )
+                stages.append(system.plain_force(stage, t + c * h))
+                slopes.append(system.explicit_derivative(stage, slope, t + c * h))
+            one = coefficients.exponentials[1.0]
+            value = system.project(self._combined(ahead, one, coefficients.weights, slopes))
+            if coefficients.error is None:
+                return value.unsqueeze(0)
+            end = system.project(self._combined(state, one, coefficients.weights, stages))
+            slopes.append(system.explicit_derivative(end, value, t + h))
+            return torch.stack([value, self._combined(None, None, coefficients.error, slopes), slopes[-1]])
+
+        tensors = (y,) if memory is None else (y, memory)
+        found = forward_mode.along(function, derivative, *tensors).unbind(0)
+        return found[0], *(found[1:] if self.embedded else (None, None))
 
     def _fast(
         self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients

@@ -10,6 +10,7 @@ import mpmath
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from sciml.boundary import Periodic
 from sciml.equations import Equation, catalogue
@@ -357,6 +358,37 @@ def test_gradients(method: ExponentialRungeKutta, text: str) -> None:
     assert abs(slope - float(ahead - behind) / (2 * h)) < 1e-6 * abs(slope)
     forward = torch.func.jvp(measured, (u, nu), (tangent, shift))[1]
     assert abs(float(forward) - slope) < 1e-11 * abs(slope)
+
+
+@pytest.mark.parametrize("method", [ExponentialRungeKutta.etd3(), ExponentialRungeKutta.pair()], ids=("etd3", "pair"))
+@pytest.mark.parametrize("name", ["kuramoto_sivashinsky", "quasi_geostrophic", "klein_gordon"])
+def test_derivatives_along_directions_of_the_state(method: ExponentialRungeKutta, name: str) -> None:
+    """Forwards, by torch.func and by dual numbers, against differences; of value, error and memory."""
+    grid = ring(10, 9) if name == "quasi_geostrophic" else ring(20)
+    equation = catalogue.get(name).equation if name != "klein_gordon" else Equation("u_tt = u_xx - u - sin(u)*cos(x)")
+    system = discretize_spectral(equation, grid, {}, {})
+    generator = torch.Generator().manual_seed(4)
+    u, v = (torch.randn(2, *system.space, dtype=torch.float64, generator=generator) for _ in range(2))
+    axes = tuple(range(-grid.dimension, 0))
+    y, d = (system.encode(part - part.mean(axes, keepdim=True)) for part in (u, v))
+    stepper = method.stepper(system)
+
+    def two_steps(state: Tensor) -> Tensor:
+        first = stepper.step(state, 0.0, 0.5, stepper.begin(state, 0.0))
+        second = stepper.step(first.value, 0.5, 0.5, first.memory)
+        return torch.stack([part for part in (second.value, second.error, second.memory) if part is not None])
+
+    h = 1e-5
+    with torch.no_grad():
+        expected = (two_steps(y + h * d) - two_steps(y - h * d)) / (2 * h)
+    found = torch.func.jvp(two_steps, (y,), (d,))
+    assert largest(found[0] - two_steps(y)) < 1e-12
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(two_steps(forward_ad.make_dual(y, d))).tangent
+    assert dual is not None
+    for part, other, reference_part in zip(found[1], dual, expected, strict=True):
+        assert largest(part - reference_part) < 1e-6 * largest(reference_part)
+        assert largest(part - other) < 1e-11 * largest(reference_part)
 
 
 # Refusals
