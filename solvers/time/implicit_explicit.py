@@ -127,11 +127,8 @@ class LinearPart:
         differentiable = torch.is_grad_enabled() or forward_ad._current_level >= 0
         tracked = differentiable and (self._tracked or is_tracked(*states))
         solver = self._kept.get(a)
-        operator = None
-        if solver is None or tracked:
-            operator = self.system.shifted_linear(a)
+        operator = self.system.shifted_linear(a) if solver is None or tracked else solver.given
         if solver is None:
-            assert operator is not None
             solver = ShiftedSolver(operator.detach(), self.system, self._chosen, requested=self.method is not None)
             self.setups += 1
             self._chosen = solver.method
@@ -139,7 +136,7 @@ class LinearPart:
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(a)
-        return _Shifted(solver, operator if tracked and operator is not None else solver.given, a, self, tracked)
+        return _Shifted(solver, operator if tracked else solver.given, a, self, tracked)
 
     def explicit_force(self, y: Tensor, t: float) -> Tensor:
         """N(y, t), counted."""
@@ -253,8 +250,9 @@ class AdditiveStepper(Stepper):
         # The last stage has all of what is implicit: the weights of the methods differ from it in the rest alone.
         last = (*tableau.explicit[-1], 0.0)
         weights = tuple(b - e for b, e in zip(tableau.b, last, strict=True))
-        value = state + part.without_mass(combined(None, explicit, weights, h))
-        error = combined(combined(None, explicit, tableau.error, h), implicit, tableau.error, h)
+        nothing = explicit[0]
+        value = state + part.without_mass(combined(nothing, explicit, weights, h))
+        error = combined(combined(nothing, explicit, tableau.error, h), implicit, tableau.error, h)
         if not mass.identity:
             filtered = shifted.solve(error, torch.zeros_like(error))
             if filtered is None:
@@ -307,12 +305,11 @@ class CnabStepper(Stepper):
         return Attempt(value, (h, force), count)
 
 
-def combined(start: Tensor | None, forces: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
+def combined(start: Tensor, forces: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
     """start + h sum(w f)."""
     for weight, force in zip(weights, forces, strict=False):
         if weight:
-            start = force * (h * weight) if start is None else torch.add(start, force, alpha=h * weight)
-    assert start is not None
+            start = torch.add(start, force, alpha=h * weight)
     return start
 
 

@@ -102,6 +102,11 @@ def _matrices(operator: LinearOperator) -> Tensor:
     return images.reshape(*images.shape[: images.ndim - len(operator.space)], n).movedim(0, -1)
 
 
+def with_axis(operator: LinearOperator) -> DenseOperator:
+    """An operator on fields of one number without axes, on fields with one axis."""
+    return DenseOperator(_matrices(operator), (1,))
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class OwnInverse(StationaryMethod):
@@ -207,7 +212,7 @@ class ShiftedSolver:
         self.given = operator
         self.scalar = operator.space == ()
         if self.scalar:
-            operator = DenseOperator(_matrices(operator), (1,))
+            operator = with_axis(operator)
         self.operator = operator
         self.system = system
         self.requested = requested
@@ -272,7 +277,7 @@ class ShiftedSolver:
     def with_gradients(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
         """right side -> solution, for an operator of the same values, differentiable with respect to both."""
         if self.scalar:
-            prepared = self._tight(DenseOperator(_matrices(operator), (1,)))
+            prepared = self._tight(with_axis(operator))
             return lambda right: prepared.solve(right.unsqueeze(-1)).value.squeeze(-1)
         prepared = self._tight(operator)
         return lambda right: prepared.solve(right).value

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sciml.dense_operator import DenseOperator
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.linear_operator import LinearOperator
@@ -21,7 +20,7 @@ from sciml.status import Status
 
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
-from .implicit_linear import DenseLU, Mass, ShiftedSolver
+from .implicit_linear import DenseLU, Mass, ShiftedSolver, with_axis
 
 # Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of
 # them, and to rounding.
@@ -184,8 +183,7 @@ class StageSolver:
 
     def sizes(self, correction: Tensor, y: Tensor, tight: bool) -> Tensor:
         """A correction relative to what counts as none at all, `(*batch)`."""
-        if not tight:
-            assert self.rtol is not None
+        if not tight and self.rtol is not None:
             return self.system.error_ratio(correction, y, y, self.rtol, self.atol) / _SHARE
         dimensions = tuple(range(-self.axes, 0))
         norms = [torch.linalg.vector_norm(x, dim=dimensions) if self.axes else x.abs() for x in (correction, y)]
@@ -226,8 +224,8 @@ class _Step:
             y = self._solve(right.detach(), guess.detach(), t)
         if y is None:
             return None
-        if self.tracked:
-            y = self._attach(y, right, t)
+        if self.tracked and self.entry is not None:
+            y = self._attach(self.entry.solver, y, right, t)
         if self.alive is not None:
             y = torch.where(self.solver.spread(self.alive), y, torch.nan)
         return y
@@ -328,12 +326,11 @@ class _Step:
         floor = 1e-10 if self.start.dtype == torch.float64 else 1e-5
         return min(max(0.1 / max(expected, 1.0), 0.05 * entry.eta, floor), 1e-2)
 
-    def _attach(self, y: Tensor, right: Tensor, t: float) -> Tensor:
+    def _attach(self, kept: ShiftedSolver, y: Tensor, right: Tensor, t: float) -> Tensor:
         """The state with its derivatives, by the theorem on implicit functions."""
         solver, system, a = self.solver, self.solver.system, self.a
         scalar = solver.axes == 0
-        assert self.entry is not None
-        linearization = _Linearization(system, t, a, self.entry.solver)
+        linearization = _Linearization(system, t, a, kept)
 
         def residual(x: Tensor) -> Tensor:
             x = x.squeeze(-1) if scalar else x
@@ -372,9 +369,7 @@ class _Linearization:
     def _matrix(self, x: Tensor) -> LinearOperator:
         if self.system.state_space:
             return self.system.shifted(x, self.t, self.a)
-        operator = self.system.shifted(x.squeeze(-1), self.t, self.a)
-        assert isinstance(operator, DenseOperator)
-        return DenseOperator(operator.matrices, (1,))
+        return with_axis(self.system.shifted(x.squeeze(-1), self.t, self.a))
 
 
 def _worst(sizes: Tensor, alive: Tensor | None) -> float:
