@@ -1,5 +1,5 @@
 """Solutions as files for ParaView: those on grids as VTK XML ImageData (.vti), written without VTK; those on meshes as
-.vtu, .vtk or .xdmf, by way of meshio."""
+.vtu, .vtk or .xdmf, by way of meshio. Evolutions are a .pvd file that names one such file a time."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .grid import Grid
 from .mesh_files import write_fields
 
 if TYPE_CHECKING:
+    from .mesh import Mesh
     from .solution import Solution
 
 OF_MESHES = (".vtu", ".vtk", ".xdmf")
@@ -43,7 +44,8 @@ def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
 
     Args:
         path: ends in .vti for a grid, in .vtu, .vtk or .xdmf for a mesh. A batch becomes one file a row: "name_0.vti",
-            "name_1.vti", ... in the order of the batch.
+            "name_1.vti", ... in the order of the batch. Of an evolution it ends in .pvd, and the files of the times,
+            "name_0000.vti" or "name_0000.vtu" and so on, stand in the folder "name" beside it.
 
     Returns:
         The files written.
@@ -55,7 +57,9 @@ def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
     """
     domain = solution.domain
     if domain is None:
-        raise InputError("this solution belongs to a bare operator, without a domain: ParaView needs coordinates")
+        raise InputError("this solution has no domain: ParaView needs coordinates")
+    if solution.times is not None:
+        return _write_series(solution, domain, path)
     final = target(path, (".vti",) if isinstance(domain, Grid) else OF_MESHES)
     fields = {**solution.fields, **_coefficients(solution)}
     batch = tuple(solution.codes.shape)
@@ -72,6 +76,40 @@ def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
         else:
             write_fields(single, domain, own)
     return paths
+
+
+def _write_series(solution: Solution, domain: Grid | Mesh, path: str | os.PathLike[str]) -> list[Path]:
+    """A .pvd file for each row, written last, so that it names files that are there."""
+    final = target(path, (".pvd",))
+    batch, count = tuple(solution.codes.shape), solution.codes.numel()
+    axes = domain.dimension if isinstance(domain, Grid) else 1
+    times = [] if solution.times is None else solution.times.tolist()
+    fields = {}
+    for name, field in solution.fields.items():
+        fields[name] = field.detach().reshape(count, len(times), *field.shape[field.ndim - axes :])
+    written = []
+    digits = max(4, len(str(len(times) - 1)))
+    for row in range(count):
+        single = final.with_name(f"{final.stem}_{row}.pvd") if batch else final
+        folder = single.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        entries = []
+        for place, t in enumerate(times):
+            own = {name: field[row, place] for name, field in fields.items()}
+            suffix = ".vti" if isinstance(domain, Grid) else ".vtu"
+            part = folder / f"{single.stem}_{place:0{digits}d}{suffix}"
+            if isinstance(domain, Grid):
+                write_whole(part, _document(domain, own))
+            else:
+                write_fields(part, domain, own)
+            written.append(part)
+            name = quoteattr(f"{folder.name}/{part.name}")
+            entries.append(f'<DataSet timestep="{t!r}" group="" part="0" file={name}/>')
+        order = "LittleEndian" if sys.byteorder == "little" else "BigEndian"
+        head = f'<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1" byte_order="{order}">\n<Collection>\n'
+        write_whole(single, (head + "\n".join(entries) + "\n</Collection>\n</VTKFile>\n").encode())
+        written.append(single)
+    return written
 
 
 def _coefficients(solution: Solution) -> dict[str, torch.Tensor]:

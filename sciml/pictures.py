@@ -158,7 +158,7 @@ def _draw_lines(
         axes.margins(y=0.08)
         axes.set_xlabel(grid.axes[0])
         axes.set_ylabel(name)
-        _tidy(axes)
+        tidy(axes)
         if len(rows) > 1:
             axes.legend(loc="best")
     if curve is not None:
@@ -317,15 +317,16 @@ def _draw_norms(axes: Axes, norms: torch.Tensor, colour: str, label: str) -> Non
     axes.semilogy(torch.arange(len(worst)), worst, color=colour, marker=marker, markersize=3.5, label=label)
     axes.set_xlabel("iteration")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _tidy(axes)
+    tidy(axes)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """A light net of lines behind curves."""
     axes.grid(True, color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def draw_head(figure: Figure, solution: Solution, size: str) -> None:
+def draw_head(figure: Figure, solution: Solution, size: str = "") -> None:
     """The equation over a figure, with the size of the problem, as LaTeX without dollar signs."""
     if solution.equation is not None:
         lines = [f"${mathtext(line)}$" for line in solution.equation.latex_lines()]
@@ -334,7 +335,8 @@ def draw_head(figure: Figure, solution: Solution, size: str) -> None:
                 MathTextParser("path").parse(line)
         except ValueError:  # matplotlib knows a part of LaTeX only
             lines = str(solution.equation).splitlines()
-        lines[-1] += f"      $({size})$"
+        if size:
+            lines[-1] += f"      $({size})$"
         figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11.5)
 
 

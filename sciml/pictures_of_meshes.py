@@ -132,19 +132,16 @@ def draw_solution(solution: Solution, *, history: bool = False) -> Figure:
 
 def _draw_panel(figure: Figure, place: tuple[int, int, int], mesh: Mesh, data: Tensor, name: str) -> Axes:
     """One field with its colour bar, in the place (rows, columns, number) of a figure."""
-    at_points = len(data) == len(mesh.points)
     norm, colours = colour_scale(data, name)
     shown = ScalarMappable(norm, colours)
     if mesh.dimension == 3:
-        on_facets = data[mesh.facets.cpu()].mean(1) if at_points else data[mesh.facet_cells.cpu()]
-        paint = torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy())
-        solid = _draw_surface(figure, place, mesh, _shaded(mesh, paint), False)
+        solid = _draw_surface(figure, place, mesh, _painted(mesh, data, shown), False)
         bar = figure.colorbar(shown, ax=solid, ticks=MaxNLocator(6), shrink=0.7, aspect=22, pad=0.08)
         bar.set_label(name, rotation=0, labelpad=8)
         bar.outline.set_linewidth(0.5)
         return solid
     axes = figure.add_subplot(*place)
-    _draw_plane(axes, mesh, data, at_points, norm, colours)
+    draw_plane(axes, mesh, data, norm, colours)
     draw_bar(axes, shown, name, 0.14 / (_size(mesh)[0] - 1.9))
     return axes
 
@@ -158,7 +155,9 @@ def _size(mesh: Mesh) -> tuple[float, float]:
     return unit * across + 1.9, max(unit * upwards + 0.9, 2.4)
 
 
-def _draw_plane(axes: Axes, mesh: Mesh, data: Tensor, at_points: bool, norm: Normalize, colours: str) -> None:
+def draw_plane(axes: Axes, mesh: Mesh, data: Tensor, norm: Normalize, colours: str) -> None:
+    """A field `(n,)` at the points or `(m,)` in the cells of a mesh in the plane."""
+    at_points = len(data) == len(mesh.points)
     x, y = mesh.points.detach().cpu().T.numpy()
     shading = "gouraud" if at_points else "flat"
     words = {} if at_points else {"facecolors": data.numpy()}
@@ -198,8 +197,39 @@ def _shaded(mesh: Mesh, paint: Tensor) -> Tensor:
     return paint * (0.6 + 0.4 * facing[:, None])
 
 
+def draw_facets(axes: Axes3D, mesh: Mesh, data: Tensor, norm: Normalize, colours: str) -> Poly3DCollection:
+    """A field on the surface of a mesh in space, without axes; `paint_facets` changes it."""
+    surface = _fill_surface(axes, mesh, _painted(mesh, data, ScalarMappable(norm, colours)), False)
+    axes.set_axis_off()
+    axes.set_box_aspect(_extents(mesh), zoom=1.25)
+    return surface
+
+
+def paint_facets(surface: Poly3DCollection, mesh: Mesh, data: Tensor, norm: Normalize, colours: str) -> None:
+    """Another field on the surface that `draw_facets` drew."""
+    paint = _painted(mesh, data, ScalarMappable(norm, colours)).numpy()
+    surface.set_facecolors(paint)
+    surface.set_edgecolors(paint)
+
+
+def _painted(mesh: Mesh, data: Tensor, shown: ScalarMappable) -> Tensor:
+    """Shaded colours `(f, 3)` of the facets: of the mean of the field there, or its value in the cell behind."""
+    on_facets = data[mesh.facets.cpu()].mean(1) if len(data) == len(mesh.points) else data[mesh.facet_cells.cpu()]
+    return _shaded(mesh, torch.from_numpy(shown.to_rgba(on_facets.numpy())[:, :3].copy()))
+
+
+def _extents(mesh: Mesh) -> list[float]:
+    extents: list[float] = (mesh.points.detach().amax(0) - mesh.points.detach().amin(0)).tolist()
+    return extents
+
+
 def _draw_surface(figure: Figure, place: tuple[int, int, int], mesh: Mesh, paint: Tensor, edges: bool) -> Axes3D:
     axes = figure.add_subplot(*place, projection="3d", computed_zorder=True)
+    _fill_surface(axes, mesh, paint, edges)
+    return axes
+
+
+def _fill_surface(axes: Axes3D, mesh: Mesh, paint: Tensor, edges: bool) -> Poly3DCollection:
     corners = mesh.points.detach().cpu()[mesh.facets.cpu()].numpy()
     lines = {"edgecolors": (0.0, 0.0, 0.0, 0.35), "linewidths": 0.25} if edges else {"edgecolors": paint.numpy()}
     surface = Poly3DCollection(corners, facecolors=paint.numpy(), **lines)
@@ -210,16 +240,16 @@ def _draw_surface(figure: Figure, place: tuple[int, int, int], mesh: Mesh, paint
         (axes.set_xlim, axes.set_ylim, axes.set_zlim), lower.tolist(), upper.tolist(), strict=True
     ):
         set_limits(low, high)
-    axes.set_box_aspect((upper - lower).tolist())
+    extents = _extents(mesh)
+    axes.set_box_aspect(extents)
     axes.view_init(_ELEVATION, _AZIMUTH)
     axes.set_xlabel("x")
     axes.set_ylabel("y")
     axes.set_zlabel("z")
-    extents = (upper - lower).tolist()
     for axis, high, extent in zip((axes.xaxis, axes.yaxis, axes.zaxis), upper.tolist(), extents, strict=True):
         thin = extent < _THIN * max(extents)  # there labels would lie on each other
         axis.set_major_locator(FixedLocator([high]) if thin else MaxNLocator(4))
         axis.set_major_formatter(FormatStrFormatter("%g"))
         axis.labelpad = 7.5
         axis.set_pane_color((1.0, 1.0, 1.0, 0.0))
-    return axes
+    return surface

@@ -318,10 +318,21 @@ class Solution:
     def plot(self, path: str | os.PathLike[str], *, history: bool = False) -> None:
         """Draw the solution into a .png, .pdf or .svg file; with `history` the convergence beside it.
 
+        Of an evolution see `sciml.pictures_of_evolutions.draw`; into a .gif file, or .mp4 where ffmpeg is found, it
+        becomes an animation.
+
         Raises:
             InputError: the solution has no domain, or the path cannot become a picture.
             OSError: the disk is full or not writable; what stood at `path` is unharmed.
         """
+        if self.times is not None:
+            from . import animations, pictures, pictures_of_evolutions
+
+            if animations.is_meant(path):
+                animations.write(self, path)
+            else:
+                pictures.write(pictures_of_evolutions.draw(self), path)
+            return
         from . import pictures, pictures_of_meshes
 
         draw = pictures_of_meshes.draw_solution if isinstance(self.domain, Mesh) else pictures.draw

@@ -346,7 +346,7 @@ def test_every_flipped_bit_is_found(place: float, bit: int, early: bool, image: 
         (b"", "is empty"),
         (b"hello, this is no HDF5 file", "is not an HDF5 file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "is an HDF5 file, but not one that sciml wrote"),
-        (container._header("solution", 99, 512, "0" * 64), "newer version of sciml .format 99; this one reads up to 2"),
+        (container._header("solution", 99, 512, "0" * 64), "newer version of sciml .format 99; this one reads up to 3"),
         (container._header("checkpoint", 1, 512, "0" * 64), "holds a checkpoint; a solution is needed"),
         (container._header("solution", 1, 512, "0" * 64), "is damaged: its content is no longer what was written"),
         (container._header("solution", 1, 512, "0" * 64).replace(b"solution", b"\xff\xfe!!"), "is damaged: its first"),
