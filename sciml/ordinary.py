@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any, final
 import sympy
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .dense_operator import DenseOperator
-from .equations.evaluation import evaluate_all, names
+from .equations.evaluation import evaluate_all, names, operations
 from .equations.residuals import partial
 from .errors import InputError
 from .evolving import EvolvingSystem, Time, root_mean_square_ratio
 from .given import Number, batch_shape, check_value, refuse_strangers
+from .kernels import build
+from .kernels.tape import Tape
 from .linear_operator import LinearOperator
 
 if TYPE_CHECKING:
@@ -95,6 +98,7 @@ class OrdinarySystem(EvolvingSystem):
         self._rest = tuple(
             -form.rest - sympy.Add(*(term.coefficient for term in form.terms if term.unknown is None)) for form in forms
         )
+        self._tapes: dict[tuple[tuple[int, ...], torch.dtype], Tape | None] = {}
         symbols = {name: sympy.Symbol(name, real=True) for name in self.unknowns}
         self._rates = tuple(
             sympy.Add(rest, *(coefficient * symbols[name] for name, coefficient in linear.items()))
@@ -140,7 +144,39 @@ class OrdinarySystem(EvolvingSystem):
         return y
 
     def slope(self, y: Tensor, t: Time) -> Tensor:
-        return self._evaluate(self._rates, y, t)
+        tape = None if isinstance(t, Tensor) else self.tape(y)
+        if tape is None or isinstance(t, Tensor):
+            return self._evaluate(self._rates, y, t)
+        rate = torch.empty_strided(y.shape, y.stride(), dtype=y.dtype)
+        tape.rate(y, float(t), rate)
+        return rate
+
+    def tape(self, y: Tensor) -> Tape | None:
+        """The compiled right-hand side for states like this one; None with gradients, off the CPU, for states whose
+        unknowns are not contiguous, and for fields that are functions of the time."""
+        if (
+            y.device.type != "cpu"
+            or torch.is_grad_enabled()
+            or forward_ad._current_level >= 0
+            or torch.compiler.is_compiling()
+            or torch._C._functorch.maybe_current_level() is not None
+            or y.dtype not in (torch.float64, torch.float32)
+            or not (y.is_contiguous() if len(self.space) == 0 or y.ndim == 1 else y.movedim(-1, 0).is_contiguous())
+        ):
+            return None
+        batch = tuple(y.shape[: y.ndim - len(self.space)])
+        key = (batch, y.dtype)
+        if key not in self._tapes:
+            compilable = None if self._functions else operations(self._rates)
+            fits = build.library() is not None and compilable is not None
+            self._tapes[key] = None
+            if fits and compilable is not None and torch.broadcast_shapes(batch, self.batch) == batch:
+                self._tapes[key] = Tape(compilable, self.unknowns, self._known, batch, y)
+        return self._tapes[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what holds addresses."""
+        return {**self.__dict__, "_tapes": {}}
 
     def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import sympy
@@ -18,6 +18,8 @@ from ..errors import InputError
 from .expression import nearest
 
 Value = Tensor | float
+
+_PRODUCTS = 8  # powers up to this are products, which are quicker than a power
 
 _CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     sympy.Abs: torch.abs,
@@ -87,6 +89,57 @@ def evaluate_all(expressions: Sequence[sympy.Expr], values: Mapping[str, Value])
         for place in released:
             slots[place] = None
     return tuple([slots[place] for place in program.outputs])
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Expressions as operations on registers, which hold the values of `names`, then `constants`, then the results of
+    `steps`, in this order.
+
+    Attributes:
+        steps: of each its name, as in `OPERATIONS`, and the registers of its one or two arguments.
+        outputs: the registers of the expressions.
+    """
+
+    names: tuple[str, ...]
+    constants: tuple[float, ...]
+    steps: tuple[tuple[str, tuple[int, ...]], ...]
+    outputs: tuple[int, ...]
+
+
+OPERATIONS = ("add", "subtract", "multiply", "divide", "negate", "sqrt", "abs", "sin", "cos", "exp", "log", "tanh")
+
+
+def operations(expressions: Sequence[sympy.Expr]) -> Operations | None:
+    """The expressions in terms of `OPERATIONS`, None where they hold others.
+
+    Raises:
+        InputError: for a part that cannot be evaluated.
+    """
+    program = _program(tuple(expressions))
+    known: dict[Action, str] = {
+        operator.add: "add",
+        operator.sub: "subtract",
+        operator.mul: "multiply",
+        _product: "multiply",
+        _divide: "divide",
+        operator.neg: "negate",
+        **{_applied(getattr(torch, name)): name for name in OPERATIONS[5:]},
+    }
+    steps: list[tuple[str, tuple[int, ...]]] = []
+    leaves = len(program.names) + len(program.constants)
+    register = list(range(leaves))
+    for action, inputs, _ in program.steps:
+        if action not in known:
+            return None
+        arguments = [register[slot] for slot in inputs]
+        while len(arguments) > 2:
+            steps.append((known[action], (arguments[0], arguments[1])))
+            arguments[:2] = [leaves + len(steps) - 1]
+        steps.append((known[action], tuple(arguments)))
+        register.append(leaves + len(steps) - 1)
+    outputs = tuple(register[slot] for slot in program.outputs)
+    return Operations(program.names, program.constants, tuple(steps), outputs)
 
 
 def _missing(missing: list[str], values: Mapping[str, Value]) -> str:
@@ -168,8 +221,7 @@ class _Writer:
         if expression.is_Pow:
             action, arguments = _power(*expression.args)
         elif expression.func in _CALLS:
-            function = _CALLS[expression.func]
-            action, arguments = (lambda argument: _apply(function, argument)), expression.args
+            action, arguments = _applied(_CALLS[expression.func]), expression.args
         else:
             raise InputError(f"{expression.func.__name__} cannot be evaluated: '{str(expression)[:80]}'")
         return self._step(action, *(self.place(argument) for argument in arguments))
@@ -232,16 +284,23 @@ def _is_divisor(factor: sympy.Expr) -> bool:
 
 
 def _power(base: sympy.Expr, exponent: sympy.Expr) -> tuple[Action, Sequence[sympy.Expr]]:
-    if exponent == 2:
-        return lambda value: value * value, (base,)
+    if exponent.is_Integer and 2 <= exponent <= _PRODUCTS:
+        half = exponent // 2
+        return operator.mul, (base**half, base ** (exponent - half))
     if exponent == sympy.Rational(1, 2):
-        return lambda value: _apply(torch.sqrt, value), (base,)
+        return _applied(torch.sqrt), (base,)
     if exponent == -1:
-        return lambda value: _apply(torch.reciprocal, value), (base,)
+        return _divide, (sympy.Integer(1), base)
     if exponent.is_Rational:
         number = int(exponent) if exponent.is_Integer else float(exponent)
         return lambda value: _apply(lambda tensor: torch.pow(tensor, number), value), (base,)
     return lambda first, second: _apply(torch.pow, first, second), (base, exponent)
+
+
+@lru_cache
+def _applied(function: Callable[[Tensor], Tensor]) -> Action:
+    """The function for numbers too."""
+    return partial(_apply, function)
 
 
 def _apply(function: Callable[..., Tensor], *arguments: Any) -> Value:

@@ -9,6 +9,7 @@
 #include "sparse.hpp"
 #include "sparse_cycle.hpp"
 #include "steps.hpp"
+#include "tape.hpp"
 #include "stencil.hpp"
 #include "transfer.hpp"
 #include "vectors.hpp"
@@ -47,6 +48,16 @@
                                         int columns, double rtol, double atol, T *ratio, int threads) {                \
         (columns ? error_of_columns<T> : error_of_rows<T>)(error, before, after, rows, size, rtol, atol, ratio,        \
                                                            Team{threads});                                             \
+    }                                                                                                                  \
+    extern "C" void tape_rate_##suffix(const Tape *tape, const TapeInputs<T> *inputs, Index unknowns, Index rows,      \
+                                       const T *y, double t, T *rate, int threads) {                                   \
+        tape_rate(*tape, *inputs, unknowns, rows, y, t, rate, Team{threads});                                          \
+    }                                                                                                                  \
+    extern "C" void tape_step_##suffix(const Tape *tape, const TapeInputs<T> *inputs, Index unknowns, Index rows,      \
+                                       const T *y, double t, double h, Index s, const T *weights, const double *c,     \
+                                       int whole, int last_is_end, T *stages, T *value, T *error, int threads) {       \
+        tape_step(*tape, *inputs, unknowns, rows, y, t, h, s, weights, c, whole, last_is_end, stages, value, error,    \
+                  Team{threads});                                                                                      \
     }                                                                                                                  \
     extern "C" void redirect_##suffix(T *p, const T *z, const double *beta, Index batch, Index size, int threads) {    \
         redirect(p, z, beta, batch, size, Team{threads});                                                                    \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.evolving import EvolvingSystem
+from sciml.kernels.tape import Tape
+from sciml.ordinary import OrdinarySystem
 
 from . import tableau as tableaus
 from .control import Controller
@@ -118,6 +121,10 @@ class ExplicitStepper(Stepper):
             work = self._work = _Work(tableau, y)
         flat, shape, strides = y.as_strided(work.length, (1,)), y.shape, y.stride()
         torch.mul(work.numbers, h, out=work.scaled)
+        if not self.method.record and isinstance(self.system, OrdinarySystem):
+            tape = self.system.tape(y)
+            if tape is not None:
+                return self._step_of_tape(tape, work, y, t, h, memory)
         last = tableau.stages - 1
         k = slope(y, t) if memory is None else memory
         work.stages[0].copy_(k)
@@ -142,6 +149,23 @@ class ExplicitStepper(Stepper):
             None,
             stiffness(equal, self.axes) if equal else None,
             self._interpolant(flat, value, h, work.transposed),
+        )
+
+    def _step_of_tape(self, tape: Tape, work: _Work, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        """The whole step in one call."""
+        tableau, reuse = self.tableau, self.tableau.first_same_as_last
+        shape, strides, place = y.shape, y.stride(), {"dtype": y.dtype}
+        value = torch.empty_strided(shape, strides, **place)
+        error = None if tableau.error is None else torch.empty_strided(shape, strides, **place)
+        if memory is not None:
+            work.stages[0].copy_(memory)
+        tape.step(y, t, h, work.scaled, work.c, work.matrix, value, error, whole=memory is None, last_is_end=reuse)
+        return Attempt(
+            value,
+            work.stages[-1].clone() if reuse else None,
+            tableau.stages - (memory is not None),
+            error,
+            interpolate=self._interpolant(y.as_strided(work.length, (1,)), value, h, work.transposed),
         )
 
     def _step_out_of_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
@@ -275,7 +299,8 @@ class _Work:
         self.rows = [self.scaled[i, :i] for i in range(s)]
         self.weights, self.errors = self.scaled[s], self.scaled[s + 1]
         stages = torch.zeros(s, y.numel(), **place)
-        self.transposed = stages.t()
+        self.matrix, self.transposed = stages, stages.t()
+        self.c = (ctypes.c_double * s)(*tableau.c)
         self.earlier = [self.transposed[:, :i] for i in range(s)]
         self.stages = [row.as_strided(y.shape, y.stride(), row.storage_offset()) for row in stages]
 

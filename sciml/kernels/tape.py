@@ -1,0 +1,154 @@
+"""Ordinary differential equations in the compiled kernels: their rates, and whole Runge-Kutta steps."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from ..equations.evaluation import OPERATIONS, Operations
+from . import build, layout
+
+
+class _Tape(ctypes.Structure):
+    """`Tape` of tape.hpp."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_int64),
+        ("constants", ctypes.c_int64),
+        ("operations", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("constant", ctypes.c_void_p),
+        ("code", ctypes.c_void_p),
+        ("first", ctypes.c_void_p),
+        ("second", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
+    )
+
+
+class _Inputs(ctypes.Structure):
+    """`TapeInputs` of tape.hpp."""
+
+    _fields_ = (
+        ("unknown", ctypes.c_void_p),
+        ("is_time", ctypes.c_void_p),
+        ("number", ctypes.c_void_p),
+        ("array", ctypes.c_void_p),
+    )
+
+
+class Tape:
+    """The rates of a system for batches of one shape.
+
+    States are `(*batch, unknowns)`, every unknown contiguous: `y.movedim(-1, 0)` is.
+
+    Args:
+        operations: one output an unknown, in terms of the unknowns, "t" and `known`.
+        unknowns: their names.
+        known: numbers, or tensors of the batch's shape, of the other names.
+        batch: shape of the batch.
+        like: a state, whose dtype is that of all.
+
+    Raises:
+        ValueError: where there is no compiler.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        unknowns: Sequence[str],
+        known: Mapping[str, float | Tensor],
+        batch: tuple[int, ...],
+        like: Tensor,
+    ) -> None:
+        library = build.library()
+        if library is None:
+            raise ValueError("there are no compiled kernels")
+        suffix = layout.NAMES[like.dtype]
+        self._rate, self._step = getattr(library, f"tape_rate_{suffix}"), getattr(library, f"tape_step_{suffix}")
+        self._unknowns = len(unknowns)
+        names = operations.names
+        numbers, tensors = [0.0] * len(names), [None] * len(names)
+        for place, name in enumerate(names):
+            value = known.get(name, 0.0)
+            if isinstance(value, Tensor):
+                tensors[place] = value.detach().to(like.dtype).expand(batch).contiguous()  # type: ignore[call-overload]
+            else:
+                numbers[place] = float(value)
+        steps = operations.steps
+        arrays = (
+            (ctypes.c_double * len(operations.constants))(*operations.constants),
+            layout.flags(*(OPERATIONS.index(name) for name, _ in steps)),
+            layout.flags(*(inputs[0] for _, inputs in steps)),
+            layout.flags(*(inputs[-1] for _, inputs in steps)),
+            layout.flags(*operations.outputs),
+        )
+        self._tape = _Tape(
+            len(names), len(operations.constants), len(steps), len(operations.outputs), *map(layout.address, arrays)
+        )
+        given = (
+            layout.flags(*(unknowns.index(name) if name in unknowns else -1 for name in names)),
+            layout.flags(*(name == "t" for name in names)),
+            (ctypes.c_double * len(names))(*numbers),
+            layout.addresses(tensors),
+        )
+        self._inputs = _Inputs(*map(layout.address, given))
+        self._held = (arrays, given, tensors)
+
+    def rate(self, y: Tensor, t: float, rate: Tensor) -> None:
+        """rate = f(y, t)."""
+        self._rate(
+            ctypes.byref(self._tape),
+            ctypes.byref(self._inputs),
+            ctypes.c_int64(self._unknowns),
+            ctypes.c_int64(y.numel() // self._unknowns),
+            layout.pointer(y),
+            ctypes.c_double(t),
+            layout.pointer(rate),
+            layout.threads(),
+        )
+
+    def step(
+        self,
+        y: Tensor,
+        t: float,
+        h: float,
+        weights: Tensor,
+        c: object,
+        stages: Tensor,
+        value: Tensor,
+        error: Tensor | None,
+        *,
+        whole: bool,
+        last_is_end: bool,
+    ) -> None:
+        """One explicit Runge-Kutta step.
+
+        Args:
+            y: the state at t.
+            h: the step.
+            weights: `(s + 2, s)`, the method's matrix, weights and error weights, times h.
+            c: array of the times of the stages within a step.
+            stages: `(s, size)`, filled; its first row is given unless `whole`.
+            value, error: filled, error unless it is None.
+            last_is_end: whether the last stage is taken at the value.
+        """
+        self._step(
+            ctypes.byref(self._tape),
+            ctypes.byref(self._inputs),
+            ctypes.c_int64(self._unknowns),
+            ctypes.c_int64(y.numel() // self._unknowns),
+            layout.pointer(y),
+            ctypes.c_double(t),
+            ctypes.c_double(h),
+            ctypes.c_int64(weights.shape[1]),
+            layout.pointer(weights),
+            c,
+            ctypes.c_int(whole),
+            ctypes.c_int(last_is_end),
+            layout.pointer(stages),
+            layout.pointer(value),
+            None if error is None else layout.pointer(error),
+            layout.threads(),
+        )
