@@ -1,7 +1,8 @@
 """The program `sciml`.
 
 Every command loads what it needs when it runs: `sciml --help` waits for neither torch nor sympy. Exit codes: 0 done,
-1 not done (a row did not converge, the disk is full), 2 bad input, said in one message on the error stream.
+1 not done (a row did not converge, the disk is full), 2 bad input, said in one message on the error stream; 130 and 143
+ended by SIGINT (Ctrl-C) and SIGTERM, what an evolution has reached being written first.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ def solve(
     device: Annotated[str | None, typer.Option(help="cpu or cuda, in place of the file's.", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
 ) -> None:
-    """Solve a problem file; write solution (.h5), picture (.png), file for ParaView (.vti, .vtu), summary (.json)."""
+    """Solve a problem file; write solution (.h5), picture (.png), file for ParaView (.vti, .vtu), summary (.json).
+
+    Of an evolving equation the picture shows how it goes in time; .gif, .mp4 and .pvd (a series for ParaView) are
+    written if asked for. Ctrl-C ends it: what was reached is written.
+    """
     with _failures():
         raise typer.Exit(_solve(file, output, device, quiet))
 
@@ -132,36 +137,43 @@ def _complain(message: str) -> None:
 
 def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     start = time.perf_counter()
-    with _remarks(quiet) as remarks, _progress(quiet) as step:
-        step("reading", file.name)
-        from sciml.solvers import linear, nonlinear
-        from sciml.solvers.solve import solve as solve_problem
+    ended = 0
+    with _remarks(quiet) as remarks:
+        with _progress(quiet) as step:
+            step("reading", file.name)
+            from sciml.solvers import linear, nonlinear
+            from sciml.solvers.solve import solve as solve_problem
+            from sciml.solvers.time.by_name import INTEGRATORS
 
-        from . import problem_file, summary
+            from . import problem_file, summary
 
-        methods = {name: getattr(kind, name) for kind in (linear, nonlinear) for name in kind.__all__}
-        problem = problem_file.read(file, methods, device)
-        if output.exists() and not output.is_dir():
-            raise InputError(f"{output} is no folder; give one with --output")
-        output.mkdir(parents=True, exist_ok=True)
-        step("solving", f"{problem.equation} on {summary.size_of(problem.domain)}")
-        solution = solve_problem(
-            problem.equation,
-            problem.domain,
-            fields=problem.fields,
-            boundary=problem.boundary,
-            scheme=problem.scheme,
-            method=problem.method,
-            initial=problem.initial,
-            rtol=problem.rtol,
-            atol=problem.atol,
-            throw=False,
-        )
-        step("writing", str(output))
-        files = _write(problem, solution, output)
-        facts = summary.summarize(problem.path, solution, files, remarks, time.perf_counter() - start)
-        files.append(output / f"{problem.name}.json")
-        summary.write(files[-1], facts)
+            methods = {name: getattr(kind, name) for kind in (linear, nonlinear) for name in kind.__all__}
+            problem = problem_file.read(file, methods, device, INTEGRATORS)
+            if output.exists() and not output.is_dir():
+                raise InputError(f"{output} is no folder; give one with --output")
+            output.mkdir(parents=True, exist_ok=True)
+            step("evolving" if problem.times else "solving", f"{problem.equation}{summary.size_of(problem.domain)}")
+            if problem.times is None:
+                solution = solve_problem(
+                    problem.equation,
+                    problem.domain,
+                    fields=problem.fields,
+                    boundary=problem.boundary,
+                    scheme=problem.scheme,
+                    method=problem.method,
+                    initial=problem.initial,
+                    rtol=problem.rtol,
+                    atol=problem.atol,
+                    throw=False,
+                )
+        if problem.times is not None:
+            solution, ended = _evolve(problem, problem.times, output, quiet)
+        with _progress(quiet) as step:
+            step("writing", str(output))
+            files = _write(problem, solution, output)
+            facts = summary.summarize(problem.path, solution, files, remarks, time.perf_counter() - start)
+            files.append(output / f"{problem.name}.json")
+            summary.write(files[-1], facts)
     if not quiet:
         summary.show(facts, files)
     if not bool(solution.converged.all()):
@@ -169,8 +181,49 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
             rows = [str(row) for row, other in enumerate(solution.status) if other == status]
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
             _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {status.advice}")
-        return 1
-    return 0
+        return ended or 1
+    return ended
+
+
+def _evolve(problem: Problem, times: tuple[float, ...], output: Path, quiet: bool) -> tuple[Solution, int]:
+    """The solution, or of a run that was ended from outside its beginning, and the exit code then."""
+    from sciml.solvers.discretize import discretize
+    from sciml.solvers.evolve import evolve
+
+    from . import long_runs
+
+    system = discretize(problem.equation, problem.domain, problem.fields, None, problem.boundary, problem.scheme)
+    method = "" if problem.method is None else f"{problem.method.describe()} (as requested)"
+    path = output / f"{problem.name}.h5" if "h5" in problem.formats else None
+    with long_runs.progress(times, quiet) as show:
+        record = long_runs.Record(system, times, method, path, show)
+        try:
+            with long_runs.orderly_end():
+                solution = evolve(
+                    problem.equation,
+                    problem.domain,
+                    initial=problem.initial,
+                    times=times,
+                    fields=problem.fields,
+                    boundary=problem.boundary,
+                    scheme=problem.scheme,
+                    method=problem.method,
+                    step=problem.step,
+                    rtol=problem.rtol,
+                    atol=problem.atol,
+                    control=problem.control,
+                    observer=record,
+                    throw=False,
+                )
+                return solution, 0
+        except KeyboardInterrupt as ending:
+            code = 143 if isinstance(ending, long_runs.Terminated) else 130
+            if not record.values:
+                _complain("interrupted before anything was computed; nothing is written")
+                raise typer.Exit(code) from ending
+            solution = record.solution("interrupted")
+    _complain(solution.notes[-1])
+    return solution, code
 
 
 @contextmanager
@@ -214,7 +267,10 @@ def _write(problem: Problem, solution: Solution, output: Path) -> list[Path]:
             files.append(path)
             continue
         try:
-            if kind == "png":
+            if kind == "gif" or kind == "mp4":
+                solution.plot(path)
+                files.append(path)
+            elif kind == "png":
                 curve = solution.history.get("residual_norm")
                 solution.plot(path, history=curve is not None and len(curve) > 2)  # a direct solve has no curve
                 files.append(path)

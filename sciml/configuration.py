@@ -44,11 +44,22 @@
                                          # "none" leaves a part of a method out: line_search = "none"
     initial = "x*(1 - x)"                # where the iteration for a nonlinear equation begins; by unknown if several
 
+    [solver]                             # of an equation with a time derivative
+    initial = "sin(x)"                   # at the first time; by unknown if several: { u = "sin(x)", v = 0.0 }; an array
+                                         # { file = ..., dataset = ... }; or an earlier result: { file = "run.h5" }
+    times = [0.0, 0.5, 1.0]              # or { start = 0.0, end = 1.0, count = 101 }
+    method = "tsit5"                     # or { name = "tsit5", controller = { safety = 0.8 } }; rk4, etd4, bdf2, ...
+    step = 0.01                          # of fixed steps; without it rtol and atol decide
+    control = "joint"                    # or "row": steps of its own for every row
+
     [output]
     name = "poisson"
-    formats = ["h5", "png", "vti"]       # on a mesh vtu, vtk or xdmf in place of vti
+    formats = ["h5", "png", "vti"]       # on a mesh vtu, vtk or xdmf in place of vti; of an evolution h5, png, gif,
+                                         # mp4, and pvd, a series for ParaView
 
-Only `equation` and `domain` are needed, and of a mesh `boundary`. Files are looked for beside the problem file.
+Only `equation` and `domain` are needed, and of a mesh `boundary`; of an evolution also `initial` and `times`. Its
+fields and boundary values may be expressions with t. Ordinary differential equations have `coordinates = []` in
+`equation`, and no `domain`. Files are looked for beside the problem file.
 Expressions and conditions are read by the parsers of `sciml.equations`, never executed.
 """
 
@@ -172,13 +183,17 @@ class EquationTable(_Table):
     coefficients: list[str] | None = None
     parameters: dict[str, Number] = {}
     constraints: Texts = []
+    coordinates: list[str] | None = None
 
     @model_validator(mode="after")
     def _check_one(self) -> EquationTable:
         if (self.text is None) == (self.catalogue is None):
             raise ValueError("give the equation either as `text` or by its name in the `catalogue`")
-        if self.catalogue is not None and (self.unknowns or self.coefficients or self.constraints):
-            raise ValueError("an equation of the catalogue has its own unknowns, coefficients and constraints")
+        own = (self.unknowns, self.coefficients, self.constraints, self.coordinates is not None)
+        if self.catalogue is not None and any(own):
+            raise ValueError(
+                "an equation of the catalogue has its own unknowns, coefficients, constraints and coordinates"
+            )
         return self
 
 
@@ -310,7 +325,29 @@ class MeshTable(_Table):
 
 
 def _initial_kind(content: Any) -> str:
-    return "<unknowns>" if isinstance(content, dict) else "<value>"
+    if not isinstance(content, dict):
+        return "<value>"
+    if "file" in content and isinstance(content["file"], str):
+        return "<array>" if "dataset" in content else "<run>"
+    return "<unknowns>"
+
+
+class RunTable(_Table):
+    """The file of an earlier solution."""
+
+    file: str
+
+
+class TimesTable(_Table):
+    """Times with equal distances."""
+
+    start: Number
+    end: Number
+    count: Annotated[int, Field(ge=2, le=10_000_000)]
+
+
+def _times_kind(content: Any) -> str:
+    return "<range>" if isinstance(content, dict) else "<list>"
 
 
 class SolverTable(_Table):
@@ -320,19 +357,32 @@ class SolverTable(_Table):
     rtol: Number | None = None
     atol: Number | None = None
     initial: (
-        Annotated[_OneValue | Annotated[dict[str, Value], Tag("<unknowns>")], Discriminator(_initial_kind)] | None
+        Annotated[
+            _OneValue | _OneArray | Annotated[RunTable, Tag("<run>")] | Annotated[dict[str, Source], Tag("<unknowns>")],
+            Discriminator(_initial_kind),
+        ]
+        | None
     ) = None
+    times: (
+        Annotated[
+            Annotated[list[Number], Tag("<list>")] | Annotated[TimesTable, Tag("<range>")], Discriminator(_times_kind)
+        ]
+        | None
+    ) = None
+    step: Number | None = None
+    control: Literal["joint", "row"] | None = None
 
 
 GRID_FORMATS = ("h5", "png", "vti")
 MESH_FORMATS = ("h5", "png", "vtu", "vtk", "xdmf")
+EVOLUTION_FORMATS = ("h5", "png", "gif", "mp4", "pvd")
 
 
 class OutputTable(_Table):
-    """What is written: NAME.h5, NAME.png, NAME.vti or NAME.vtu; NAME.json always."""
+    """What is written: NAME.h5, NAME.png, NAME.vti or NAME.vtu, ...; NAME.json always."""
 
     name: str | None = None
-    formats: list[Literal["h5", "png", "vti", "vtu", "vtk", "xdmf"]] | None = None
+    formats: list[Literal["h5", "png", "vti", "vtu", "vtk", "xdmf", "gif", "mp4", "pvd"]] | None = None
 
     @model_validator(mode="after")
     def _check_name(self) -> OutputTable:
@@ -367,7 +417,23 @@ class MeshProblem(_Table):
     output: OutputTable = OutputTable()
 
 
-def read(path: Path) -> GridProblem | MeshProblem:
+class OrdinaryProblem(_Table):
+    """A whole problem file, of a problem without a domain."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("boundary", "scheme"), ": ordinary differential equations have none"
+    )
+
+    equation: EquationTable
+    fields: dict[str, Value] = {}
+    solver: SolverTable = SolverTable()
+    output: OutputTable = OutputTable()
+
+
+AnyProblem = GridProblem | MeshProblem | OrdinaryProblem
+
+
+def read(path: Path) -> AnyProblem:
     """Read and check a problem file.
 
     Raises:
@@ -375,7 +441,10 @@ def read(path: Path) -> GridProblem | MeshProblem:
     """
     content = _parse(path)
     domain = content.get("domain")
-    kind = MeshProblem if isinstance(domain, dict) and "mesh" in domain else GridProblem
+    kind: type[AnyProblem] = MeshProblem if isinstance(domain, dict) and "mesh" in domain else GridProblem
+    equation = content.get("equation")
+    if domain is None and isinstance(equation, dict) and (equation.get("coordinates") == [] or "catalogue" in equation):
+        kind = OrdinaryProblem
     try:
         return kind.model_validate(content)
     except ValidationError as error:

@@ -57,7 +57,8 @@ def write(solution: Solution, path: str | os.PathLike[str]) -> list[Path]:
     """
     domain = solution.domain
     if domain is None:
-        raise InputError("this solution has no domain: ParaView needs coordinates")
+        whose = "belongs to a bare operator" if solution.system is None else "is one of ordinary differential equations"
+        raise InputError(f"this solution {whose}, without a domain: ParaView needs coordinates")
     if solution.times is not None:
         return _write_series(solution, domain, path)
     final = target(path, (".vti",) if isinstance(domain, Grid) else OF_MESHES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,21 +47,21 @@ def at(path: Path, place: str) -> Iterator[None]:
         raise InputError(f"{path.name}, {place}: {error}") from error
 
 
-def make_grid(path: Path, table: GridProblem, unknowns: tuple[str, ...], device: str) -> Grid:
+def make_grid(path: Path, table: GridProblem, unknowns: tuple[str, ...], device: str, *, evolving: bool) -> Grid:
     """The grid with its conditions."""
     domain = table.domain
     axes = AXES[: len(domain.shape)]
     with at(path, "[domain] device"):
         _check_device(device)
     with at(path, "[boundary]"):
-        boundary = _sides_of_grid(table.boundary, axes, unknowns)
+        boundary = _sides_of_grid(table.boundary, axes, unknowns, evolving)
     with at(path, "[domain]"):
         grid = Grid(domain.shape, domain.lower, domain.upper, boundary, device=device, dtype=_DTYPES[domain.dtype])
     if domain.walls is not None:
         with at(path, "[domain] walls"):
             if domain.solid is None:
                 raise InputError("walls are the faces of solid cells; give `solid` too")
-            walls = _make_condition(domain.walls, axes)
+            walls = _make_condition(domain.walls, axes, evolving)
             if isinstance(walls, Periodic):
                 raise InputError("the faces of solid cells cannot be periodic")
             grid = replace(grid, walls=walls)
@@ -70,7 +71,9 @@ def make_grid(path: Path, table: GridProblem, unknowns: tuple[str, ...], device:
     return grid
 
 
-def make_mesh(path: Path, table: MeshProblem, unknowns: tuple[str, ...], device: str) -> tuple[Mesh, Boundary]:
+def make_mesh(
+    path: Path, table: MeshProblem, unknowns: tuple[str, ...], device: str, *, evolving: bool
+) -> tuple[Mesh, Boundary]:
     """The mesh with its names, and the conditions on its boundary."""
     domain = table.domain
     with at(path, "[domain] device"):
@@ -86,21 +89,28 @@ def make_mesh(path: Path, table: MeshProblem, unknowns: tuple[str, ...], device:
                 select = {name: parse_predicate(text, mesh.axes)}
                 mesh = mesh.with_boundaries(select) if kind == "boundaries" else mesh.with_regions(select)
     with at(path, "[boundary]"):
-        named = _conditions_on_mesh(table.boundary, mesh, unknowns)
+        named = _conditions_on_mesh(table.boundary, mesh, unknowns, evolving)
     return mesh, named if len(unknowns) > 1 else named[unknowns[0]]
 
 
-def make_function(text: str, axes: tuple[str, ...]) -> Callable[..., float | Tensor]:
-    """An expression of the coordinates as a function of one tensor an axis."""
-    expression = parse_expression(text, axes)
+def make_function(text: str, axes: tuple[str, ...], *, evolving: bool = False) -> Callable[..., float | Tensor]:
+    """An expression of the coordinates as a function of one tensor an axis; where it holds t, of the time too."""
+    names = (*axes, "t") if evolving else axes
+    expression = parse_expression(text, names)
+    if evolving and "t" not in {symbol.name for symbol in expression.free_symbols}:
+        names = axes
 
     def function(*coordinates: Tensor) -> float | Tensor:
-        return evaluate(expression, dict(zip(axes, coordinates, strict=True)))
+        return evaluate(expression, dict(zip(names, coordinates, strict=True)))
 
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD  # by its names a function of the time is told from others
+    function.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
     return function
 
 
-def make_field(source: float | str | ArrayTable | dict[str, float], domain: Grid | Mesh, path: Path) -> Any:
+def make_field(
+    source: float | str | ArrayTable | dict[str, float], domain: Grid | Mesh, path: Path, *, evolving: bool = False
+) -> Any:
     """A coefficient as `sciml.solve` takes it."""
     if isinstance(source, dict) and isinstance(domain, Mesh):
         for name in source:
@@ -108,7 +118,15 @@ def make_field(source: float | str | ArrayTable | dict[str, float], domain: Grid
                 raise _unknown_part("region", name, domain.regions, "regions")
     if isinstance(source, ArrayTable):
         return torch.from_numpy(_read_array(source, domain, path)).to(domain.device, domain.dtype)
-    return make_function(source, domain.axes) if isinstance(source, str) else source
+    return make_function(source, domain.axes, evolving=evolving) if isinstance(source, str) else source
+
+
+def make_number(source: float | str, evolving: bool) -> Any:
+    """A value without coordinates: a number, or a function of the time."""
+    if not isinstance(source, str):
+        return source
+    function = make_function(source, (), evolving=evolving)
+    return function if inspect.signature(function).parameters else float(function())
 
 
 def _check_device(name: str) -> None:
@@ -123,10 +141,10 @@ def _check_device(name: str) -> None:
 def _read_mesh(domain: MeshTable, path: Path) -> Mesh:
     if isinstance(domain.mesh, BoxTable):
         return Mesh.box(domain.mesh.shape, domain.mesh.lower, domain.mesh.upper)
-    return Mesh.read(_beside(domain.mesh, path))
+    return Mesh.read(beside(domain.mesh, path))
 
 
-def _beside(name: str, path: Path) -> Path:
+def beside(name: str, path: Path) -> Path:
     """A file that a problem file names, from the folder of the latter."""
     place = path.parent / name
     if "\0" in name or not place.is_file():
@@ -134,7 +152,7 @@ def _beside(name: str, path: Path) -> Path:
     return place
 
 
-def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[str, ...]) -> Boundary:
+def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[str, ...], evolving: bool) -> Boundary:
     _check_unknowns(table.unknowns, unknowns)
     for given in (table, *table.unknowns.values()):
         for axis in AXES[len(axes) :]:
@@ -146,7 +164,7 @@ def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[
             for key in (f"{axis}_{name}", axis, "all"):
                 condition: ConditionTable | None = getattr(given, key)
                 if condition is not None:
-                    return _make_condition(condition, axes)
+                    return _make_condition(condition, axes, evolving)
         return Dirichlet(0.0)
 
     def sides(*tables: SidesTable) -> dict[str, tuple[Condition, Condition]]:
@@ -158,7 +176,7 @@ def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[
 
 
 def _conditions_on_mesh(
-    table: NamedBoundaryTable, mesh: Mesh, unknowns: tuple[str, ...]
+    table: NamedBoundaryTable, mesh: Mesh, unknowns: tuple[str, ...], evolving: bool
 ) -> dict[str, dict[str, SideCondition]]:
     """Unknown -> name -> condition; what is said of one unknown holds before what is said of all."""
     _check_unknowns(table.unknowns, unknowns)
@@ -169,7 +187,7 @@ def _conditions_on_mesh(
     for unknown in unknowns:
         own = table.unknowns.get(unknown, {})
         given = {**own, **{name: item for name, item in table.named.items() if name not in own}}
-        made = {name: _make_condition(item, mesh.axes) for name, item in given.items()}
+        made = {name: _make_condition(item, mesh.axes, evolving) for name, item in given.items()}
         result[unknown] = {name: condition for name, (condition, _) in read_conditions(made, mesh, unknown).items()}
     return result
 
@@ -187,9 +205,9 @@ def _check_unknowns(given: Mapping[str, Any], unknowns: tuple[str, ...]) -> None
             raise InputError(f"the equation has no unknown {name!r}{suggestion(name, unknowns)}")
 
 
-def _make_condition(table: ConditionTable, axes: tuple[str, ...]) -> Condition:
+def _make_condition(table: ConditionTable, axes: tuple[str, ...], evolving: bool) -> Condition:
     value, flux, coefficient = (
-        make_function(item, axes) if isinstance(item, str) else item
+        make_function(item, axes, evolving=evolving) if isinstance(item, str) else item
         for item in (table.value, table.flux, table.coefficient)
     )
     if value is not None and coefficient is not None:
@@ -201,7 +219,7 @@ def _make_condition(table: ConditionTable, axes: tuple[str, ...]) -> Condition:
 
 def _make_solid(source: float | str | ArrayTable | SurfaceTable, grid: Grid, path: Path) -> Tensor:
     if isinstance(source, SurfaceTable):
-        return grid.voxelize(_beside(source.surface, path), method=source.method)
+        return grid.voxelize(beside(source.surface, path), method=source.method)
     if isinstance(source, ArrayTable):
         array = torch.from_numpy(_read_array(source, grid, path)).to(grid.device)
         if array.dim() > grid.dimension:
@@ -226,7 +244,7 @@ def _positive(level: Tensor, grid: Grid, name: str) -> Tensor:
 
 def _read_array(source: ArrayTable, domain: Grid | Mesh, path: Path) -> np.ndarray[Any, Any]:
     """An array whose last axes are the grid's, or the points or cells of the mesh, in float64."""
-    place = _beside(source.file, path)
+    place = beside(source.file, path)
     try:
         with h5py.File(place, "r") as file:
             if not isinstance(file.get(source.dataset), h5py.Dataset):

@@ -17,16 +17,19 @@ from .files import write_whole
 from .grid import Grid
 from .mesh import Mesh
 from .solution import Solution
+from .trajectories import take
 
 _MOST_NAMES = 12  # in a line of the table
 
 
-def size_of(domain: Grid | Mesh) -> str:
-    """How many unknowns of each kind stand where, in words."""
+def size_of(domain: Grid | Mesh | None) -> str:
+    """How many unknowns of each kind stand where, in words that follow the equation."""
+    if domain is None:
+        return ""
     if isinstance(domain, Grid):
-        return f"{' x '.join(str(n) for n in domain.shape)} unknowns"
+        return f" on {' x '.join(str(n) for n in domain.shape)} unknowns"
     kind = "triangles" if domain.dimension == 2 else "tetrahedra"
-    return f"{len(domain.points)} points, {len(domain.cells)} {kind}"
+    return f" on {len(domain.points)} points, {len(domain.cells)} {kind}"
 
 
 def summarize(
@@ -36,11 +39,12 @@ def summarize(
 
     "rows" has one entry a row of the batch: "status", the counts and norms of the solver, "integrals" by unknown, of a
     mesh with regions "region_integrals" by unknown and region, and "fluxes" by unknown and boundary, outward, or null
-    where the equation has none.
+    where the equation has none. Of an evolution integrals and fluxes are those at the last time, "initial_integrals"
+    those at the first, and "times" says from when to when; without a domain "values" are the last ones by unknown.
 
     Args:
         problem: the file that was solved.
-        solution: of a problem on a grid or a mesh.
+        solution: of a problem.
         files: those written.
         remarks: the warnings on the way.
         seconds: of the whole run.
@@ -62,6 +66,7 @@ def summarize(
         "equation": str(solution.equation),
         "unknowns": list(solution.unknowns),
         "domain": _describe(solution.domain),
+        "times": _span(solution),
         "device": str(solution.value.device),
         "dtype": str(solution.value.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
@@ -93,9 +98,11 @@ def show(summary: dict[str, Any], files: list[Path]) -> None:
 
     rows = summary["rows"]
     failed = [row for row in rows if row["status"] != "CONVERGED"]
-    outcome = "converged" if not failed else f"NOT CONVERGED: {failed[0]['status']}"
+    evolved = summary["times"] is not None
+    done, not_done = ("evolved", "FAILED") if evolved else ("converged", "NOT CONVERGED")
+    outcome = done if not failed else f"{not_done}: {failed[0]['status']}"
     if len(rows) > 1:
-        outcome = f"{len(rows) - len(failed)} of {len(rows)} rows converged"
+        outcome = f"{len(rows) - len(failed)} of {len(rows)} rows {done}"
     numbers = {
         key: [row[key] for row in rows if row[key] is not None]
         for key in rows[0]
@@ -106,12 +113,14 @@ def show(summary: dict[str, Any], files: list[Path]) -> None:
     names = [path.name for path in files]
     lines = {
         "equation": summary["equation"],
-        **_domain_lines(summary["domain"]),
+        **(_domain_lines(summary["domain"]) if summary["domain"] else {}),
+        **_time_lines(summary["times"]),
         "machine": f"{summary['device']}, {summary['dtype']}, {summary['threads']} threads",
         "method": summary["method"],
         "notes": "\n".join(summary["notes"]),
         "result": outcome,
         "iterations": str(worst.get("iterations", "")),
+        **_step_lines(numbers),
         "residual": f"{worst['relative_residual']:.2e} of the right side" if "relative_residual" in worst else "",
         **(_part_lines(rows[0]) if len(rows) == 1 else {}),
         "seconds": seconds,
@@ -128,16 +137,22 @@ def show(summary: dict[str, Any], files: list[Path]) -> None:
 
 
 def _parts(solution: Solution) -> dict[str, Any]:
-    """Integrals and fluxes: dicts by name of tensors of batch shape."""
-    domain = solution.domain
-    parts: dict[str, Any] = {"integrals": _by_unknown(solution, solution.integral)}
+    """Integrals and fluxes, of an evolution at its end: dicts by name of tensors of batch shape."""
+    domain, end = solution.domain, solution
+    parts: dict[str, Any] = {}
+    if solution.times is not None:
+        start, end = take(solution, [0]), take(solution, [-1])
+        if domain is None:
+            return {"values": _by_unknown(end, lambda: end.value)}
+        parts["initial_integrals"] = _by_unknown(start, start.integral)
+    parts["integrals"] = _by_unknown(end, end.integral)
     if isinstance(domain, Mesh) and domain.regions:
-        regions = {name: _by_unknown(solution, partial(solution.integral, name)) for name in domain.regions}
+        regions = {name: _by_unknown(end, partial(end.integral, name)) for name in domain.regions}
         parts["region_integrals"] = _turned(regions)
     fluxes = {}
     try:
         for name in domain.boundaries if domain is not None else ():
-            fluxes[name] = _by_unknown(solution, partial(solution.flux, name))
+            fluxes[name] = _by_unknown(end, partial(end.flux, name))
     except InputError:  # an equation without second derivatives, for example
         fluxes = {}
     parts["fluxes"] = _turned(fluxes) if fluxes else None
@@ -147,6 +162,8 @@ def _parts(solution: Solution) -> dict[str, Any]:
 def _by_unknown(solution: Solution, compute: Callable[[], Tensor]) -> dict[str, Tensor]:
     with torch.no_grad():
         amount = compute()
+    if solution.times is not None:
+        amount = amount.select(solution.codes.ndim, 0)  # of one time
     several = len(solution.unknowns) > 1
     columns = amount.unbind(-1) if several else (amount,)
     batch = solution.codes.shape
@@ -192,6 +209,28 @@ def _describe(domain: Grid | Mesh | None) -> dict[str, Any]:
     }
 
 
+def _span(solution: Solution) -> dict[str, Any] | None:
+    times = solution.times
+    return None if times is None else {"first": float(times[0]), "last": float(times[-1]), "count": len(times)}
+
+
+def _time_lines(times: dict[str, Any] | None) -> dict[str, str]:
+    return {} if times is None else {"times": f"{times['count']} from {times['first']:g} to {times['last']:g}"}
+
+
+def _step_lines(numbers: dict[str, list[Any]]) -> dict[str, str]:
+    """Steps and evaluations of an evolution, of a batch the most."""
+    if not numbers.get("steps"):
+        return {}
+    sizes = [column for column in (numbers.get("smallest_step"), numbers.get("largest_step")) if column]
+    between = f", of {min(sizes[0]):.3g} to {max(sizes[-1]):.3g}" if sizes else ""
+    rejected = f" ({max(numbers['rejected'])} rejected)" if numbers.get("rejected") else ""
+    return {
+        "steps": f"{max(numbers['steps'])}{rejected}{between}",
+        "evaluations": str(max(numbers["evaluations"])) if numbers.get("evaluations") else "",
+    }
+
+
 def _domain_lines(domain: dict[str, Any]) -> dict[str, str]:
     box = " x ".join(f"[{low:g}, {high:g}]" for low, high in zip(domain["lower"], domain["upper"], strict=True))
     if "shape" in domain:
@@ -209,6 +248,8 @@ def _domain_lines(domain: dict[str, Any]) -> dict[str, str]:
 
 def _part_lines(row: dict[str, Any]) -> dict[str, str]:
     """Integrals and fluxes of the only row."""
+    if "values" in row:
+        return {"last values": _amounts(row["values"])}
     several = len(row["integrals"]) > 1
     lines = {}
     for unknown, whole in row["integrals"].items():
