@@ -18,6 +18,7 @@ from sciml.status import Status
 
 from .control import Controller, initial_step
 from .event_search import EventSearch
+from .explicit import ExplicitStepper
 from .stepper import Attempt, Integrator, Stepper
 from .trajectory import Task, Trajectory
 
@@ -131,7 +132,7 @@ class _March:
         if self.search is not None:
             self.search.begin(y, t)
         memory = self.stepper.begin(y, t)
-        clock = self._first(y, t)
+        clock = self._first(y, t, memory)
         length = 1
         while not self._is_over(clock):
             entries: list[Entry] = []
@@ -177,15 +178,16 @@ class _March:
 
     # Sizes of steps
 
-    def _first(self, y: Tensor, t: float) -> Clock:
+    def _first(self, y: Tensor, t: float, memory: Any) -> Clock:
         if self.task.step is not None:
+            self.evaluations += isinstance(memory, Tensor)
             return self._fixed(Clock(t, self.task.step))
         with torch.no_grad():
             rows = initial_step(
                 self.system,
                 y,
                 t,
-                self.system.slope(y, t),
+                memory if isinstance(self.stepper, ExplicitStepper) and memory is not None else self.system.slope(y, t),
                 self.stepper.embedded,
                 self.task.rtol,
                 self.task.atol,
@@ -300,7 +302,8 @@ class _March:
         bad = ~(ratios <= 1.0) if solved else torch.ones_like(ratios, dtype=torch.bool)
         if not bool(bad.any()):
             bad = ratios >= ratios.max()
-        codes = torch.where(torch.isfinite(ratios), int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
+        finite = torch.isfinite(ratios) if solved else bad
+        codes = torch.where(finite, int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
         after = self._failed(clock, torch.where(bad, codes, 0))
         after = replace(after, h=clock.good or (self.times[-1] - self.times[0]) * 1e-6, rejected=False)
         return self._even(after) if clock.left else after

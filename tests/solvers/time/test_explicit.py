@@ -476,6 +476,32 @@ def test_the_time_of_an_event_is_differentiable():
     assert float(slope) == pytest.approx(-1.0, rel=1e-8)
 
 
+@pytest.mark.parametrize("given", [{"rtol": 1e-6}, {"step": 0.1}, {"rtol": 1e-6, "control": "row"}])
+@METHODS
+def test_evaluations_are_counted(method, given):
+    """All that happen, but the one that looks for gradients and happens with these on alone."""
+    if (method.tableau.error is None and "rtol" in given) or (method.tableau.dense is None and "control" in given):
+        return
+    count = 0
+
+    def rate(u, t):
+        nonlocal count
+        count += 1
+        return -u
+
+    system = FunctionSystem(rate, (1,))
+    task = Task((0.0, 1.0, 2.0), given.get("step"), given.get("rtol", 0.0), 1e-6)
+    start = torch.ones(1, dtype=torch.float64)
+    with torch.no_grad():
+        if "control" in given:
+            trajectory = integrate_rows(method, system, start, task)
+            tried = int(trajectory.statistics["steps"] + trajectory.statistics["rejected"])
+            # Rows that have ended are still evaluated, with steps of 0, until the next look.
+            assert int(trajectory.statistics["evaluations"]) == 2 + tried * (method.tableau.stages - 1) <= count
+        else:
+            assert int(integrate(method, system, start, task).statistics["evaluations"]) == count
+
+
 def test_an_observer_sees_every_output_at_once():
     seen = []
     solution = sciml.evolve(
