@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,10 @@ from sciml import (
     Robin,
     Solution,
     Spectral,
+    container,
     evolve,
+    solve,
+    storage,
 )
 from sciml.solvers.time import Event, ImplicitRungeKutta
 
@@ -248,6 +252,25 @@ def test_rows_that_failed_and_float32(tmp_path: Path) -> None:
     assert bool(solution.value[1, -1].isnan())
     found = there_and_back(solution, tmp_path / "run.h5")
     assert found.status == solution.status
+
+
+def test_steady_files_of_the_format_before_are_read(tmp_path: Path) -> None:
+    grid = Grid((6, 5), (0.0, 0.0), (1.0, 1.0), boundary=Dirichlet(0.0))
+    solution = solve(Equation("-laplacian(u) = f"), grid, fields={"f": 1.0})
+    solution.save(tmp_path / "new.h5")
+
+    def fill(file: h5py.File) -> None:
+        with h5py.File(tmp_path / "new.h5") as new:
+            for name in new:
+                new.copy(name, file)
+            description = json.loads(new["sciml/description"].asstr()[()])
+        for word in ("evolving", "times", "events"):
+            del description[word]
+        del file["sciml/description"]
+        file["sciml/description"] = json.dumps(description)
+
+    container.write(tmp_path / "old.h5", storage.KIND, 2, fill)
+    same_bits(solution.value, Solution.load(tmp_path / "old.h5").value)
 
 
 @pytest.mark.parametrize("seed", range(12))
