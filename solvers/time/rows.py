@@ -18,6 +18,7 @@ from sciml.status import Status
 from .control import FORGOTTEN, Controller, initial_step
 from .explicit import ExplicitRungeKutta, dense, stiffness
 from .tableau import Row
+from .teller import Teller
 from .trajectory import Task, Trajectory
 
 _CHUNK = 8  # steps between two looks at whether all rows have ended
@@ -131,6 +132,7 @@ class _Rows:
         states: list[tuple[Tensor, Tensor, Tensor]] = []  # of pairs (row, time): flat row, time index, state
         step = self._stepping()
         tried_in_all = 0
+        teller = Teller(self.task.observer, self.initial, self.times, len(self.batch))
         while tried_in_all < self.controller.max_steps:
             tried: list[Tried] = []
             for _ in range(self.chunk):
@@ -139,10 +141,13 @@ class _Rows:
             tried_in_all += len(tried)
             if len(self.times) > 2 and (outputs := self._outputs(tried)) is not None:
                 states.append(outputs)
+                teller.put(*outputs)
             self._count(tried)
             if self.method.record:
                 self.kept += [self._recorded(one) for one in tried]
             state = self._without_failed(state)
+            if len(self.times) > 2:
+                teller.tell(torch.where(self.codes != 0, torch.inf, state.t))
             if not bool((self.end > state.t).any()):
                 break
         else:
@@ -152,6 +157,8 @@ class _Rows:
         if len(self.times) == 2:
             row = (state.t == self.times[1]).reshape(-1).nonzero().squeeze(-1)
             states.append((row, torch.ones_like(row), state.y.reshape(len(self.codes.reshape(-1)), -1)[row]))
+            teller.put(*states[-1])
+        teller.tell(torch.full_like(state.t, torch.inf))
         return self._trajectory(states)
 
     def _first(self) -> State:
