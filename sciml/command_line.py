@@ -219,10 +219,7 @@ def _evolve(problem: Problem, times: tuple[float, ...], output: Path, quiet: boo
         except KeyboardInterrupt as ending:
             code = 143 if isinstance(ending, long_runs.Terminated) else 130
             if not record.values:
-                why = (
-                    "while rows had steps of their own" if problem.control == "row" else "before anything was computed"
-                )
-                _complain(f"interrupted {why}; nothing is written")
+                _complain("interrupted before anything was computed; nothing is written")
                 raise typer.Exit(code) from ending
             solution = record.solution("interrupted")
     _complain(solution.notes[-1])

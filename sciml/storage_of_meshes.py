@@ -107,8 +107,8 @@ def rebuild(
     def value(item: Any) -> Any:
         if isinstance(item, Mapping) and "in_time" in item:
             places = mesh.points[number(item["points"])].unbind(1)
-            tables = [number(item[word]) for word in ("in_time", "slopes") if word in item]
-            return in_time(*(at_places(table, places, "a boundary value") for table in tables))
+            found = [at_places(number(item[w]), places, "a boundary value") for w in ("in_time", "slopes") if w in item]
+            return in_time(found[0], found[1] if len(found) > 1 else None)
         return _OnPart(number(item["function"])) if isinstance(item, Mapping) and "function" in item else number(item)
 
     boundary: Any = {
