@@ -171,7 +171,8 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
         with _progress(quiet) as step:
             step("writing", str(output))
             files = _write(problem, solution, output)
-            facts = summary.summarize(problem.path, solution, files, remarks, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            facts = summary.summarize(problem.path, solution, files, remarks, seconds, finished=not ended)
             files.append(output / f"{problem.name}.json")
             summary.write(files[-1], facts)
     if not quiet:

@@ -33,7 +33,13 @@ def size_of(domain: Grid | Mesh | None) -> str:
 
 
 def summarize(
-    problem: Path, solution: Solution, files: list[Path], remarks: list[str], seconds: float
+    problem: Path,
+    solution: Solution,
+    files: list[Path],
+    remarks: list[str],
+    seconds: float,
+    *,
+    finished: bool = True,
 ) -> dict[str, Any]:
     """Everything worth knowing, as JSON can hold it; what is not finite is null.
 
@@ -48,6 +54,7 @@ def summarize(
         files: those written.
         remarks: the warnings on the way.
         seconds: of the whole run.
+        finished: whether nobody ended it before.
     """
     shape = solution.codes.shape
     counts = {n: s for n, s in solution.statistics.items() if isinstance(s, Tensor) and s.shape == shape}
@@ -74,6 +81,7 @@ def summarize(
         "notes": list(solution.notes),
         "warnings": remarks,
         "converged": bool(solution.converged.all()),
+        "finished": finished,
         "rows": rows,
         "seconds": {
             name.removeprefix("seconds_"): item
@@ -103,6 +111,8 @@ def show(summary: dict[str, Any], files: list[Path]) -> None:
     outcome = done if not failed else f"{not_done}: {failed[0]['status']}"
     if len(rows) > 1:
         outcome = f"{len(rows) - len(failed)} of {len(rows)} rows {done}"
+    if not summary["finished"]:
+        outcome = "INTERRUPTED"
     numbers = {
         key: [row[key] for row in rows if row[key] is not None]
         for key in rows[0]
@@ -127,12 +137,15 @@ def show(summary: dict[str, Any], files: list[Path]) -> None:
         "files": _shortened(names),
         "folder": str(files[-1].parent),
     }
+    alarming = failed or not summary["finished"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(overflow="fold")
     for name, line in lines.items():
         if line:
-            table.add_row(Text(name, style="dim"), Text(line, style="bold red" if name == "result" and failed else ""))
+            table.add_row(
+                Text(name, style="dim"), Text(line, style="bold red" if name == "result" and alarming else "")
+            )
     Console().print(table)
 
 

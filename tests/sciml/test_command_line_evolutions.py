@@ -123,6 +123,7 @@ def test_one_dimension(tmp_path: Path) -> None:
     solution = Solution.load(tmp_path / "out" / "run.h5")
     assert float(solution.error(lambda x, t: torch.sin(x) * torch.exp(-t))["L2"].max()) < 1e-12
     facts = summary(tmp_path)
+    assert facts["finished"] is True
     assert facts["times"] == {"first": 0.0, "last": 1.0, "count": 11}
     assert facts["rows"][0]["status"] == "CONVERGED"
     assert facts["rows"][0]["steps"] == int(solution.statistics["steps"])
@@ -267,6 +268,8 @@ def test_a_run_that_is_ended_writes_what_it_reached(number: int, code: int, tmp_
     assert "interrupted" in solution.notes[-1]
     assert summary(tmp_path)["times"]["count"] == len(solution.times)  # type: ignore[arg-type]
     assert "of 100001 times" in output + errors
+    assert "INTERRUPTED" in output
+    assert summary(tmp_path)["finished"] is False
     check_beginning(solution)
 
 
