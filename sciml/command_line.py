@@ -268,7 +268,7 @@ def _write(problem: Problem, solution: Solution, output: Path) -> list[Path]:
             files.append(path)
             continue
         try:
-            if kind == "gif" or kind == "mp4":
+            if kind in ("gif", "mp4"):
                 solution.plot(path)
                 files.append(path)
             elif kind == "png":
@@ -278,7 +278,9 @@ def _write(problem: Problem, solution: Solution, output: Path) -> list[Path]:
             else:
                 from . import paraview
 
-                files.extend(paraview.write(solution, path))
+                written = paraview.write(solution, path)
+                # Of a series the files of the times stand in a folder of its name.
+                files.extend(part for part in written if solution.times is None or part.suffix == ".pvd")
         except InputError as error:  # a solve that failed may leave nothing to draw; the other files are still due
             _complain(f"no {path.name}: {error}")
     return files

@@ -142,6 +142,7 @@ def test_a_plate_whose_walls_move(tmp_path: Path) -> None:
     assert float(solution.error(lambda x, y, t: x * t)["H1"].max()) < 1e-7
     assert "Kvaerno" in solution.method
     facts = summary(tmp_path)
+    assert facts["files"] == ["run.h5", "run.png", "run.gif", "run.pvd"]
     assert facts["rows"][0]["integrals"]["u"] == pytest.approx(0.5, abs=1e-7)
     assert facts["rows"][0]["initial_integrals"]["u"] == 0.0
     assert facts["rows"][0]["fluxes"]["u"]["x_upper"] == pytest.approx(1.0, abs=1e-6)
