@@ -140,6 +140,12 @@ class Solution:
         moments = [system.constrained(u, float(t)) for u, t in zip(self.value.unbind(dim), times, strict=True)]
         return {name: torch.stack([moment[name] for moment in moments], dim) for name in moments[0]}
 
+    def with_constrained(self, known: dict[str, Tensor] | None) -> Solution:
+        """The solution, with what is known of the fields that constraints determine."""
+        if known:
+            vars(self)["_constrained"] = known  # where the cached property keeps them
+        return self
+
     @property
     def _axes(self) -> int:
         """Trailing axes of one unknown's field."""
@@ -310,10 +316,7 @@ class Solution:
 
         parts = storage.load(path, device)
         constrained = parts.pop("constrained")
-        solution = cls(**parts)
-        if constrained:
-            vars(solution)["_constrained"] = constrained  # where the cached property keeps them
-        return solution
+        return cls(**parts).with_constrained(constrained)
 
     def plot(self, path: str | os.PathLike[str], *, history: bool = False) -> None:
         """Draw the solution into a .png, .pdf or .svg file; with `history` the convergence beside it.
@@ -339,7 +342,9 @@ class Solution:
         pictures.write(draw(self, history=history), path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Solution:
-        return Solution(**deep_copy(vars(self), memo, "the solution"))
+        parts = deep_copy(vars(self), memo, "the solution")
+        known = parts.pop("_constrained", None)
+        return Solution(**parts).with_constrained(known)
 
     def __repr__(self) -> str:
         if self.system is None:

@@ -40,8 +40,13 @@ def take(solution: Solution, places: Sequence[int]) -> Solution:
     """
     _, times = _parts(solution)
     index = torch.as_tensor(places, dtype=torch.int64) % len(times)
-    value = solution.value.index_select(solution.codes.ndim, index.to(solution.value.device))
-    return replace(solution, value=value, times=times[index])
+
+    def taken(field: Tensor) -> Tensor:
+        return field.index_select(solution.codes.ndim, index.to(field.device))
+
+    found = replace(solution, value=taken(solution.value), times=times[index])
+    known = {name: field for name, field in solution.fields.items() if name not in solution.unknowns}
+    return found.with_constrained({name: taken(field) for name, field in known.items()})
 
 
 def at(solution: Solution, points: Points) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from sciml import (
     storage,
 )
 from sciml.solvers.time import Event, ImplicitRungeKutta
+from sciml.trajectories import take
 
 TIMES = (0.0, 0.03, 0.1)
 
@@ -241,6 +243,8 @@ def test_constraints_off_periodic_grids_are_kept_and_not_solved_again(tmp_path: 
     found = there_and_back(solution, tmp_path / "run.h5")
     same_bits(solution.at([[0.2, 0.3]]), found.at([[0.2, 0.3]]))
     same_bits(solution.flux("x_lower"), found.flux("x_lower"))
+    same_bits(take(found, [-1]).flux("x_lower"), found.flux("x_lower")[-1:])
+    same_bits(copy.deepcopy(found).fields["psi"], found.fields["psi"])
     with pytest.raises(InputError, match=r"without a solver for its constraints: make it again by sciml\.discretize"):
         found.system.rate(found.value[-1], 0.0)  # type: ignore[union-attr]
 

@@ -287,6 +287,7 @@ def test_some_times_copies_and_trees(waves: Solution) -> None:
     assert some.times is not None
     assert some.times.tolist() == [0.1]
     assert torch.equal(some.value[:, 0], waves.value[:, -1])
+    assert list(waves.fields) == ["u"]  # which the solution remembers
     twin = copy.deepcopy(waves)
     assert torch.equal(twin.at([[1.0]]), waves.at([[1.0]]))
     doubled = pytree.tree_map(lambda leaf: 2 * leaf if isinstance(leaf, Tensor) else leaf, waves)
