@@ -218,3 +218,82 @@ def test_nonlinear_heat(runs: Runs) -> None:
     assert balance < 1e-5
     on_triangles, _ = numbers(r"on triangles, beta 1.0: hottest ([\d.]+), (\d+) Newton steps", text)
     assert on_triangles == pytest.approx(temperatures[1], rel=5e-3)
+
+
+# Evolution in time
+
+
+def test_chaos_on_a_ring(runs: Runs) -> None:
+    text = runs.output("chaos_on_a_ring.py")
+    slope, drift = numbers(r"largest slope ([\d.]+), the mean changes by ([\d.e+-]+)", text)
+    assert 2.5 < slope < 4
+    assert drift < 1e-13
+    apart = [numbers(rf"t = {t} by ([\d.e+-]+)", text)[0] for t in (20, 60, 100, 140)]
+    assert apart == sorted(apart)
+    assert apart[0] < 1e-4 < 100 * apart[0] < apart[-1]
+
+
+def test_heat_over_time(runs: Runs) -> None:
+    text = runs.output("heat_over_time.py")
+    ranges = [numbers(rf"t = +{t} s: ([\d.]+) to ([\d.]+) degrees", text) for t in (60, 330, 600, 900)]
+    highest = [high for _, high in ranges]
+    assert max(highest) == highest[1]  # when the heating ends
+    assert highest[1] > highest[2] > highest[3] > 20
+    spread = [high - low for low, high in ranges]
+    assert spread[3] < spread[2] < spread[1] / 5
+    came, stored = numbers(r"came and stayed (\d+), stored (\d+)", text)
+    assert came == pytest.approx(stored, rel=1e-3)
+
+
+def test_turbulence(runs: Runs) -> None:
+    text = runs.output("turbulence.py")
+    found = [numbers(rf"t = {t}: energy ([\d.]+), enstrophy ([\d.]+)", text) for t in ("0.0", "1.5", "3.0", "6.0")]
+    energy, enstrophy = zip(*found, strict=True)
+    assert list(energy) == sorted(energy, reverse=True)
+    assert enstrophy[-1] / enstrophy[0] < energy[-1] / energy[0] < 1
+    lost, spent = numbers(r"energy lost ([\d.]+), taken by viscosity ([\d.]+)", text)
+    assert lost == pytest.approx(spent, rel=1e-3)
+
+
+def test_gray_scott(runs: Runs) -> None:
+    text = runs.output("gray_scott.py")
+    for name in ("spots", "worms", "labyrinth"):
+        first, *_, last = numbers(rf"{name}: V covers (\d+)%, (\d+)%, (\d+)%, (\d+)%", text)
+        assert last > 2 * first
+
+
+def test_shock(runs: Runs) -> None:
+    text = runs.output("shock.py")
+    found = [numbers(rf"{n} cells: mean error ([\d.]+), from ([-\d.]+) to ([\d.]+)", text) for n in (100, 200, 400)]
+    errors, lowest, highest = zip(*found, strict=True)
+    assert errors[0] / errors[2] == pytest.approx(4, rel=0.1)  # order 1
+    assert (min(lowest), max(highest)) == (0, 1)
+    after, before = numbers(r"mass ([\d.]+), at first ([\d.]+)", text)
+    assert after == pytest.approx(before, abs=1e-11)
+
+
+def test_sensitivity(runs: Runs) -> None:
+    text = runs.output("sensitivity.py")
+    (quotient,) = numbers(r"difference quotient: ([\d.e+-]+)", text)
+    (exact,) = numbers(r"exact derivative: ([\d.e+-]+)", text)
+    assert max(quotient, exact) < 1e-6
+    backward, forward = numbers(r"backward ([-\d.]+), forward ([-\d.]+)", text)
+    assert backward == pytest.approx(forward, rel=1e-9)
+
+
+def test_bouncing_ball(runs: Runs) -> None:
+    text = runs.output("bouncing_ball.py")
+    for bounce in range(1, 6):
+        found, exact = numbers(rf"bounce {bounce}: t = ([\d.]+), exactly ([\d.]+)", text)
+        assert found == pytest.approx(exact, abs=2e-9)
+
+
+def test_batch_of_oscillators(runs: Runs) -> None:
+    text = runs.output("batch_of_oscillators.py")
+    found = re.findall(r"mu +[\d.]+: (\d+) steps of its own, (\d+) together; amplitude ([\d.]+)", text)
+    alone = [int(steps) for steps, _, _ in found]
+    assert alone == sorted(alone)
+    assert alone[-1] < int(found[0][1])
+    assert [float(amplitude) for _, _, amplitude in found] == pytest.approx([2, 2.02, 2.017], abs=0.01)
+    (difference,) = numbers(r"for the mildest ([\d.e+-]+)", text)
+    assert difference < 1e-5

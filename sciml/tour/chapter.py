@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from ..discretization import System
 from ..elements import MeshSystem
+from ..evolving import EvolvingSystem
+from ..grid import Grid
 from . import figures
 
 if TYPE_CHECKING:
@@ -190,4 +192,26 @@ def mesh_system_of(solution: Solution) -> MeshSystem:
     """
     if not isinstance(solution.system, MeshSystem):
         raise RuntimeError("this solution does not belong to an equation on a mesh")
+    return solution.system
+
+
+def grid_of(solution: Solution) -> Grid:
+    """Where a solution on a grid lives.
+
+    Raises:
+        RuntimeError: for another solution.
+    """
+    if not isinstance(solution.domain, Grid):
+        raise RuntimeError("this solution does not belong to a grid")
+    return solution.domain
+
+
+def evolving_system_of(solution: Solution) -> EvolvingSystem:
+    """What a solution that evolves stands on.
+
+    Raises:
+        RuntimeError: for another solution.
+    """
+    if not isinstance(solution.system, EvolvingSystem):
+        raise RuntimeError("this solution does not belong to an evolving equation")
     return solution.system

@@ -56,7 +56,7 @@ def field_figure(
         image = axes.tripcolor(x, y, data, triangles=cells, shading="gouraud", cmap=colours, rasterized=True)
         if contours:
             axes.tricontour(x, y, cells, data, levels=contours, colors="white", linewidths=0.5, alpha=0.55)
-        axes.add_collection(_lines(mesh, "exterior", figures.SOFT, 0.7))
+        draw_outline(axes, mesh)
         _frame(axes, mesh)
         if title:
             axes.set_title(title, loc="left")
@@ -82,6 +82,11 @@ def surface_figure(mesh: Mesh, values: Tensor, width: float, *, title: str = "",
         if title:
             figure.text(0.925, 0.92, title, fontsize=9.5)
         return figure
+
+
+def draw_outline(axes: Axes, mesh: Mesh) -> None:
+    """The whole boundary of a mesh in the plane, as a thin line."""
+    axes.add_collection(_lines(mesh, "exterior", figures.SOFT, 0.7))
 
 
 def _height(mesh: Mesh, width: float, more: float) -> float:

@@ -20,7 +20,7 @@ from ..grid import Grid
 from ..mesh import Mesh
 from ..solution import Solution
 from . import figures
-from .chapter import Chapter, Section
+from .chapter import Chapter, Section, grid_of
 
 Method = NonlinearSolver | Continuation | None
 
@@ -87,7 +87,7 @@ def _write_newton(chapter: Chapter, f: Tensor) -> Solution:
     exponents = _exponents(histories["Newton"])
     quadratic = _tail(histories["Newton"], exponents)
     factor = float((histories["Picard"][-1] / histories["Picard"][-9]) ** (1 / 8))
-    plate = _grid(newton)
+    plate = grid_of(newton)
     spread = float((newton.value - picard.value).abs().max() / newton.value.abs().max())
 
     chapter.say(
@@ -144,7 +144,7 @@ def _write_newton(chapter: Chapter, f: Tensor) -> Solution:
 
 
 def _write_triangles(chapter: Chapter, on_grid: Solution) -> None:
-    width, height = _grid(on_grid).shape
+    width, height = grid_of(on_grid).shape
     points = unstructured((width // 2, height // 2)).points * torch.tensor([1.5, 1.0], dtype=torch.float64)
     names = {"left": lambda x, y: x == 0, "right": lambda x, y: x == 1.5}
     mesh = Mesh.delaunay(points).with_boundaries(names)
@@ -167,7 +167,7 @@ def _write_triangles(chapter: Chapter, on_grid: Solution) -> None:
 
 
 def _write_gradient(chapter: Chapter, f: Tensor, solution: Solution) -> None:
-    plate = _grid(solution)
+    plate = grid_of(solution)
     gradient = sensitivity(f)
     direction = torch.randn(f.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * f.max()
     slope, step = float((gradient * direction).sum()), 1e-3
@@ -227,12 +227,6 @@ def _write_fold(chapter: Chapter, cells: int) -> None:
         not bool(beyond.converged.any()) and abs(reached - FOLD) <= 0.01 * FOLD,
     )
     chapter.numbers |= {"branch": {"lambda": values, "maximum": tops}, "reached": reached, "status": status.name}
-
-
-def _grid(solution: Solution) -> Grid:
-    if not isinstance(solution.domain, Grid):
-        raise RuntimeError("this solution does not belong to a grid")
-    return solution.domain
 
 
 def _exponents(norms: Tensor) -> list[float]:

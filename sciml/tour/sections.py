@@ -12,9 +12,15 @@ from . import (
     nonlinear,
     obstacles,
     part,
+    patterns,
     poisson,
     recovery,
+    ring,
     scan,
+    sensitivity,
+    shock,
+    turbulence,
+    warming,
 )
 from .chapter import Section
 
@@ -30,5 +36,11 @@ SECTIONS: tuple[Section, ...] = (
     nonlinear.SECTION,
     recovery.SECTION,
     batch.SECTION,
+    warming.SECTION,
+    ring.SECTION,
+    turbulence.SECTION,
+    patterns.SECTION,
+    shock.SECTION,
+    sensitivity.SECTION,
     comparison.SECTION,
 )

@@ -12,7 +12,7 @@ import torch
 
 from sciml.benchmarks.linear.peers import MULTIGRID_CG, RUGE_STUBEN, SCIPY_CG, SCIPY_DIRECT, SMOOTHED_AGGREGATION
 from sciml.benchmarks.row import Row
-from sciml.tour import SECTIONS, Chapter, hard_coefficients, shapes
+from sciml.tour import SECTIONS, Chapter, hard_coefficients, shapes, shock
 from sciml.tour.chapter import Code, Paragraph, Table
 from sciml.tour.comparison import _verdict
 
@@ -194,6 +194,82 @@ def test_batch(visit: Visit) -> None:
     assert len(numbers["iterations"]) == numbers["rows"] == 16
     assert numbers["difference"] <= 1e-6
     assert max(numbers["contrast"]) > 100
+
+
+def test_warming(visit: Visit) -> None:
+    numbers = visit.numbers("warming")
+    assert numbers["imbalance"] <= 1e-10
+    assert numbers["steady_difference"] <= 1e-6
+    bush, neck, rim = zip(*numbers["probes"], strict=True)
+    for curve in (bush, neck, rim):
+        assert curve[0] == pytest.approx(20)
+        assert min(curve) > 20 - 1e-2
+        warmest = curve.index(max(curve)) * 30.0
+        assert 840 <= warmest <= 1200  # about when the shaft stops, and later far from it
+    assert max(neck) < max(bush)
+    assert neck.index(max(neck)) > bush.index(max(bush))
+
+
+def test_ring(visit: Visit) -> None:
+    numbers = visit.numbers("ring")
+    growth = numbers["growth"]
+    assert growth["measured"] == pytest.approx([k**2 - k**4 for k in growth["wavenumber"]], abs=1e-8)
+    assert max(growth["measured"]) == pytest.approx(0.25, abs=0.01)
+    assert numbers["mean"] <= 1e-13
+    assert 0.038 <= numbers["exponent"] <= 0.053
+
+
+def test_turbulence(visit: Visit) -> None:
+    numbers = visit.numbers("turbulence")
+    for falling in (numbers["energy"], numbers["enstrophy"]):
+        assert falling == sorted(falling, reverse=True)
+    shares = [numbers[name][-1] / numbers[name][0] for name in ("energy", "enstrophy")]
+    assert shares[1] < shares[0] < 1
+    assert numbers["budget"] <= 1e-10
+    assert abs(numbers["spent"]) <= 1e-5
+    assert numbers["taylor_green"] <= 1e-12
+    assert max(numbers["inviscid"]) <= 1e-7
+
+
+def test_patterns(visit: Visit) -> None:
+    numbers = visit.numbers("patterns")
+    growth = numbers["growth"]
+    assert growth["measured"] == pytest.approx(growth["exact"], rel=1e-4)
+    assert min(growth["measured"]) < 0 < max(growth["measured"]) < 0.005
+    assert numbers["budget"] <= 1e-12
+    assert numbers["least"] > 0
+    assert all(0.1 < covered < 0.9 for covered in numbers["covered"])
+
+
+def test_shock(visit: Visit) -> None:
+    numbers = visit.numbers("shock")
+    assert numbers["exact_front"] == pytest.approx(0.1 + math.sqrt(0.54))
+    assert abs(numbers["front"] - numbers["exact_front"]) * numbers["cells"] <= 1
+    assert numbers["overshoot"] <= 1e-6
+    assert numbers["overshoot_without_limiter"] > 0.2
+    assert numbers["mass"] <= 1e-14
+    assert numbers["orders"]["smooth, t = 0.1"] == pytest.approx(2, abs=0.2)
+    assert numbers["orders"]["a shock, t = 0.4"] == pytest.approx(1, abs=0.15)
+    assert numbers["orders"]["a block, t = 0.5"] == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.1, 0.3, 0.6, 0.8])
+def test_the_exact_waves_satisfy_the_conservation_law(t: float) -> None:
+    """The mean of the sine stays 1/2 and of the block 0.3; between shocks u is what it was at x - u t."""
+    x = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    assert float(shock.sine(x, t).mean()) == pytest.approx(0.5, abs=1e-4)
+    assert float(shock.block(x, t).mean()) == pytest.approx(0.3, abs=1e-4)
+    u = shock.sine(x, t)
+    back = 0.5 + torch.sin(2 * math.pi * (x - u * t))
+    torch.testing.assert_close(back, u, rtol=0, atol=1e-9)
+
+
+def test_sensitivity(visit: Visit) -> None:
+    numbers = visit.numbers("sensitivity")
+    assert numbers["forward_error"] <= 1e-7
+    assert numbers["adjoint_error"] <= 1e-10
+    assert numbers["checkpointed_error"] <= 1e-13
+    assert numbers["exact_error"] <= 1e-9
 
 
 def test_comparison(visit: Visit) -> None:
