@@ -20,14 +20,14 @@ from .turbulence import CONSTRAINT, TEXT, random_vorticity
 PLACE = (math.pi, math.pi)
 
 
-def flow(w: Tensor, nu: Tensor, end: float, gradient: Gradient = "recorded") -> Tensor:
+def flow(w: Tensor, nu: Tensor, end: float, keep: Gradient = "recorded") -> Tensor:
     """The vorticity at the end, by 80 steps."""
     text = "w_t = psi_x*w_y - psi_y*w_x + nu*laplacian(w)"
     constraints, given = ["laplacian(psi) = -w"], {"nu": 1e-3}
     equation = Equation(text, constraints=constraints, parameters=given)
     square = Grid(tuple(w.shape), upper=2 * math.pi, boundary=Periodic())
     run = {"initial": w, "times": [0.0, end], "parameters": {"nu": nu}}
-    settings = {"step": end / 80, "gradient": gradient}
+    settings = {"step": end / 80, "gradient": keep}
     return evolve(equation, square, **run, **settings).value[-1]
 
 
@@ -38,10 +38,10 @@ def forward(w: Tensor, nu: Tensor, end: float) -> tuple[Tensor, Tensor]:
     return value, tangent[0]
 
 
-def backward(w: Tensor, nu: Tensor, end: float, weight: Tensor) -> tuple[Tensor, ...]:
+def backward(w: Tensor, nu: Tensor, end: float, spot: Tensor) -> tuple[Tensor, ...]:
     """Of a weighted mean at the end to the whole first field, and to nu."""
     w, nu = w.clone().requires_grad_(), nu.clone().requires_grad_()
-    outcome = (weight * flow(w, nu, end)).mean()
+    outcome = (spot * flow(w, nu, end)).mean()
     return torch.autograd.grad(outcome, (w, nu))
 
 

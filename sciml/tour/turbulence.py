@@ -25,7 +25,8 @@ CONSTRAINT = "laplacian(psi) = -w"
 def evolve_flow(w: Tensor, nu: float, times: Tensor, rtol: float) -> Solution:
     """Vorticity w on a periodic square; psi is the stream function."""
     text = "w_t = psi_x*w_y - psi_y*w_x + nu*laplacian(w)"
-    equation = Equation(text, constraints=["laplacian(psi) = -w"], parameters={"nu": nu})
+    constraints, given = ["laplacian(psi) = -w"], {"nu": nu}
+    equation = Equation(text, constraints=constraints, parameters=given)
     square = Grid(tuple(w.shape), upper=2 * math.pi, boundary=Periodic())
     return evolve(equation, square, initial=w, times=times, rtol=rtol)
 
