@@ -144,11 +144,13 @@ class OrdinarySystem(EvolvingSystem):
         return y
 
     def slope(self, y: Tensor, t: Time) -> Tensor:
-        tape = None if isinstance(t, Tensor) else self.tape(y)
-        if tape is None or isinstance(t, Tensor):
+        tape = self.tape(y)
+        if tape is None:
             return self._evaluate(self._rates, y, t)
+        if isinstance(t, Tensor):
+            t = t.to(y.dtype).expand(y.shape[: y.ndim - len(self.space)]).contiguous()
         rate = torch.empty_strided(y.shape, y.stride(), dtype=y.dtype)
-        tape.rate(y, float(t), rate)
+        tape.rate(y, t, rate)
         return rate
 
     def tape(self, y: Tensor) -> Tape | None:

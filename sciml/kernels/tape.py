@@ -87,20 +87,27 @@ class Tape:
         self._tape = _Tape(
             len(names), len(operations.constants), len(steps), len(operations.outputs), *map(layout.address, arrays)
         )
-        given = (
-            layout.flags(*(unknowns.index(name) if name in unknowns else -1 for name in names)),
-            layout.flags(*(name == "t" for name in names)),
-            (ctypes.c_double * len(names))(*numbers),
-            layout.addresses(tensors),
+        places = layout.flags(*(unknowns.index(name) if name in unknowns else -1 for name in names))
+        times, no_times = layout.flags(*(name == "t" for name in names)), layout.flags(*(0 for _ in names))
+        given = (ctypes.c_double * len(names))(*numbers)
+        self._addresses = (ctypes.c_void_p * len(names))(*(None if x is None else x.data_ptr() for x in tensors))
+        self._time = names.index("t") if "t" in names else None
+        self._inputs, self._inputs_by_row = (
+            _Inputs(*map(layout.address, (places, flags, given, self._addresses))) for flags in (times, no_times)
         )
-        self._inputs = _Inputs(*map(layout.address, given))
-        self._held = (arrays, given, tensors)
+        self._held = (arrays, places, times, no_times, given, tensors)
 
-    def rate(self, y: Tensor, t: float, rate: Tensor) -> None:
-        """rate = f(y, t)."""
+    def rate(self, y: Tensor, t: float | Tensor, rate: Tensor) -> None:
+        """rate = f(y, t), t a number or a tensor of the batch's shape and the dtype of y."""
+        inputs = self._inputs
+        if isinstance(t, Tensor):
+            inputs = self._inputs_by_row
+            if self._time is not None:
+                self._addresses[self._time] = t.data_ptr()
+            t = 0.0
         self._rate(
             ctypes.byref(self._tape),
-            ctypes.byref(self._inputs),
+            ctypes.byref(inputs),
             ctypes.c_int64(self._unknowns),
             ctypes.c_int64(y.numel() // self._unknowns),
             layout.pointer(y),
