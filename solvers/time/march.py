@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from math import ceil, inf, log2
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +25,7 @@ _CLOSE = 1e-6  # by how much of it a fixed step may be longer than asked for, si
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
 
 
-@dataclass(frozen=True, eq=False)
-class Clock:
+class Clock(NamedTuple):
     """Where a run stands between two steps.
 
     Attributes:
@@ -55,8 +53,7 @@ class Clock:
     since: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """A step that was tried: its start, its size, whether it was accepted, and the clock after it; error relative to
     the tolerance, and stiffness, of the whole batch or row by row."""
 
@@ -68,8 +65,7 @@ class Entry:
     stiffness: Tensor | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
+class Piece(NamedTuple):
     """What some steps made: the state and memory at their end, and the states at the output times on the way."""
 
     y: Tensor
@@ -202,7 +198,7 @@ class _March:
         largest, interval = self.task.step or inf, self.times[clock.next] - clock.t
         count = max(1, ceil(interval / largest - _CLOSE))
         h = largest if abs(count * largest - interval) <= 1e-9 * interval else _snapped(interval / count)
-        return replace(clock, h=h, left=count)
+        return clock._replace(h=h, left=count)
 
     def _even(self, clock: Clock) -> Clock:
         """Equal steps to the next output time, their number 2**k or 3 * 2**k, and none longer than the clock's."""
@@ -210,7 +206,7 @@ class _March:
         wanted = max(1.0, interval / clock.h * (1 - 1e-9))
         power = 2 ** ceil(log2(wanted))
         count = power if wanted > 0.75 * power or power < 4 else 3 * power // 4
-        return replace(clock, h=_snapped(interval / count), left=count)
+        return clock._replace(h=_snapped(interval / count), left=count)
 
     def _size(self, clock: Clock) -> float:
         """The size of the next step."""
@@ -242,8 +238,7 @@ class _March:
             if clock.rejected:
                 factor = min(factor, 1.0)
             self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
-            after = replace(
-                self._moved(clock, h, factor),
+            after = self._moved(clock, h, factor)._replace(
                 ratios=(ratio, clock.ratios[0]),
                 rejected=False,
                 good=h,
@@ -252,17 +247,17 @@ class _March:
             return Entry(clock.t, h, True, after, kept, attempt.stiffness)
         self.rejected += 1
         smaller = h * controller.after_rejected(ratio, order)
-        after = replace(clock, h=smaller, rejected=True)
+        after = clock._replace(h=smaller, rejected=True)
         if clock.left:
             halvings = max(1, ceil(log2(h / smaller) - 1e-9))
-            after = replace(after, h=h / 2**halvings, left=clock.left * 2**halvings)
+            after = after._replace(h=h / 2**halvings, left=clock.left * 2**halvings)
         if after.h < self.smallest:
             after = self._fail(after, rows.detach(), h, attempt.solved)
         return Entry(clock.t, h, False, after, kept, attempt.stiffness)
 
     def _judge_fixed(self, attempt: Attempt, clock: Clock, h: float, last: bool) -> Entry:
         self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
-        after = replace(self._moved(clock, h, 1.0), steps=clock.steps + 1)
+        after = self._moved(clock, h, 1.0)._replace(steps=clock.steps + 1)
         if not attempt.solved:
             stagnated = torch.full(self.batch, int(Status.STAGNATED), device=attempt.value.device)
             after = self._failed(after, stagnated)
@@ -278,13 +273,13 @@ class _March:
         if clock.left:
             left = clock.left - 1
             if left == 0:
-                on = replace(clock, t=target, h=h * factor, next=clock.next + 1, left=0)
+                on = clock._replace(t=target, h=h * factor, next=clock.next + 1, left=0)
                 if on.next == len(self.times):
                     return on
                 return self._even(on) if self.task.step is None else self._fixed(on)
             if factor >= 2.0 and left % 2 == 0:
-                return replace(clock, t=target - left * h, h=2 * h, left=left // 2)
-            return replace(clock, t=target - left * h, left=left)
+                return clock._replace(t=target - left * h, h=2 * h, left=left // 2)
+            return clock._replace(t=target - left * h, left=left)
         t = clock.t + h
         passed = clock.next
         while passed < len(self.times) and self.times[passed] <= t + 1e-12 * h:
@@ -293,7 +288,7 @@ class _March:
             t = self.times[passed - 1]
         # A step cut short to end on an output time says nothing against a longer one.
         wanted = max(h * factor, clock.h) if h < 0.99 * clock.h else h * factor
-        return replace(clock, t=t, h=wanted, next=passed)
+        return clock._replace(t=t, h=wanted, next=passed)
 
     # Rows that fail
 
@@ -305,17 +300,16 @@ class _March:
         finite = torch.isfinite(ratios) if solved else bad
         codes = torch.where(finite, int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
         after = self._failed(clock, torch.where(bad, codes, 0))
-        after = replace(after, h=clock.good or (self.times[-1] - self.times[0]) * 1e-6, rejected=False)
+        after = after._replace(h=clock.good or (self.times[-1] - self.times[0]) * 1e-6, rejected=False)
         return self._even(after) if clock.left else after
 
     def _failed(self, clock: Clock, codes: Tensor) -> Clock:
         """The clock with further failures, 0 meaning none."""
         if clock.failed is None or clock.since is None:
             failed = torch.zeros(self.batch, dtype=torch.int64, device=codes.device)
-            clock = replace(clock, failed=failed, since=torch.full_like(failed, torch.nan, dtype=torch.float64))
+            clock = clock._replace(failed=failed, since=torch.full_like(failed, torch.nan, dtype=torch.float64))
         new = (clock.failed == 0) & (codes != 0)
-        return replace(
-            clock,
+        return clock._replace(
             failed=torch.where(new, codes, clock.failed),  # type: ignore[arg-type]
             since=torch.where(new, clock.t, clock.since),  # type: ignore[arg-type]
         )
