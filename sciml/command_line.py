@@ -156,10 +156,10 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
             if problem.times is None:
                 solution = solve_problem(
                     problem.equation,
-                    problem.domain,
+                    problem.domain,  # type: ignore[arg-type] # what does not fit is refused there
                     fields=problem.fields,
                     boundary=problem.boundary,
-                    scheme=problem.scheme,
+                    scheme=problem.scheme,  # type: ignore[arg-type]
                     method=problem.method,
                     initial=problem.initial,
                     rtol=problem.rtol,

@@ -184,7 +184,7 @@ def _check_tolerances(step: float | None, rtol: float | None, atol: float | None
 
 
 def _last_value(solution: Solution, start: float) -> Tensor:
-    if solution.times is None or solution.system is None:
+    if solution.times is None or not isinstance(solution.system, EvolvingSystem):
         raise InputError("initial: the given solution is that of a steady equation and has no time to go on from")
     end = float(solution.times[-1])
     if abs(end - start) > 1e-9 * max(1.0, abs(end)):

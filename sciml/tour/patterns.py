@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def evolve_chemicals(
     equation = Equation(text, parameters=given)
     square = Grid((cells, cells), upper=length, boundary=Periodic())
     rates = {"F": F, "k": k}
-    settings = {"parameters": rates, "times": times, "rtol": rtol}
+    settings: dict[str, Any] = {"parameters": rates, "times": times, "rtol": rtol}
     return evolve(equation, square, initial=start, **settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ def flow(w: Tensor, nu: Tensor, end: float, keep: Gradient = "recorded") -> Tens
     constraints, given = ["laplacian(psi) = -w"], {"nu": 1e-3}
     equation = Equation(text, constraints=constraints, parameters=given)
     square = Grid(tuple(w.shape), upper=2 * math.pi, boundary=Periodic())
-    run = {"initial": w, "times": [0.0, end], "parameters": {"nu": nu}}
-    settings = {"step": end / 80, "gradient": keep}
+    run: dict[str, Any] = {"initial": w, "times": [0.0, end], "parameters": {"nu": nu}}
+    settings: dict[str, Any] = {"step": end / 80, "gradient": keep}
     return evolve(equation, square, **run, **settings).value[-1]
 
 

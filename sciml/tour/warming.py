@@ -39,7 +39,7 @@ def evolve_part(path: Path, times: Tensor, heating: Any) -> Solution:
     fields = {"c": CAPACITY, "k": CONDUCTIVITY}
     held, air = Dirichlet(20.0), Robin(50.0, 50.0 * 20.0)
     sides = {"shaft": Neumann(heating), "pin": held, "rest": air}
-    given = {"fields": fields, "boundary": sides}
+    given: dict[str, Any] = {"fields": fields, "boundary": sides}
     return evolve(equation, part, initial=20.0, times=times, **given)
 
 

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -154,9 +154,8 @@ class ExplicitStepper(Stepper):
     def _step_of_tape(self, tape: Tape, work: _Work, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         """The whole step in one call."""
         tableau, reuse = self.tableau, self.tableau.first_same_as_last
-        shape, strides, place = y.shape, y.stride(), {"dtype": y.dtype}
-        value = torch.empty_strided(shape, strides, **place)
-        error = None if tableau.error is None else torch.empty_strided(shape, strides, **place)
+        value = torch.empty_strided(y.shape, y.stride(), dtype=y.dtype)
+        error = None if tableau.error is None else torch.empty_strided(y.shape, y.stride(), dtype=y.dtype)
         if memory is not None:
             work.stages[0].copy_(memory)
         tape.step(y, t, h, work.scaled, work.c, work.matrix, value, error, whole=memory is None, last_is_end=reuse)
@@ -288,7 +287,7 @@ class _Work:
     """What a step under no_grad needs space for, for states of one shape and one order in memory."""
 
     def __init__(self, tableau: Tableau, y: Tensor) -> None:
-        place = {"dtype": y.dtype, "device": y.device}
+        place: dict[str, Any] = {"dtype": y.dtype, "device": y.device}
         s = tableau.stages
         error = tableau.error or (0.0,) * s
         table = [(*row, *[0.0] * (s - len(row))) for row in tableau.a]

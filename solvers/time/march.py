@@ -342,7 +342,7 @@ class _March:
         return torch.where(spread, torch.nan, state)
 
     def _trajectory(self, outputs: list[Tensor], clock: Clock) -> Trajectory:
-        place = {"device": self.initial.device}
+        place: dict[str, Any] = {"device": self.initial.device}
         codes = torch.zeros(self.batch, dtype=torch.int64, **place) if clock.failed is None else clock.failed
         stopped = self.search is not None and self.search.over
         if clock.next < len(self.times):
@@ -375,7 +375,7 @@ class _March:
     def _history(self) -> dict[str, Tensor]:
         if not self.entries:
             return {}
-        place = {"device": self.initial.device}
+        place: dict[str, Any] = {"device": self.initial.device}
 
         def rows(numbers: Sequence[float], dtype: torch.dtype = torch.float64) -> Tensor:
             column = torch.tensor(numbers, dtype=dtype, **place).reshape(-1, *(1,) * len(self.batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ class _Rows:
         self.rejected = torch.zeros_like(self.codes)
         self.sizes = (torch.full_like(self.end, torch.inf), torch.zeros_like(self.end))
         self.kept: list[Tried] = []
-        place = {"dtype": initial.dtype, "device": initial.device}
+        place: dict[str, Any] = {"dtype": initial.dtype, "device": initial.device}
         self.error_weights, powers = weights
         self.dense = torch.tensor(powers, **place)  # (stages, powers)
         entries = self.tableau.stages * max(1, initial.numel())
@@ -374,7 +375,7 @@ class _InPlace:
     def __init__(self, rows: _Rows) -> None:
         self.rows = rows
         tableau, y = rows.tableau, rows.initial
-        place = {"dtype": y.dtype, "device": y.device}
+        place: dict[str, Any] = {"dtype": y.dtype, "device": y.device}
         self.weights = [torch.tensor(row, **place) for row in tableau.a]
         self.error_weights = torch.tensor(rows.error_weights, **place)
         stages = torch.zeros(rows.chunk, tableau.stages, y.numel(), **place)
