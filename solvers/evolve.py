@@ -132,7 +132,7 @@ def evolve(
         trajectory = integrate(chosen, system, state, task)
     solution = _solution(trajectory, system, output_times, f"{chosen.describe()} ({why})", ready - begun, ready)
     if throw and bool((solution.codes != Status.CONVERGED).any()):
-        raise SolveError(_failure(solution, chosen, system, step, state), solution)
+        raise SolveError(_failure(solution, chosen, system, step, state, output_times[0]), solution)
     return solution
 
 
@@ -244,7 +244,9 @@ def _solution(
     )
 
 
-def _failure(solution: Solution, method: Integrator, system: EvolvingSystem, step: float | None, state: Tensor) -> str:
+def _failure(
+    solution: Solution, method: Integrator, system: EvolvingSystem, step: float | None, state: Tensor, start: float
+) -> str:
     """One sentence on which rows failed, when, and what to do."""
     codes = solution.codes.reshape(-1)
     bad = torch.nonzero(codes != Status.CONVERGED).reshape(-1)
@@ -255,10 +257,13 @@ def _failure(solution: Solution, method: Integrator, system: EvolvingSystem, ste
     advice = status.advice
     if step is not None and status is Status.NON_FINITE:
         advice = "NaN or infinity appeared in the state: the solution grows without bound, or the step is too large."
-        limit = stability_limit(method, system, state)
+        limit = stability_limit(method, system, state, start)
         if limit is not None and limit < step:
+            other = (
+                "an implicit or exponential method" if isinstance(method, ExplicitRungeKutta) else "an implicit method"
+            )
             advice = (
                 f"The step {step:g} is unstable: at the initial state the limit of this method is about {limit:.2g}. "
-                "Take a smaller step, rtol and atol in place of step, or an implicit or exponential method."
+                f"Take a smaller step, rtol and atol in place of step, or {other}."
             )
     return f"{method.describe()}: {where}ended with {status.name} by time {when:.6g}. {advice}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf, isfinite, prod
 
 import torch
@@ -13,6 +14,7 @@ from sciml.evolving import EvolvingSystem
 from sciml.spectral import SpectralSystem
 
 from .explicit import ExplicitRungeKutta
+from .exponential import ExponentialRungeKutta
 from .implicit import ImplicitRungeKutta
 from .stepper import Integrator
 from .trajectory import Control
@@ -22,6 +24,7 @@ from .trajectory import Control
 STIFF = 100
 NONLINEAR = 10  # by how much more an implicit step costs that has to iterate
 _POWER_STEPS = 12
+_EXPONENTIAL = 2.8  # of classical Runge-Kutta on both axes, which ETDRK4 is where there is no linear part
 
 
 def choose(
@@ -39,8 +42,6 @@ def choose(
         return ExplicitRungeKutta.tsit5(), "rows with steps of their own"
     explicit = ExplicitRungeKutta.tsit5() if step is None else ExplicitRungeKutta.rk4()
     if isinstance(system, SpectralSystem):
-        from .exponential import ExponentialRungeKutta
-
         if system.linear_part is None:
             return explicit, "no linear part that an exponential method could take exactly"
         if step is None:
@@ -50,7 +51,7 @@ def choose(
         return explicit, "ordinary differential equations"
     if system.equation.order < 2 or system.equation.time_order > 1:
         return explicit, "waves and transport, for which stable steps are accurate ones"
-    radius = spectral_radius(system, system.encode(u), times[0])
+    radius = spectral_radius(system.slope, system.encode(u), times[0])
     allowed = explicit.tableau.stability / radius if radius > 0 and isfinite(radius) else inf
     many = STIFF if system.equation.linear else STIFF * NONLINEAR
     if (times[-1] - times[0] <= many * allowed) if step is None else step <= allowed:
@@ -59,11 +60,11 @@ def choose(
     return (ImplicitRungeKutta.kvaerno5() if step is None else ImplicitRungeKutta.sdirk2()), reason
 
 
-def spectral_radius(system: EvolvingSystem, y: Tensor, t: float) -> float:
-    """An estimate of the largest |eigenvalue| of the Jacobian at (y, t) over all rows, by the power method with
-    difference quotients."""
+def spectral_radius(slope: Callable[[Tensor, float], Tensor], y: Tensor, t: float) -> float:
+    """An estimate of the largest |eigenvalue| of the Jacobian of a slope at (y, t) over all rows, by the power method
+    with difference quotients."""
     with torch.no_grad():
-        base = system.slope(y, t)
+        base = slope(y, t)
         generator = torch.Generator(device=y.device).manual_seed(0)
         direction = torch.randn(y.shape, dtype=y.dtype, device=y.device, generator=generator)
         size = float(torch.linalg.vector_norm(y)) or 1.0
@@ -73,7 +74,7 @@ def spectral_radius(system: EvolvingSystem, y: Tensor, t: float) -> float:
             norm = float(torch.linalg.vector_norm(direction))
             if norm == 0.0 or not isfinite(norm):
                 return norm
-            moved = system.slope(y + direction * (small / norm), t)
+            moved = slope(y + direction * (small / norm), t)
             direction = (moved - base) / small
             growth.append(float(torch.linalg.vector_norm(direction)))
     # Of a matrix that is far from normal, as that of a wave equation, single steps say little.
@@ -81,9 +82,13 @@ def spectral_radius(system: EvolvingSystem, y: Tensor, t: float) -> float:
     return prod(latest) ** (1 / len(latest))
 
 
-def stability_limit(method: Integrator, system: EvolvingSystem, y: Tensor) -> float | None:
-    """About the largest stable step of an explicit Runge-Kutta method at a state; None of other methods."""
-    if not isinstance(method, ExplicitRungeKutta):
+def stability_limit(method: Integrator, system: EvolvingSystem, y: Tensor, t: float) -> float | None:
+    """About the largest stable step at a state: of explicit Runge-Kutta methods, and of exponential ones what the part
+    that these take explicitly allows; None of other methods."""
+    if isinstance(method, ExplicitRungeKutta):
+        length, radius = method.tableau.stability, spectral_radius(system.slope, y, t)
+    elif isinstance(method, ExponentialRungeKutta):
+        length, radius = _EXPONENTIAL, spectral_radius(system.explicit_force, y, t)
+    else:
         return None
-    radius = spectral_radius(system, y, 0.0)
-    return method.tableau.stability / radius if radius > 0 and isfinite(radius) else None
+    return length / radius if radius > 0 and isfinite(radius) else None
