@@ -8,6 +8,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..one_thread import one_thread
 from . import build, layout
 
 
@@ -19,7 +20,8 @@ def inverse(matrices: Tensor) -> Tensor | None:
     """
     library = build.library() if matrices.device.type == "cpu" and matrices.ndim > 2 else None
     if library is None:
-        result, failed = torch.linalg.inv_ex(matrices)
+        with one_thread():
+            result, failed = torch.linalg.inv_ex(matrices)
         whole = not bool(failed.any()) and bool(torch.isfinite(result).all())
         return result if whole else None
     wide = matrices.detach().to(torch.float64, copy=True).contiguous()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..linear_operator import LinearOperator, MatrixFreeOperator, require_batch
+from ..one_thread import one_thread
 from .modes import Modes
 
 
@@ -98,4 +99,6 @@ def inverted(symbol: Tensor, modes: Modes, channels: int) -> Tensor:
     if channels == 1:
         return symbol.reciprocal()
     moved = torch.movedim(symbol, (-2 - modes.dimension, -1 - modes.dimension), (-2, -1))
-    return torch.movedim(torch.linalg.inv(moved), (-2, -1), (-2 - modes.dimension, -1 - modes.dimension))
+    with one_thread():
+        inverse = torch.linalg.inv(moved)
+    return torch.movedim(inverse, (-2, -1), (-2 - modes.dimension, -1 - modes.dimension))

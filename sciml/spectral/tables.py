@@ -11,6 +11,7 @@ from torch import Tensor
 from ..equations.evaluation import evaluate
 from ..errors import InputError
 from ..given import Number
+from ..one_thread import one_thread
 from .modes import Modes
 from .plan import Plan
 from .polynomials import Order
@@ -114,7 +115,8 @@ class Tables:
             unit = torch.eye(count, dtype=matrix.dtype, device=matrix.device)
             left = (unit - zero @ pseudo).detach()
             matrix = torch.where(mask[..., None, None], unit, matrix)
-        inverse = torch.linalg.inv(matrix) if count > 1 else matrix.reciprocal()
+        with one_thread():
+            inverse = torch.linalg.inv(matrix) if count > 1 else matrix.reciprocal()
         if at_zero:
             inverse = torch.where(
                 mask[..., None, None],

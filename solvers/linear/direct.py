@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator
+from sciml.one_thread import one_thread
 from sciml.status import Status
 
 from .base import Iteration, LinearSolver
@@ -136,14 +137,16 @@ class _DenseFactors:
         rows = torch.div(entries.rows, size, rounding_mode="floor")
         matrix = torch.zeros(entries.size // size, size, size, dtype=torch.float64, device=entries.values.device)
         matrix[rows, entries.rows % size, entries.columns % size] = entries.values.double()
-        self.factors, self.pivots, information = torch.linalg.lu_factor_ex(matrix)
+        with one_thread():
+            self.factors, self.pivots, information = torch.linalg.lu_factor_ex(matrix)
         bad = torch.nonzero(information)
         if len(bad):
             raise _singular(int(bad[0]), len(matrix))
 
     def solve(self, b: Tensor, transposed: bool) -> Tensor:
         right = b.reshape(len(self.factors), -1, b.shape[-1])
-        return torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=transposed).reshape(b.shape)
+        with one_thread():
+            return torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=transposed).reshape(b.shape)
 
 
 class _SparseFactors:

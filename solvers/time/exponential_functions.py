@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sciml.one_thread import one_thread
+
 RADIUS = 4.0  # beyond, the recurrence does not cancel; below, the series does not
 TERMS = 36  # RADIUS**TERMS / TERMS! is below the rounding of any of them
 LARGEST_CONDITION = 1e3  # of eigenvectors that are used
@@ -50,11 +52,13 @@ def phi_of_matrices(a: Tensor, count: int) -> list[Tensor]:
     recorded = torch.is_grad_enabled() and a.requires_grad
     if recorded or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
         return _squared(a, count)
-    values, vectors = torch.linalg.eig(a)
-    condition = torch.linalg.cond(vectors)
+    with one_thread():
+        values, vectors = torch.linalg.eig(a)
+        condition = torch.linalg.cond(vectors)
     good = (condition < LARGEST_CONDITION)[..., None, None]
     unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    inverse = torch.linalg.inv(torch.where(good, vectors, unit))
+    with one_thread():
+        inverse = torch.linalg.inv(torch.where(good, vectors, unit))
     found = [(torch.where(good, vectors, unit) * f.unsqueeze(-2)) @ inverse for f in phi(values, count)]
     if bool(good.all()):
         return found

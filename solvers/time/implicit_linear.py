@@ -18,6 +18,7 @@ from sciml.evolving import EvolvingSystem
 from sciml.grid import Grid
 from sciml.linear_operator import BlockOperator, Kind, LinearOperator
 from sciml.mesh import Mesh
+from sciml.one_thread import one_thread
 from sciml.sparse import SparseOperator
 from sciml.stencil import StencilOperator
 
@@ -62,14 +63,16 @@ class DenseLU(StationaryMethod):
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
         matrices = _matrices(operator)
-        factors, pivots, information = torch.linalg.lu_factor_ex(matrices)
+        with one_thread():
+            factors, pivots, information = torch.linalg.lu_factor_ex(matrices)
         if bool(information.any()):
             singular = information != 0
             if bool(singular.all()):
                 raise SingularError("the matrix of an implicit step is singular")
             # One row takes no other down: with the identity it will not converge.
             unit = torch.eye(operator.size, dtype=matrices.dtype, device=matrices.device)
-            factors, pivots, _ = torch.linalg.lu_factor_ex(torch.where(singular[..., None, None], unit, matrices))
+            with one_thread():
+                factors, pivots, _ = torch.linalg.lu_factor_ex(torch.where(singular[..., None, None], unit, matrices))
         return _DenseInverse(operator, factors, pivots)
 
 
@@ -83,7 +86,8 @@ class _DenseInverse(ApproximateInverse):
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         right = x.reshape(*x.shape[: x.ndim - len(self.space)], self.size, 1)
-        solved = torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=self.transposed)
+        with one_thread():
+            solved = torch.linalg.lu_solve(self.factors, self.pivots, right, adjoint=self.transposed)
         result = solved.reshape((*solved.shape[:-2], *self.space))
         return result if out is None else out.copy_(result)
 

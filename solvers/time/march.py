@@ -21,7 +21,7 @@ from .explicit import ExplicitStepper
 from .stepper import Attempt, Integrator, Stepper
 from .trajectory import Task, Trajectory
 
-_CLOSE = 1e-6  # by how much of it a fixed step may be longer than asked for, since times may come in float32
+_ROUNDING = 2.5e-7  # of times, which may come in float32
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
 
 
@@ -145,11 +145,15 @@ class _March:
         return self._trajectory(outputs, clock)
 
     def _is_over(self, clock: Clock) -> bool:
-        if clock.next >= len(self.times) or self.tried >= self.controller.max_steps:
+        if clock.next >= len(self.times) or self._is_at_limit():
             return True
         if self.search is not None and self.search.over:
             return True
         return clock.failed is not None and bool((clock.failed != 0).all())
+
+    def _is_at_limit(self) -> bool:
+        """Whether no further step may be tried; steps of fixed size are as many as were asked for."""
+        return self.task.step is None and self.tried >= self.controller.max_steps
 
     def _advance(self, y: Tensor, memory: Any, clock: Clock, entries: list[Entry], limit: int) -> Piece:
         """Up to `limit` steps; called again with the entries that it made, it repeats them."""
@@ -196,8 +200,10 @@ class _March:
     def _fixed(self, clock: Clock) -> Clock:
         """Equal steps to the next output time, as few as the largest allowed makes possible."""
         largest, interval = self.task.step or inf, self.times[clock.next] - clock.t
-        count = max(1, ceil(interval / largest - _CLOSE))
-        h = largest if abs(count * largest - interval) <= 1e-9 * interval else _snapped(interval / count)
+        rounding = _ROUNDING * max(abs(clock.t), abs(self.times[clock.next])) / interval
+        count = max(1, ceil(interval / largest * (1 - min(rounding, 1e-3)) - 1e-9))
+        exact = abs(count * largest - interval) <= (rounding + 1e-9) * interval
+        h = largest if exact else _snapped(interval / count)
         return clock._replace(h=h, left=count)
 
     def _even(self, clock: Clock) -> Clock:
@@ -349,11 +355,11 @@ class _March:
             fill = torch.full_like(outputs[-1].detach(), torch.nan)
             if stopped and self.search is not None:
                 fill = self.search.hold(outputs[-1], inf)
-            elif self.tried >= self.controller.max_steps:
+            elif self._is_at_limit():
                 codes = torch.where(codes == 0, int(Status.MAX_STEPS), codes)
             outputs = [*outputs, *[fill] * (len(self.times) - len(outputs))]
         since = torch.full(self.batch, torch.nan, dtype=torch.float64, **place) if clock.since is None else clock.since
-        if self.tried >= self.controller.max_steps:
+        if self._is_at_limit():
             since = torch.where((codes == int(Status.MAX_STEPS)), clock.t, since)
 
         def everywhere(number: float, dtype: torch.dtype = torch.int64) -> Tensor:

@@ -15,7 +15,7 @@ from sciml import Equation, InputError, SolveError, Status
 from sciml.equations import catalogue
 from sciml.function_system import FunctionSystem
 from sciml.kernels import build
-from sciml.solvers.time import Controller, Event, ExplicitRungeKutta
+from sciml.solvers.time import AdamsBashforth3, Controller, Event, ExplicitRungeKutta
 from sciml.solvers.time.march import integrate
 from sciml.solvers.time.rows import integrate_rows
 from sciml.solvers.time.trajectory import Task
@@ -411,6 +411,19 @@ def test_an_unstable_step_says_what_the_limit_is():
     assert solution.status == (Status.NON_FINITE,)
     assert math.isfinite(float(solution.value[0]))
     assert math.isnan(float(solution.value[-1]))
+
+
+def test_times_in_single_precision_leave_fixed_steps_as_they_are():
+    """Methods that remember earlier steps would begin anew at every other length."""
+    solution = sciml.evolve(
+        OSCILLATOR,
+        initial=torch.tensor([1.0, 0.0], dtype=torch.float64),
+        times=torch.linspace(0, 1, 101),
+        step=0.01,
+        method=AdamsBashforth3(),
+    )
+    assert int(solution.statistics["steps"]) == 100
+    assert int(solution.statistics["evaluations"]) == 104
 
 
 def test_a_limit_of_steps_ends_a_run():
