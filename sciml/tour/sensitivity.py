@@ -27,9 +27,9 @@ def flow(w: Tensor, nu: Tensor, end: float, keep: Gradient = "recorded") -> Tens
     constraints, given = ["laplacian(psi) = -w"], {"nu": 1e-3}
     equation = Equation(text, constraints=constraints, parameters=given)
     square = Grid(tuple(w.shape), upper=2 * math.pi, boundary=Periodic())
-    run: dict[str, Any] = {"initial": w, "times": [0.0, end], "parameters": {"nu": nu}}
-    settings: dict[str, Any] = {"step": end / 80, "gradient": keep}
-    return evolve(equation, square, **run, **settings).value[-1]
+    run: dict[str, Any] = {"initial": w, "times": [0.0, end]}
+    run |= {"parameters": {"nu": nu}, "step": end / 80, "gradient": keep}
+    return evolve(equation, square, **run).value[-1]
 
 
 def forward(w: Tensor, nu: Tensor, end: float) -> tuple[Tensor, Tensor]:
