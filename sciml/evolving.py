@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Time = float | Tensor
 """A time: a float for the whole batch, or a tensor of the batch's shape where every row has its own."""
 
+Tolerance = float | Tensor
+"""An absolute tolerance: of the whole batch, or a tensor of the batch's shape with one for every row."""
+
 Prepare = Callable[[LinearOperator], Callable[[Tensor], Tensor]]
 """Prepares the solution of linear systems: operator -> (right side -> solution), differentiable in the right side."""
 
@@ -99,7 +102,7 @@ class EvolvingSystem(ABC):
         """dy/dt, what explicit methods evaluate, as a new tensor."""
 
     @abstractmethod
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         """The size of an error relative to the tolerance, one number a row: at most 1 where a step is good enough.
 
         Args:
@@ -131,7 +134,9 @@ class EvolvingSystem(ABC):
         """M - step * (linear part of G), on states."""
 
 
-def root_mean_square_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float, axes: int) -> Tensor:
+def root_mean_square_ratio(
+    error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance, axes: int
+) -> Tensor:
     """The root mean square over the last `axes` axes of error / (atol + rtol max(|before|, |after|)).
 
     Hairer, Nørsett and Wanner, Solving Ordinary Differential Equations I, 2nd ed., Springer 1993, equation II.4.11.
@@ -139,10 +144,19 @@ def root_mean_square_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: f
     found = steps.error_ratio(error, before, after, rtol, atol, axes)
     if found is not None:
         return found
-    ratio = error / torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(atol)
+    absolute = by_row(atol, error, axes)
+    ratio = error / torch.maximum(before.abs(), after.abs()).mul_(rtol).add_(absolute)
     if axes == 0:
         return ratio.abs()
     if axes == 1 and ratio.stride(-1) != 1:  # norms along strided axes are slow, sums are not
-        return (ratio * ratio).mean(-1).sqrt()
+        return ((ratio * ratio).mean(-1) + torch.finfo(ratio.dtype).tiny).sqrt()
     ratio = ratio.flatten(-axes)
     return torch.linalg.vector_norm(ratio, dim=-1) / ratio.shape[-1] ** 0.5
+
+
+def by_row(atol: Tolerance, like: Tensor, axes: int) -> Tolerance:
+    """An absolute tolerance that broadcasts to `(*batch, *axes)`, never 0, so that an error of 0 has the ratio 0."""
+    tiny = torch.finfo(like.dtype).tiny
+    if not isinstance(atol, Tensor):
+        return max(atol, tiny)
+    return atol.to(like.dtype).clamp(min=tiny).reshape((*atol.shape, *(1,) * axes))

@@ -12,7 +12,7 @@ from torch.func import jvp
 
 from .dense_operator import DenseOperator
 from .errors import InputError
-from .evolving import EvolvingSystem, Time, root_mean_square_ratio
+from .evolving import EvolvingSystem, Time, Tolerance, root_mean_square_ratio
 from .linear_operator import LinearOperator
 
 
@@ -76,7 +76,7 @@ class FunctionSystem(EvolvingSystem):
     def slope(self, y: Tensor, t: Time) -> Tensor:
         return self.function(y, t)
 
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
 
     def apply_mass(self, y: Tensor) -> Tensor:

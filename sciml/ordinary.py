@@ -16,7 +16,7 @@ from .dense_operator import DenseOperator
 from .equations.evaluation import evaluate_all, names, operations
 from .equations.residuals import partial
 from .errors import InputError
-from .evolving import EvolvingSystem, Time, root_mean_square_ratio
+from .evolving import EvolvingSystem, Time, Tolerance, root_mean_square_ratio
 from .given import Number, batch_shape, check_value, refuse_strangers
 from .kernels import build
 from .kernels.tape import Tape
@@ -180,7 +180,7 @@ class OrdinarySystem(EvolvingSystem):
         """Without what holds addresses."""
         return {**self.__dict__, "_tapes": {}}
 
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
 
     def apply_mass(self, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..boundary import Boundary
 from ..errors import InputError
-from ..evolving import EvolvingSystem, Prepare, Time, root_mean_square_ratio
+from ..evolving import EvolvingSystem, Prepare, Time, Tolerance, root_mean_square_ratio
 from ..given import require_names
 from ..grid import Grid
 from ..inference import outside_inference_mode
@@ -255,7 +255,7 @@ class GridEvolution(EvolvingSystem):
     def slope(self, y: Tensor, t: Time) -> Tensor:
         return self._rate(y, t, linear=True)
 
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         solid = self.domain.solid
         if solid is None:
             return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..equations.evaluation import names
 from ..errors import InputError
-from ..evolving import EvolvingSystem, Prepare, Time, root_mean_square_ratio
+from ..evolving import EvolvingSystem, Prepare, Time, Tolerance, root_mean_square_ratio
 from ..given import Number, batch_shape, require_names, resolve_parameters_on
 from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
@@ -179,7 +179,7 @@ class MeshEvolution(EvolvingSystem):
     def slope(self, y: Tensor, t: Time) -> Tensor:
         return self._rate(y, t, linear=True)
 
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
 
     # Implicit methods

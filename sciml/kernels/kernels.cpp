@@ -45,9 +45,10 @@
         descend(x, r, p, q, alpha, batch, size, total, Team{threads});                                                       \
     }                                                                                                                  \
     extern "C" void step_error_##suffix(const T *error, const T *before, const T *after, Index rows, Index size,       \
-                                        int columns, double rtol, double atol, T *ratio, int threads) {                \
-        (columns ? error_of_columns<T> : error_of_rows<T>)(error, before, after, rows, size, rtol, atol, ratio,        \
-                                                           Team{threads});                                             \
+                                        int columns, double rtol, const double *atol, Index stride, T *ratio,          \
+                                        int threads) {                                                                 \
+        (columns ? error_of_columns<T> : error_of_rows<T>)(error, before, after, rows, size, rtol, atol, stride,       \
+                                                           ratio, Team{threads});                                      \
     }                                                                                                                  \
     extern "C" void tape_rate_##suffix(const Tape *tape, const TapeInputs<T> *inputs, Index unknowns, Index rows,      \
                                        const T *y, double t, T *rate, int threads) {                                   \

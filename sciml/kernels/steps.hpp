@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "rows.hpp"
 
@@ -14,18 +15,25 @@ inline T scaled_error(T error, T before, T after, T rtol, T atol) {
     return q * q;
 }
 
+// The absolute tolerance of a row; `stride` is 0 where all have the same. Never 0, so that 0 / 0 does not arise.
+template <class T>
+inline T tolerance_of_row(const double *atol, Index stride, Index row) {
+    return std::max(T(atol[stride * row]), std::numeric_limits<T>::min());
+}
+
 // ratio[row] = root mean square of error / (atol + rtol max(|before|, |after|)), rows contiguous
 template <class T>
-void error_of_rows(const T *error, const T *before, const T *after, Index rows, Index size, double rtol, double atol,
-                   T *ratio, const Team &team) {
+void error_of_rows(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
+                   const double *atol, Index stride, T *ratio, const Team &team) {
     std::vector<double> total(rows);
-    sum_blocks(rows, size, team, total.data(), nullptr, [=](Index, Index begin, Index end) {
+    sum_blocks(rows, size, team, total.data(), nullptr, [=](Index row, Index begin, Index end) {
+        const T absolute = tolerance_of_row<T>(atol, stride, row);
         T lane[LANES] = {};
         Index k = begin;
         for (; k + LANES <= end; k += LANES)
             for (Index l = 0; l < LANES; ++l)
-                lane[l] += scaled_error(error[k + l], before[k + l], after[k + l], T(rtol), T(atol));
-        for (Index l = 0; k < end; ++k, ++l) lane[l] += scaled_error(error[k], before[k], after[k], T(rtol), T(atol));
+                lane[l] += scaled_error(error[k + l], before[k + l], after[k + l], T(rtol), absolute);
+        for (Index l = 0; k < end; ++k, ++l) lane[l] += scaled_error(error[k], before[k], after[k], T(rtol), absolute);
         double s = 0;
         for (Index l = 0; l < LANES; ++l) s += lane[l];
         return s;
@@ -36,14 +44,14 @@ void error_of_rows(const T *error, const T *before, const T *after, Index rows, 
 // The same with channels contiguous: entry (row, channel) stands at channel * rows + row
 template <class T>
 void error_of_columns(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
-                      double atol, T *ratio, const Team &team) {
+                      const double *atol, Index stride, T *ratio, const Team &team) {
     over_rows(rows, rows * size, team, [=](Index begin, Index end) {
         std::vector<double> total(end - begin);
         for (Index channel = 0; channel < size; ++channel) {
             const Index shift = channel * rows;
             for (Index row = begin; row < end; ++row)
-                total[row - begin] +=
-                    scaled_error(error[shift + row], before[shift + row], after[shift + row], T(rtol), T(atol));
+                total[row - begin] += scaled_error(error[shift + row], before[shift + row], after[shift + row],
+                                                   T(rtol), tolerance_of_row<T>(atol, stride, row));
         }
         for (Index row = begin; row < end; ++row) ratio[row] = T(std::sqrt(total[row - begin] / size));
     });

@@ -13,7 +13,9 @@ from torch.autograd import forward_ad
 from . import build, layout
 
 
-def error_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float, axes: int) -> Tensor | None:
+def error_ratio(
+    error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float | Tensor, axes: int
+) -> Tensor | None:
     """`sciml.evolving.root_mean_square_ratio` in one pass; None where there is no kernel for it: with gradients, off
     the CPU, and for tensors of other orders of memory than rows or columns contiguous.
     """
@@ -41,6 +43,8 @@ def error_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol:
     batch = shape[: error.ndim - axes]
     rows = prod(batch)
     ratio = torch.empty(batch, dtype=error.dtype)
+    by_row = isinstance(atol, Tensor)
+    absolute = torch.as_tensor(atol, dtype=torch.float64).expand(batch if by_row else ()).contiguous()
     function = library.step_error_float64 if error.dtype == torch.float64 else library.step_error_float32
     function(
         ctypes.c_void_p(error.data_ptr()),
@@ -50,7 +54,8 @@ def error_ratio(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol:
         ctypes.c_int64(error.numel() // max(1, rows)),
         ctypes.c_int(columns),
         ctypes.c_double(rtol),
-        ctypes.c_double(atol),
+        ctypes.c_void_p(absolute.data_ptr()),
+        ctypes.c_int64(by_row),
         ctypes.c_void_p(ratio.data_ptr()),
         layout.threads(),
     )

@@ -16,7 +16,7 @@ from ..equations import Equation
 from ..equations.evaluation import evaluate_all, names
 from ..equations.residuals import partial
 from ..errors import InputError
-from ..evolving import EvolvingSystem, Time
+from ..evolving import EvolvingSystem, Time, Tolerance, by_row
 from ..given import Number
 from ..grid import Grid
 from ..inference import outside_inference_mode
@@ -438,15 +438,16 @@ class SpectralSystem(EvolvingSystem):
 
     # What integrators ask for
 
-    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float) -> Tensor:
+    def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         """Norms of fields by Parseval's theorem: rms(error) / (atol + rtol max(rms(before), rms(after)))."""
-        size = torch.maximum(self._mean_square(before), self._mean_square(after)).sqrt()
-        ratio = self._mean_square(error).sqrt() / (atol + rtol * size)
-        return ratio if self.channels == 1 else ratio.square().mean(-1).sqrt()
+        size = torch.maximum(self._size(before), self._size(after))
+        ratio = self._size(error) / (by_row(atol, size, int(self.channels > 1)) + rtol * size)
+        return ratio if self.channels == 1 else torch.linalg.vector_norm(ratio, dim=-1) / self.channels**0.5
 
-    def _mean_square(self, y: Tensor) -> Tensor:
-        """Of the field of a state, `(*batch, [channel])`."""
-        return (y.square() * self.modes.weights.unsqueeze(-1)).flatten(-self.axes - 1).sum(-1)
+    def _size(self, y: Tensor) -> Tensor:
+        """Root mean square of the field of a state, `(*batch, [channel])`."""
+        scaled = (y * self.modes.weights.sqrt().unsqueeze(-1)).flatten(-self.axes - 1)
+        return torch.linalg.vector_norm(scaled, dim=-1)
 
     def apply_mass(self, y: Tensor) -> Tensor:
         return y
