@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Time
 from sciml.kernels.tape import Tape
 from sciml.ordinary import OrdinarySystem
 
 from . import tableau as tableaus
 from .control import Controller
-from .stepper import Attempt, Integrator, Stepper
+from .stepper import Attempt, Integrator, Stepper, by_row
 from .tableau import Tableau
 
 
@@ -238,12 +238,17 @@ class ExplicitStepper(Stepper):
 
     # What comes with a step
 
-    def _interpolant(self, flat: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[float], Tensor] | None:
+    def _interpolant(self, flat: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[Time], Tensor] | None:
         weights_at = self._dense_weights
         if weights_at is None:
             return None
 
-        def at(theta: float) -> Tensor:
+        def at(theta: Time) -> Tensor:
+            if isinstance(theta, Tensor):
+                y, *slopes = [
+                    x.as_strided(value.shape, value.stride(), x.storage_offset()) for x in (flat, *stages.t())
+                ]
+                return _interpolated(y, slopes, weights_at(theta), h)
             if theta == 1.0:
                 return value
             weights = torch.tensor(weights_at(theta), dtype=flat.dtype, device=flat.device).mul_(h)
@@ -253,14 +258,20 @@ class ExplicitStepper(Stepper):
 
     def _interpolant_of(
         self, y: Tensor, value: Tensor, h: float, stages: list[Tensor]
-    ) -> Callable[[float], Tensor] | None:
+    ) -> Callable[[Time], Tensor] | None:
         weights_at = self._dense_weights
         if weights_at is None:
             return None
-        return lambda theta: value if theta == 1.0 else _combined(y, stages, weights_at(theta), h)
+
+        def at(theta: Time) -> Tensor:
+            if isinstance(theta, Tensor):
+                return _interpolated(y, stages, weights_at(theta), h)
+            return value if theta == 1.0 else _combined(y, stages, weights_at(theta), h)
+
+        return at
 
     @cached_property
-    def _dense_weights(self) -> Callable[[float], tuple[float, ...]] | None:
+    def _dense_weights(self) -> Callable[[Any], tuple[Any, ...]] | None:
         """theta -> the weights b_i(theta) of the stages, None where steps end on the output times."""
         tableau = self.tableau
         if not self.method.dense:
@@ -275,7 +286,7 @@ class ExplicitStepper(Stepper):
         last = (*[0.0] * (tableau.stages - 1), 1.0)
         middle = tableau.b
 
-        def weights(theta: float) -> tuple[float, ...]:
+        def weights(theta: Any) -> tuple[Any, ...]:
             whole = theta * theta * (3 - 2 * theta)
             left, right = theta * (theta - 1) ** 2, theta * theta * (theta - 1)
             return tuple(whole * m + left * f + right * e for m, f, e in zip(middle, first, last, strict=True))
@@ -324,6 +335,14 @@ def _combined(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...
         if weight:
             total = torch.add(total, k, alpha=h * weight) if isinstance(total, Tensor) else k * (h * weight)
     return torch.as_tensor(total)
+
+
+def _interpolated(y: Tensor, slopes: list[Tensor], weights: tuple[Tensor, ...], h: float) -> Tensor:
+    """y + h sum(w k) with weights of their own for every row."""
+    total = y
+    for weight, k in zip(weights, slopes, strict=True):
+        total = torch.addcmul(total, torch.as_tensor(by_row(h * weight, y)), k)
+    return total
 
 
 def stiffness(pair: list[tuple[Tensor, Tensor]], axes: int) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Time
 
 from ..linear.base import LinearSolver
 from . import implicit_tableau as tableaus
 from .control import Controller
 from .implicit_tableau import ImplicitTableau
 from .stage_solver import StageSolver
-from .stepper import Attempt, Integrator, Stepper
+from .stepper import Attempt, Integrator, Stepper, by_row
 
 
 @final
@@ -143,16 +143,17 @@ class ImplicitStepper(Stepper):
         c = self.tableau.c
         return torch.lerp(y, states[-1], c[i] / c[i - 1])
 
-    def _interpolant(self, y: Tensor, value: Tensor, h: float, slopes: list[Tensor]) -> Callable[[float], Tensor]:
+    def _interpolant(self, y: Tensor, value: Tensor, h: float, slopes: list[Tensor]) -> Callable[[Time], Tensor]:
         """By the dense output of the tableau, or the cubic through both ends and their slopes; M is the identity."""
         dense = self.tableau.dense
 
-        def at(theta: float) -> Tensor:
-            if theta == 1.0:
+        def at(theta: Time) -> Tensor:
+            if not isinstance(theta, Tensor) and theta == 1.0:
                 return value
+            weights: dict[int, Time]
             if dense is None:
                 whole = theta * theta * (3 - 2 * theta)
-                found = torch.lerp(y, value, whole)
+                found = torch.lerp(y, value, by_row(whole, y))
                 weights = {0: theta * (theta - 1) ** 2, len(slopes) - 1: theta * theta * (theta - 1)}
             else:
                 found = y
@@ -160,7 +161,7 @@ class ImplicitStepper(Stepper):
                     j: sum(b * theta ** (k + 1) for k, b in enumerate(row)) for j, row in enumerate(dense) if any(row)
                 }
             for j, weight in weights.items():
-                found = torch.add(found, slopes[j], alpha=h * weight)
+                found = found + by_row(h * weight, y) * slopes[j]
             return found
 
         return at

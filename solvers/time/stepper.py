@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Time
 
 
 class Attempt(NamedTuple):
@@ -22,7 +22,8 @@ class Attempt(NamedTuple):
         ratio: the error relative to the tolerance, one number a row, where the step has found it already.
         stiffness: an estimate of the largest |eigenvalue| of the Jacobian, one number a row; None of methods that have
             none.
-        interpolate: theta in [0, 1] -> the state at t + theta h; None where only the ends are known.
+        interpolate: theta in [0, 1], a float or one number a row -> the state at t + theta h; None where only the ends
+            are known.
         solved: False where equations within the step could not be solved, so that a smaller step must be tried.
     """
 
@@ -32,7 +33,7 @@ class Attempt(NamedTuple):
     error: Tensor | None = None
     ratio: Tensor | None = None
     stiffness: Tensor | None = None
-    interpolate: Callable[[float], Tensor] | None = None
+    interpolate: Callable[[Time], Tensor] | None = None
     solved: bool = True
 
 
@@ -87,3 +88,10 @@ class Integrator(ABC):
         Raises:
             InputError: if it does not fit the system, with what would.
         """
+
+
+def by_row(number: Time, like: Tensor) -> Time:
+    """One number a row so that it multiplies states like this one; a float as it is."""
+    if not isinstance(number, Tensor):
+        return number
+    return number.to(like.dtype).reshape((*number.shape, *(1,) * (like.ndim - number.ndim)))
