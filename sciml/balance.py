@@ -1,0 +1,40 @@
+"""Constraints whose operator is singular: their right side must have no part that the operator cannot reach."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+def unbalanced(part: Tensor, size: Tensor) -> Tensor:
+    """Whether a right side has more than rounding of what a singular operator cannot reach, row by row.
+
+    Rounding is up to sqrt(eps) of the right side, since in a mean the rounding of many steps adds up.
+
+    Args:
+        part: size of what cannot be reached, such as |mean|, `(*batch)`.
+        size: of the right side in the same norm (such as its root mean square), or the sum of the sizes of its terms
+            where these may cancel, `(*batch)`.
+    """
+    return part > torch.finfo(size.dtype).eps ** 0.5 * size
+
+
+def require_balanced(part: Tensor, size: Tensor, names: tuple[str, ...]) -> None:
+    """Refuse a right side that is `unbalanced` in any row.
+
+    Args:
+        part, size: see there.
+        names: of the fields that the constraints determine.
+
+    Raises:
+        InputError: with how large the part is.
+    """
+    wrong = unbalanced(part, size)
+    if bool(wrong.any()):
+        worst = float((part / size)[wrong].max())
+        raise InputError(
+            f"constraint on {', '.join(names)}: nothing fixes the value, so that the mean of the right side must be "
+            f"zero, and it is {worst:.2e} of its size: subtract the mean, or give a Dirichlet condition on a side"
+        )
