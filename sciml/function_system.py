@@ -18,15 +18,20 @@ from .linear_operator import LinearOperator
 
 @final
 class FunctionSystem(EvolvingSystem):
-    """du/dt = function(u, t), rows of the batch independent of each other.
+    """du/dt = function(u, t), rows of the batch independent of each other; `sciml.evolve` takes it for an equation.
+
+    There is no equation as text: its solutions cannot be stored, and their one unknown is called u.
 
     Args:
-        function: (u, t) -> du/dt, both `(*batch, *space)`; t is a float, or a tensor of the batch's shape.
-        space: the trailing shape of a row.
-        dtype, device: of the states.
+        function: (u, t) -> du/dt, for example a torch.nn.Module; u and du/dt are `(*batch, *space)`, and t is a float,
+            or, where rows have steps of their own (control="row"), a float64 tensor of the batch's shape. Not every
+            library has this order: `lambda u, t: f(t, u)` turns it around.
+        space: the trailing shape of a row; all axes before it are batch.
+        dtype, device: of the states, and so of the function's own tensors.
 
     Raises:
-        InputError: from `rate` and the like, for a function that returns another shape.
+        InputError: for what is no function; from `rate` and the like, for a function that returns another shape, dtype
+            or device.
     """
 
     def __init__(
@@ -40,6 +45,7 @@ class FunctionSystem(EvolvingSystem):
         if not callable(function):
             raise InputError(f"function: expected (u, t) -> du/dt, got {type(function).__name__}")
         self.function = function
+        self.equation = None  # type: ignore[assignment]
         self.domain = None
         self.unknowns = ("u",)
         self.fields, self.parameters = {}, {}
@@ -53,10 +59,10 @@ class FunctionSystem(EvolvingSystem):
 
     def rate(self, u: Tensor, t: Time) -> Tensor:
         found = self.function(u, t)
-        if not isinstance(found, Tensor) or found.shape != u.shape:
-            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(f"the right-hand side returned {what} for a state of shape {tuple(u.shape)}")
-        return found
+        if isinstance(found, Tensor) and found.shape == u.shape and found.dtype == u.dtype:
+            return found
+        what = _described(found) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"the right-hand side returned {what} for a state that is {_described(u)}")
 
     def nonlinear_part(self, u: Tensor, t: Time) -> Tensor:
         return self.rate(u, t)
@@ -74,7 +80,7 @@ class FunctionSystem(EvolvingSystem):
         return y
 
     def slope(self, y: Tensor, t: Time) -> Tensor:
-        return self.function(y, t)
+        return self.rate(y, t)
 
     def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
@@ -83,10 +89,10 @@ class FunctionSystem(EvolvingSystem):
         return y
 
     def force(self, y: Tensor, t: Time) -> Tensor:
-        return self.function(y, t)
+        return self.rate(y, t)
 
     def explicit_force(self, y: Tensor, t: Time) -> Tensor:
-        return self.function(y, t)
+        return self.rate(y, t)
 
     def shifted(self, y: Tensor, t: Time, step: float) -> LinearOperator:
         """By one derivative in the direction of each unknown; for small rows."""
@@ -102,3 +108,7 @@ class FunctionSystem(EvolvingSystem):
 
     def shifted_linear(self, step: float) -> LinearOperator:
         return DenseOperator(torch.eye(prod(self.space), dtype=self.dtype, device=self.device), self.space)
+
+
+def _described(tensor: Tensor) -> str:
+    return f"a tensor of {tensor.dtype} and shape {tuple(tensor.shape)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from sciml.boundary import Boundary
 from sciml.discretization import GridEvolution
 from sciml.discretization.conditions import read_evolving_conditions
 from sciml.discretization.inputs import require_problem
+from sciml.equations import Equation
 from sciml.errors import InputError
-from sciml.evolving import Prepare
+from sciml.evolving import EvolvingSystem, Prepare
 from sciml.grid import Grid
 from sciml.inference import outside_inference_mode
 from sciml.linear_operator import BlockOperator, Kind, LinearOperator
@@ -29,9 +30,6 @@ from .choice import choose_linear
 from .linear import Direct
 from .linear.base import LinearSolver, Prepared
 from .mesh_methods import choose_for_jacobian
-
-if TYPE_CHECKING:
-    from sciml.equations import Equation
 
 # Up to how many unknowns factors, which are used over and over, are quicker than multigrid, by dimension of the grid.
 _FACTORED = {1: 5_000_000, 2: 70_000, 3: 8_000}
@@ -56,7 +54,8 @@ def discretize(
         domain: the grid or mesh; None for ordinary differential equations.
         fields: one value for each of `equation.coefficients`: a number, a tensor that broadcasts to `(*batch, *space)`
             given at the unknowns, or a function of the coordinates, called with one tensor of the grid's shape an axis;
-            of an evolving equation also of the coordinates and time, t last.
+            of an evolving equation also of the coordinates and time, t last: a tensor without axes, or, where rows have
+            steps of their own, one of the batch's shape and an axis of length 1 for each of space.
             On a mesh of n points and m cells a tensor is `(*batch, n)`, by point (also where m = n), or `(*batch, m)`,
             by cell; a dict by region, "rest" being what is left, gives each a number or a tensor of the batch's shape;
             and a function is called with the coordinates of points, or of the centres of cells or facets.
@@ -112,6 +111,39 @@ def discretize(
     if isinstance(scheme, FiniteElement):
         raise InputError("scheme: FiniteElement(...) is for meshes; take FiniteDifference(...) or FiniteVolume(...)")
     return GridEvolution(equation, domain, fields or {}, parameters or {}, boundary, scheme, preparation(domain))
+
+
+def evolving_system(
+    equation: Equation | EvolvingSystem,
+    domain: Grid | Mesh | None,
+    fields: Mapping[str, Any] | None,
+    parameters: Mapping[str, Any] | None,
+    boundary: Boundary | None,
+    scheme: Scheme | Spectral | FiniteElement | None,
+) -> EvolvingSystem:
+    """The discretization of an evolving equation; one that is discretized already is taken as it is.
+
+    Raises:
+        InputError: as `discretize`; for a steady equation; for a system with anything else.
+    """
+    if isinstance(equation, EvolvingSystem):
+        rest = {"domain": domain, "fields": fields, "parameters": parameters, "boundary": boundary, "scheme": scheme}
+        given = [name for name, value in rest.items() if value is not None]
+        if given:
+            raise InputError(
+                f"{', '.join(given)}: the {type(equation).__name__} is discretized already, so that nothing of this "
+                "can be chosen; give it to sciml.discretize, or the equation to evolve"
+            )
+        return equation
+    if isinstance(equation, Equation) and not equation.evolving:
+        raise InputError(f"'{equation}' has no time derivative: it is steady, take sciml.solve")
+    if callable(equation):
+        raise InputError(
+            "equation: a right-hand side that is a function is given as sciml.FunctionSystem(function, space), with "
+            "function(u, t) and the shape of one row of u"
+        )
+    system: EvolvingSystem = discretize(equation, domain, fields, parameters, boundary, scheme)
+    return system
 
 
 def _suits_fourier_series(equation: Equation, grid: Grid) -> bool:

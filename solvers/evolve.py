@@ -22,7 +22,7 @@ from sciml.scheme import FiniteElement, Scheme, Spectral
 from sciml.solution import Solution
 from sciml.status import Status
 
-from .discretize import discretize
+from .discretize import evolving_system
 from .start import resolve_start
 from .time.choice import choose, stability_limit
 from .time.events import Event
@@ -40,7 +40,7 @@ RTOL = 1e-6
 
 @outside_inference_mode
 def evolve(
-    equation: Equation,
+    equation: Equation | EvolvingSystem,
     domain: Grid | Mesh | None = None,
     *,
     initial: Any,
@@ -62,7 +62,9 @@ def evolve(
     """Integrate an evolving equation in time, on a grid, on a mesh, or as ordinary differential equations.
 
     Args:
-        equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`.
+        equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`. What that returns may stand in
+            place of the equation, without the others, so that many runs discretize once; and so may a
+            `sciml.FunctionSystem`, whose right-hand side is a function such as a neural network.
         initial: the state at times[0]: a number, a tensor that broadcasts to `(*batch, *space)`, a function of the
             coordinates; of several unknowns a dict of these by name (of an equation of second order in time also
             "u_t"), or a tensor `(*batch, channel, *space)`; or the solution of an earlier run, which goes on from its
@@ -100,13 +102,11 @@ def evolve(
             "method must be an integrator of sciml.solvers.time, for example ExplicitRungeKutta.tsit5(), got "
             f"{method!r}"
         )
-    if not equation.evolving:
-        raise InputError(f"'{equation}' has no time derivative: it is steady, take sciml.solve")
     before = initial if isinstance(initial, Solution) else None
     if before is not None:
         initial = _last_value(before, output_times[0])
-    system = discretize(equation, domain, fields, parameters, boundary, scheme)
-    if equation.coordinates == () and isinstance(initial, Tensor | Mapping):
+    system = evolving_system(equation, domain, fields, parameters, boundary, scheme)
+    if system is not equation and system.domain is None and isinstance(initial, Tensor | Mapping):
         system = _of_dtype(system, initial)
     u = resolve_start(initial, system, complete=True)
     u = _with_batch(u, system)
