@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .differentiation import is_vmapped
 from .errors import InputError
 
 Value = float | Tensor | Callable[..., Any]
@@ -169,9 +170,14 @@ def override(base: SidesByAxis, boundary: Boundary, where: str = "boundary") -> 
 
 
 def check_tensor(value: Tensor, name: str) -> None:
-    """Raises InputError unless the tensor is of a real floating dtype and finite."""
+    """Raises InputError unless the tensor is of a real floating dtype, finite, and not inside torch.func.vmap."""
     if not value.is_floating_point():
         raise InputError(f"{name}: expected a tensor of a floating dtype, got {value.dtype}; convert it with .to(...)")
+    if is_vmapped(value):
+        raise InputError(
+            f"{name} is inside torch.func.vmap (jacfwd and jacrev are made of it too), which this library does not take: "
+            "give all rows at once, the leading axes of fields, parameters and initial states being a batch"
+        )
     if not value.numel():
         raise InputError(f"{name}: a tensor of shape {tuple(value.shape)} holds no values")
     # One cheap pass in the good case: a sum is finite only if every entry is, up to overflow.

@@ -28,7 +28,7 @@ from .linearization import Cells, NonlinearSystem
 from .motion import Motion
 from .nonlinear import Builder, choose_scheme, is_fourth_order
 from .problem import Problem
-from .properties import properties
+from .properties import is_semidefinite
 from .shifted import ShiftedOperator
 
 if TYPE_CHECKING:
@@ -443,9 +443,7 @@ def _is_positive(problem: Problem, row: int) -> bool:
     own = problem.restricted((problem.unknowns[row],))
     (pieces,) = own.rows
     own.rows = [{name: [p for p in terms if p.role != "reaction"] for name, terms in pieces.items()}]
-    if not any(own.rows[0].values()):
-        return True
-    return properties(own, 0, 1.0).definite
+    return is_semidefinite(own, 0)
 
 
 def _least_reaction(problem: Problem, row: int) -> float:

@@ -28,6 +28,7 @@ from .flux_formula import (
 )
 from .inputs import Number
 from .jets import JetMap
+from .means import arithmetic_mean, harmonic_mean, harmonic_slopes
 from .problem import Problem
 from .second_order import extrapolated_to_face
 from .walls import Wall
@@ -167,7 +168,7 @@ class FaceFlux:
                 continue
             expressions = (mean.expression, *self._cell_slopes[mean.symbol].values())
             value, *by_unknown = evaluate_all(expressions, cells)
-            shares = _mean_slopes(*self._neighbours(value)) if mean.harmonic else (0.5, 0.5)
+            shares = harmonic_slopes(*self._neighbours(value)) if mean.harmonic else (0.5, 0.5)
             for unknown, growth in zip(self._cell_slopes[mean.symbol], by_unknown, strict=True):
                 for target, share, part in zip((left, right), shares, self._neighbours(growth), strict=True):
                     _add(target, unknown.name, by_symbol[mean.symbol] * share * part)
@@ -186,9 +187,9 @@ class FaceFlux:
             if first is second:
                 values[mean.symbol.name] = value
             elif mean.harmonic:
-                values[mean.symbol.name] = 2.0 * first * second / (first + second)
+                values[mean.symbol.name] = harmonic_mean(first, second)
             else:
-                values[mean.symbol.name] = _middle(first, second)
+                values[mean.symbol.name] = arithmetic_mean(first, second)
         for unknown, symbol in formula.normals.items():
             if symbol.name in needed:
                 first, second = self._neighbours(cells[unknown])
@@ -196,7 +197,7 @@ class FaceFlux:
         for symbol in formula.tangents:
             if symbol.name in needed:
                 first, second = self._neighbours(cells[symbol.name])
-                values[symbol.name] = _middle(first, second)
+                values[symbol.name] = arithmetic_mean(first, second)
         return evaluate_all(expressions, {**cells, **values})
 
     def _neighbours(self, value: Number) -> tuple[Number, Number]:
@@ -280,18 +281,6 @@ def _on_wall(problem: Problem, names_of_fields: tuple[str, ...], wall: Wall) -> 
     """Fields extrapolated to a wall, by the names of their symbols there."""
     values = problem.values(names_of_fields)
     return {f"{name}{ON_FACE}": extrapolated_to_face(value, wall) for name, value in values.items()}
-
-
-def _middle(first: Number, second: Number) -> Number:
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return torch.lerp(first, second, 0.5)
-    return 0.5 * (first + second)
-
-
-def _mean_slopes(first: Number, second: Number) -> tuple[Number, Number]:
-    """The derivatives of 2 a b / (a + b) by a and b."""
-    total = first + second
-    return 2.0 * (second / total) ** 2, 2.0 * (first / total) ** 2
 
 
 def _add(target: dict[str, Number], unknown: str, amount: Number) -> None:

@@ -25,6 +25,7 @@ from ..grid import Grid
 from ..scheme import FiniteVolume
 from .builder import Offset, StencilBuilder
 from .inputs import Number
+from .means import harmonic_mean
 from .problem import Piece, Problem
 from .walls import Everywhere, Right, Slab, Wall, has_zero
 
@@ -217,7 +218,7 @@ class _Faces:
         if min(lows) <= 0.0 <= max(highs):
             return _mean_of_four(problem.grid, b, axes)
         means = [
-            _harmonic(*_beside(problem.grid, _face_means(problem, value, axis), other))
+            harmonic_mean(*_beside(problem.grid, _face_means(problem, value, axis), other))
             for value, axis, other in ((first, *axes), (second, *axes[::-1]))
         ]
         return _mean_of_four(problem.grid, b / (first * second) ** 0.5, axes) * (means[0] * means[1]) ** 0.5
@@ -235,12 +236,8 @@ def _face_means(problem: Problem, value: Number, axis: int) -> Number:
     """A diagonal entry on all n + 1 faces across its axis, by the mean of the scheme."""
     below, above = _beside(problem.grid, value, axis)
     if isinstance(problem.scheme, FiniteVolume) and problem.scheme.average == "harmonic":
-        return _harmonic(below, above)
+        return harmonic_mean(below, above)
     return 0.5 * (below + above)
-
-
-def _harmonic(first: Number, second: Number) -> Number:
-    return first if first is second else 2.0 * first * second / (first + second)
 
 
 def _mean_of_four(grid: Grid, value: Number, axes: tuple[int, int]) -> Number:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..differentiation import may_carry_derivatives
 from ..evolving import Time
 from .assembly import Assembly
 from .conditions import Moving, MovingValues
@@ -131,7 +132,9 @@ class Motion:
         )
 
     def _share(self, wall: Wall, response: Number) -> _Share | None:
-        if not isinstance(response, Tensor) or not bool((response.detach() != 0.0).any()):
+        if not isinstance(response, Tensor):
+            return None
+        if not may_carry_derivatives(response) and not bool(response.any()):
             return None
         place, dimension = wall.place, self.problem.grid.dimension
         if not isinstance(place, Slab):

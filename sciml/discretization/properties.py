@@ -42,21 +42,20 @@ def properties(problem: Problem, row: int, sign: float) -> Properties:
         return Properties(False, False, None)
     if not problem.complete:
         return Properties(True, False, None)
-    definite = True
-    for piece in pieces:
-        low, _ = _signed_range(problem, piece, sign)
-        if piece.role == "reaction":
-            definite &= low >= 0.0
-        else:
-            definite &= piece.mixed or (low > 0.0 and _is_pure(piece))
-    if any(piece.mixed for piece in pieces):
-        definite = definite and problem.order == 2 and _has_definite_tensor(problem, unknown)
-    for wall in problem.walls(unknown):
-        if wall.kind == "robin":
-            a = problem.normal(unknown, wall.axis)
-            definite &= problem.bounds(wall.coefficient)[0] >= 0.0 and problem.bounds(a)[0] > 0.0
+    definite = _is_semidefinite(problem, unknown, pieces, sign) and all(
+        piece.role == "reaction" or piece.mixed or _signed_range(problem, piece, sign)[0] > 0.0 for piece in pieces
+    )
     kernel, complete = null_space(problem, unknown, pieces, linked_axes(problem, pieces))
     return Properties(True, definite and complete, kernel)
+
+
+def is_semidefinite(problem: Problem, row: int) -> bool:
+    """Whether the diagonal block of a row is certainly symmetric and positive semidefinite."""
+    unknown = problem.unknowns[row]
+    pieces = problem.pieces(row, unknown)
+    return all(_is_symmetric(piece, pieces, problem) for piece in pieces) and _is_semidefinite(
+        problem, unknown, pieces, 1.0
+    )
 
 
 def diagonal_sign(problem: Problem, row: int) -> float:
@@ -83,6 +82,23 @@ def cell_peclet(problem: Problem, row: int) -> float:
             ratio = sizes[0] * h / sizes[1]
             largest = max(largest, float(ratio.nan_to_num(nan=0.0, posinf=inf).max()))
     return largest
+
+
+def _is_semidefinite(problem: Problem, unknown: str, pieces: list[Piece], sign: float) -> bool:
+    """The same of pieces that are symmetric, with a sign before them."""
+    if not pieces:
+        return True
+    for piece in pieces:
+        if not piece.mixed and (_signed_range(problem, piece, sign)[0] < 0.0 or not _is_pure(piece)):
+            return False
+    if any(piece.mixed for piece in pieces) and not (problem.order == 2 and _has_definite_tensor(problem, unknown)):
+        return False
+    for wall in problem.walls(unknown):
+        if wall.kind == "robin":
+            a = problem.normal(unknown, wall.axis)
+            if problem.bounds(wall.coefficient)[0] < 0.0 or problem.bounds(a)[0] <= 0.0:
+                return False
+    return True
 
 
 def _is_pure(piece: Piece) -> bool:

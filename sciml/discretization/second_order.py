@@ -15,6 +15,7 @@ from ..scheme import FiniteVolume
 from .builder import StencilBuilder
 from .differences import varies
 from .inputs import Number
+from .means import harmonic_mean
 from .problem import Piece, Problem
 from .walls import Place, Right, Slab, Wall
 
@@ -178,11 +179,11 @@ def _below_and_above(faces: Tensor, dim: int, n: int) -> tuple[Tensor, Tensor, T
 
 
 def _add_harmonic_mean(faces: Tensor, first: Tensor, second: Tensor, factor: float, *, safe: bool) -> None:
-    """Add factor 2 a b / (a + b), the coefficient of two half cells in series; 0 where both are 0 (not `safe`)."""
-    total = first + second
-    if not safe:
-        total = torch.where(total == 0.0, 1.0, total)
-    faces.addcdiv_(first * second, total, value=2.0 * factor)
+    """Add factor times `harmonic_mean`; `safe` promises that neither is 0."""
+    if safe:
+        faces.addcdiv_(first * second, first + second, value=2.0 * factor)
+    else:
+        faces.add_(torch.as_tensor(harmonic_mean(first, second)), alpha=factor)
 
 
 def _add_arithmetic_mean(faces: Tensor, first: Tensor, second: Tensor, factor: float) -> None:

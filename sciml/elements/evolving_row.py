@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..differentiation import may_carry_derivatives
 from ..equations.evaluation import names
 from ..errors import InputError
 from ..given import Number
@@ -218,7 +219,7 @@ def make_row(
         mass,
         entries,
         {k: matrix_operator(pattern, full, symmetric=False) for k, full in entries.items()},
-        right if right.requires_grad or bool(right.any()) else None,
+        right if may_carry_derivatives(right) or bool(right.any()) else None,
         scale,
         free,
         fixed if bool(held.any()) else None,
