@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .equations import Equation as Equation
     from .errors import InputError as InputError
     from .errors import SolveError as SolveError
+    from .function_system import FunctionSystem as FunctionSystem
     from .grid import Grid as Grid
     from .mesh import Mesh as Mesh
     from .scheme import FiniteDifference as FiniteDifference
@@ -48,6 +49,7 @@ else:
         "FiniteDifference": "scheme",
         "FiniteElement": "scheme",
         "FiniteVolume": "scheme",
+        "FunctionSystem": "function_system",
         "Grid": "grid",
         "InputError": "errors",
         "Mesh": "mesh",

@@ -201,13 +201,9 @@ def _evolve(problem: Problem, times: tuple[float, ...], output: Path, quiet: boo
         try:
             with long_runs.orderly_end():
                 solution = evolve(
-                    problem.equation,
-                    problem.domain,
+                    system,
                     initial=problem.initial,
                     times=times,
-                    fields=problem.fields,
-                    boundary=problem.boundary,
-                    scheme=problem.scheme,
                     method=problem.method,
                     step=problem.step,
                     rtol=problem.rtol,

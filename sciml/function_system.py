@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -26,12 +27,12 @@ class FunctionSystem(EvolvingSystem):
         function: (u, t) -> du/dt, for example a torch.nn.Module; u and du/dt are `(*batch, *space)`, and t is a float,
             or, where rows have steps of their own (control="row"), a float64 tensor of the batch's shape. Not every
             library has this order: `lambda u, t: f(t, u)` turns it around.
-        space: the trailing shape of a row; all axes before it are batch.
+        space: the trailing shape of a row, `()` for a number; all axes before it are batch.
         dtype, device: of the states, and so of the function's own tensors.
 
     Raises:
-        InputError: for what is no function; from `rate` and the like, for a function that returns another shape, dtype
-            or device.
+        InputError: for a function of other arguments, or a space that is no shape; from `rate` and the like, for a
+            function that returns another shape or dtype.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class FunctionSystem(EvolvingSystem):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not callable(function):
-            raise InputError(f"function: expected (u, t) -> du/dt, got {type(function).__name__}")
+        _check_arguments(function)
+        if not isinstance(space, Sequence) or not all(isinstance(n, int) and n > 0 for n in space):
+            raise InputError(f"space: expected the shape of one row of u, such as (3,), got {space!r}")
         self.function = function
         self.equation = None  # type: ignore[assignment]
         self.domain = None
@@ -56,6 +58,10 @@ class FunctionSystem(EvolvingSystem):
         self.axes = len(self.space)
         self.linear_part = None
         self.dtype, self.device = dtype, torch.device(device)
+
+    @property
+    def has_derivatives(self) -> bool:
+        return True
 
     def rate(self, u: Tensor, t: Time) -> Tensor:
         found = self.function(u, t)
@@ -108,6 +114,20 @@ class FunctionSystem(EvolvingSystem):
 
     def shifted_linear(self, step: float) -> LinearOperator:
         return DenseOperator(torch.eye(prod(self.space), dtype=self.dtype, device=self.device), self.space)
+
+
+def _check_arguments(function: Any) -> None:
+    if not callable(function):
+        raise InputError(f"function: expected (u, t) -> du/dt, got {type(function).__name__}")
+    try:
+        inspect.signature(getattr(function, "forward", function)).bind(0.0, 0.0)
+    except TypeError as error:
+        raise InputError(
+            "function: it is called with the state u and the time t, and does not take these two arguments; of the "
+            "state alone: lambda u, t: function(u)"
+        ) from error
+    except ValueError:
+        pass  # a builtin without a signature
 
 
 def _described(tensor: Tensor) -> str:

@@ -104,7 +104,7 @@ class Solution:
 
     @property
     def equation(self) -> Equation | None:
-        """The equation that was solved."""
+        """The equation that was solved; None for a bare A x = b, and for a right-hand side that is a function."""
         return None if self.system is None else self.system.equation
 
     @property
@@ -134,7 +134,9 @@ class Solution:
     def _constrained(self) -> dict[str, Tensor]:
         """What the constraints of an evolving equation determine, at all times."""
         system, times = self.system, self.times
-        if times is None or not isinstance(system, EvolvingSystem) or not system.equation.constrained:
+        if times is None or not isinstance(system, EvolvingSystem):
+            return {}
+        if self.equation is None or not self.equation.constrained:
             return {}
         dim = self.value.ndim - 1 - len(system.space)
         moments = [system.constrained(u, float(t)) for u, t in zip(self.value.unbind(dim), times, strict=True)]
@@ -350,7 +352,7 @@ class Solution:
         if self.system is None:
             what = f"A x = b with {tuple(self.value.shape)} unknowns"
         else:
-            what = f"{self.equation} for {', '.join(self.unknowns)}"
+            what = f"{self.equation or 'du/dt = function(u, t)'} for {', '.join(self.unknowns)}"
             if self._axes:
                 what += f" on {' x '.join(map(str, self.value.shape[-self._axes :]))} unknowns"
             if self.times is not None:

@@ -131,8 +131,8 @@ def evolving_system(
         given = [name for name, value in rest.items() if value is not None]
         if given:
             raise InputError(
-                f"{', '.join(given)}: the {type(equation).__name__} is discretized already, so that nothing of this "
-                "can be chosen; give it to sciml.discretize, or the equation to evolve"
+                f"{', '.join(given)}: given beside a system that is discretized already ({type(equation).__name__}); "
+                "give them to sciml.discretize, or the equation here"
             )
         return equation
     if isinstance(equation, Equation) and not equation.evolving:

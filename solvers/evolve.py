@@ -106,7 +106,7 @@ def evolve(
     if before is not None:
         initial = _last_value(before, output_times[0])
     system = evolving_system(equation, domain, fields, parameters, boundary, scheme)
-    if system is not equation and system.domain is None and isinstance(initial, Tensor | Mapping):
+    if system.domain is None and isinstance(initial, Tensor | Mapping):
         system = _of_dtype(system, initial)
     u = resolve_start(initial, system, complete=True)
     u = _with_batch(u, system)
@@ -193,12 +193,13 @@ def _last_value(solution: Solution, start: float) -> Tensor:
     return solution.value.select(solution.value.ndim - 1 - axes, -1)
 
 
-def _of_dtype(system: Any, initial: Any) -> EvolvingSystem:
+def _of_dtype(system: EvolvingSystem, initial: Any) -> EvolvingSystem:
     """A system of ordinary differential equations in the dtype and on the device of its initial state."""
     from sciml.ordinary import OrdinarySystem
 
     given = [initial] if isinstance(initial, Tensor) else [x for x in initial.values() if isinstance(x, Tensor)]
-    if not given or (given[0].dtype, given[0].device) == (system.dtype, system.device):
+    same = not given or (given[0].dtype, given[0].device) == (system.dtype, system.device)
+    if same or not isinstance(system, OrdinarySystem):
         return system
     return OrdinarySystem(
         system.equation, system.fields, system.parameters, dtype=given[0].dtype, device=given[0].device
