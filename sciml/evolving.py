@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,6 +63,13 @@ class EvolvingSystem(ABC):
     linear_part: LinearOperator | None
     dtype: torch.dtype
     device: torch.device
+
+    @property
+    def has_derivatives(self) -> bool:
+        """Whether what it was made of may ask for derivatives: a tensor that does, or a function that may bring one
+        along at any time."""
+        points = self.domain.points if isinstance(self.domain, Mesh) else None
+        return _asks_for_derivatives((self.fields, self.parameters, self.boundary, points))
 
     @abstractmethod
     def rate(self, u: Tensor, t: Time) -> Tensor:
@@ -132,6 +140,18 @@ class EvolvingSystem(ABC):
     @abstractmethod
     def shifted_linear(self, step: float) -> LinearOperator:
         """M - step * (linear part of G), on states."""
+
+
+def _asks_for_derivatives(data: Any) -> bool:
+    if isinstance(data, Tensor):
+        return data.requires_grad
+    if isinstance(data, Mapping):
+        return any(map(_asks_for_derivatives, data.values()))
+    if isinstance(data, tuple | list):
+        return any(map(_asks_for_derivatives, data))
+    if is_dataclass(data) and not isinstance(data, type):
+        return any(_asks_for_derivatives(getattr(data, field.name)) for field in fields(data))
+    return callable(data)
 
 
 def root_mean_square_ratio(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 
 FORGOTTEN = 1e-2  # earlier steps that were far too small, as the first may be, count as if they had this ratio
 
@@ -27,6 +28,9 @@ class Controller:
         safety: factor below 1 that makes the next step likely to be accepted.
         smallest, largest: bounds of the ratio of two steps.
         max_steps: steps tried before a run is given up.
+        first_step: the size of the first step, in the unit of time; None finds one.
+        largest_step: that no step exceeds, in the unit of time: at most the duration of what acts for a short while
+            only, such as a pulse, which a longer step would pass unseen.
 
     Raises:
         InputError: for numbers out of range.
@@ -39,6 +43,8 @@ class Controller:
     smallest: float = 0.2
     largest: float = 10.0
     max_steps: int = 1_000_000
+    first_step: float | None = None
+    largest_step: float = inf
 
     def __post_init__(self) -> None:
         if not (0 < self.safety < 1 and 0 < self.smallest < 1 < self.largest and self.integral > 0):
@@ -48,6 +54,9 @@ class Controller:
             )
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
+        for name, size in (("first_step", self.first_step), ("largest_step", self.largest_step)):
+            if size is not None and not (isinstance(size, Real) and size > 0):
+                raise InputError(f"Controller: {name} is a positive number in the unit of time, got {size!r}")
 
     def after_accepted(self, ratios: tuple[float, float, float], order: int) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""
@@ -71,7 +80,7 @@ class Controller:
 
 
 def initial_step(
-    system: EvolvingSystem, y: Tensor, t: float, slope: Tensor, order: int, rtol: float, atol: float, span: float
+    system: EvolvingSystem, y: Tensor, t: float, slope: Tensor, order: int, rtol: float, atol: Tolerance, span: float
 ) -> Tensor:
     """A first step for each row, at most `span`: `(*batch)`; costs one evaluation.
 

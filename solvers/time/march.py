@@ -1,9 +1,9 @@
-"""The loop over time steps: their sizes, output times, rows that fail, events, and gradients."""
+"""The loop over time steps of one size for the whole batch: rows that fail, events, outputs, and gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, inf, log2
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -15,42 +15,14 @@ from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.status import Status
 
+from .clock import Clock, Schedule
 from .control import Controller, initial_step
 from .event_search import EventSearch
 from .explicit import ExplicitStepper
 from .stepper import Attempt, Integrator, Stepper
 from .trajectory import Task, Trajectory
 
-_ROUNDING = 2.5e-7  # of times, which may come in float32
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
-
-
-class Clock(NamedTuple):
-    """Where a run stands between two steps.
-
-    Attributes:
-        t: the time.
-        h: the size that the next step should have; of steps of one size that of all that are left.
-        next: index of the next output time.
-        left: steps left to it, where they are of one size.
-        ratios: of the two latest accepted steps, the latest first.
-        rejected: whether the latest step was.
-        good: size of the latest accepted step.
-        steps: accepted so far.
-        failed: codes of the rows that have failed, 0 of the others, int64 of batch shape; None while there are none.
-        since: when they failed, NaN of the others.
-    """
-
-    t: float
-    h: float
-    next: int = 1
-    left: int = 0
-    ratios: tuple[float, float] = (1.0, 1.0)
-    rejected: bool = False
-    good: float = 0.0
-    steps: int = 0
-    failed: Tensor | None = None
-    since: Tensor | None = None
 
 
 class Entry(NamedTuple):
@@ -66,11 +38,13 @@ class Entry(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What some steps made: the state and memory at their end, and the states at the output times on the way."""
+    """What some steps made: the state and memory at their end, the states at the output times on the way, and, if it
+    ends because rows were no longer finite a little later, which."""
 
     y: Tensor
     memory: Any
     outputs: list[Tensor]
+    lost: Tensor | None = None
 
 
 def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task: Task) -> Trajectory:
@@ -85,71 +59,102 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
     Raises:
         InputError: for a method that does not fit the system or the task.
     """
-    stepper = method.stepper(system, None if task.step is not None else task.rtol, task.atol)
+    record = bool(getattr(method, "record", False))
+    stepper = method.stepper(system, task.rtol if task.step is None or record else None, task.atol)
     if task.step is None and not stepper.embedded:
         raise InputError(f"{method.describe()} has no error estimate: give step=, the size of its steps")
-    tracked = forward_ad._current_level >= 0 or (
-        torch.is_grad_enabled() and (initial.requires_grad or system.slope(initial, task.times[0]).requires_grad)
-    )
-    checkpointed = tracked and task.gradient == "checkpointed"
-    if checkpointed and task.events:
-        raise InputError("events do not go with gradient='checkpointed' in this version: take 'recorded'")
-    with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-        return _March(method, stepper, system, initial, task).run(checkpointed)
+    tracked = torch.is_grad_enabled() and (initial.requires_grad or system.has_derivatives)
+    if task.gradient == "checkpointed":
+        for unfit, what in ((task.events, "events do"), (record, "record=True does")):
+            if unfit:
+                raise InputError(f"{what} not go with gradient='checkpointed': take 'recorded'")
+    with torch.set_grad_enabled(tracked):
+        return _March(method, stepper, system, initial, task, record).run(tracked and task.gradient == "checkpointed")
 
 
 class _March:
     def __init__(
-        self, method: Integrator, stepper: Stepper, system: EvolvingSystem, initial: Tensor, task: Task
+        self,
+        method: Integrator,
+        stepper: Stepper,
+        system: EvolvingSystem,
+        initial: Tensor,
+        task: Task,
+        record: bool,
     ) -> None:
-        self.method = method
-        self.stepper = stepper
-        self.system = system
-        self.initial = initial
-        self.task = task
+        self.method, self.stepper, self.system = method, stepper, system
+        self.initial, self.task, self.record = initial, task, record
         self.times = task.times
         self.controller: Controller = getattr(method, "controller", None) or Controller()
-        self.record = bool(getattr(method, "record", False))
+        self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller)
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
+        self.spread = (*self.batch, *(1,) * len(system.state_space))
         self.entries: list[Entry] = []
         self.tried = self.rejected = self.evaluations = 0
         self.sizes = (inf, 0.0)
-        span = self.times[-1] - self.times[0]
-        # Steps below this would hardly change the time.
-        self.smallest = 16 * torch.finfo(torch.float64).eps * max(abs(self.times[0]), abs(self.times[-1]), span)
-        self.dense = False
+        self.ended: Tensor | None = None  # evaluations, steps and rejected of the rows that are over, -1 of the others
         self.search = EventSearch(task.events, system, stepper, self.batch) if task.events else None
 
     def run(self, checkpointed: bool) -> Trajectory:
         y, t = self.initial, self.times[0]
-        outputs = [y]
-        if self.task.observer is not None:
-            self.task.observer(0, t, y)
         if self.search is not None:
             self.search.begin(y, t)
-        memory = self.stepper.begin(y, t)
-        clock = self._first(y, t, memory)
+        memory = self._begin(y, t)
+        clock = self._first(y, memory)
+        outputs = [self._as_told(y, t, clock)]
+        if self.task.observer is not None:
+            self.task.observer(0, t, outputs[0].detach())
         length = 1
         while not self._is_over(clock):
             entries: list[Entry] = []
             if checkpointed:
                 # Segments of 1, 2, 3, ... steps: their number and the longest both grow like the square root.
                 piece = checkpoint(self._advance, y, memory, clock, entries, length, use_reentrant=False)
+                lost = piece.lost
+                if lost is not None and entries:  # the steps that are kept, as they will be repeated
+                    piece = checkpoint(self._advance, y, memory, clock, entries, length, use_reentrant=False)
                 length += 1
             else:
                 piece = self._advance(y, memory, clock, entries, _CHECK_EVERY)
-            if self.task.step is None:
+                lost = piece.lost
+            if self.task.step is None or self.record:
                 self.entries += entries
-            y, memory, clock = piece.y, piece.memory, entries[-1].after
+            y, memory, clock = piece.y, piece.memory, entries[-1].after if entries else clock
             outputs += piece.outputs
+            if lost is not None:
+                clock = self._after_loss(lost, y, memory, clock)
+                over = self._over(clock)
+                if over is not None:
+                    self._end(clock, over)
+                    if not bool(over.all()):
+                        y = self._replaced(y, over)
+                        memory = self._begin(y, clock.t)
         return self._trajectory(outputs, clock)
+
+    def _begin(self, y: Tensor, t: float) -> Any:
+        memory = self.stepper.begin(y, t)
+        self.evaluations += isinstance(memory, Tensor)
+        return memory
+
+    def _first(self, y: Tensor, memory: Any) -> Clock:
+        task, h = self.task, inf
+        if task.step is None:
+            with torch.no_grad():
+                known = memory is not None and isinstance(self.stepper, ExplicitStepper)
+                slope = memory if known else self.system.slope(y, self.times[0])
+                span = self.times[-1] - self.times[0]
+                order = self.stepper.embedded
+                rows = initial_step(self.system, y, self.times[0], slope, order, task.rtol, task.atol, span)
+            self.evaluations += 1 if known else 2
+            h = float(rows.min())
+        clock = self.schedule.first(h)
+        return clock if task.failed is None else self._failed(clock, task.failed, self.times[0])
 
     def _is_over(self, clock: Clock) -> bool:
         if clock.next >= len(self.times) or self._is_at_limit():
             return True
-        if self.search is not None and self.search.over:
-            return True
-        return clock.failed is not None and bool((clock.failed != 0).all())
+        over = self._over(clock)
+        return over is not None and bool(over.all())
 
     def _is_at_limit(self) -> bool:
         """Whether no further step may be tried; steps of fixed size are as many as were asked for."""
@@ -157,159 +162,95 @@ class _March:
 
     def _advance(self, y: Tensor, memory: Any, clock: Clock, entries: list[Entry], limit: int) -> Piece:
         """Up to `limit` steps; called again with the entries that it made, it repeats them."""
-        replay = tuple(entries)
+        replay, fixed = tuple(entries), self.task.step is not None
         outputs: list[Tensor] = []
+        kept, number = Piece(y, memory, []), 0  # as of the latest look for values that are not finite
+        over = self._over(clock)
         for place in range(len(replay) or limit):
             if not replay and self._is_over(clock):
                 break
-            h = replay[place].h if replay else self._size(clock)
+            h = replay[place].h if replay else self.schedule.size(clock)
             attempt = self.stepper.step(y, clock.t, h, memory)
-            if replay:
-                entry = replay[place]
-            else:
-                entry = self._judge(y, attempt, clock, h, last=place == limit - 1)
+            entry = replay[place] if replay else self._judge(y, attempt, clock, h, over)
+            look = fixed and not replay and self._is_due(place, limit, clock, entry, attempt)
+            if look and (lost := self._lost(attempt, over)) is not None:
+                del entries[number:]
+                return kept._replace(lost=lost)
+            if not replay:
                 entries.append(entry)
             if entry.accepted:
-                value = attempt.value if self.search is None else self.search.look(y, attempt, clock.t, h)
-                outputs += self._outputs(clock, entry, attempt, value, observe=not replay)
-                y, memory = value, attempt.memory
+                if self.search is not None:
+                    self.search.look(y, attempt, clock.t, h)
+                outputs += self._outputs(clock, entry, attempt, observe=not replay)
+                y, memory = attempt.value, attempt.memory
+            before, over = over, self._over(entry.after)
+            if over is not None and not bool(over.all()):
+                y = self._replaced(y, over)
+                if before is None or not torch.equal(before, over):
+                    memory = self.stepper.begin(y, entry.after.t)
+            if over is not None and not replay:
+                self._end(entry.after, over)
             clock = entry.after
+            if look:
+                kept, number = Piece(y, memory, list(outputs)), len(entries)
         return Piece(y, memory, outputs)
 
-    # Sizes of steps
-
-    def _first(self, y: Tensor, t: float, memory: Any) -> Clock:
-        if self.task.step is not None:
-            self.evaluations += isinstance(memory, Tensor)
-            return self._fixed(Clock(t, self.task.step))
-        with torch.no_grad():
-            rows = initial_step(
-                self.system,
-                y,
-                t,
-                memory if isinstance(self.stepper, ExplicitStepper) and memory is not None else self.system.slope(y, t),
-                self.stepper.embedded,
-                self.task.rtol,
-                self.task.atol,
-                self.times[-1] - t,
-            )
-        self.evaluations += 2
-        clock = Clock(t, float(rows.min()))
-        return self._even(clock) if self.stepper.even else clock
-
-    def _fixed(self, clock: Clock) -> Clock:
-        """Equal steps to the next output time, as few as the largest allowed makes possible."""
-        largest, interval = self.task.step or inf, self.times[clock.next] - clock.t
-        rounding = _ROUNDING * max(abs(clock.t), abs(self.times[clock.next])) / interval
-        count = max(1, ceil(interval / largest * (1 - min(rounding, 1e-3)) - 1e-9))
-        exact = abs(count * largest - interval) <= (rounding + 1e-9) * interval
-        h = largest if exact else _snapped(interval / count)
-        return clock._replace(h=h, left=count)
-
-    def _even(self, clock: Clock) -> Clock:
-        """Equal steps to the next output time, their number 2**k or 3 * 2**k, and none longer than the clock's."""
-        interval = self.times[clock.next] - clock.t
-        wanted = max(1.0, interval / clock.h * (1 - 1e-9))
-        power = 2 ** ceil(log2(wanted))
-        count = power if wanted > 0.75 * power or power < 4 else 3 * power // 4
-        return clock._replace(h=_snapped(interval / count), left=count)
-
-    def _size(self, clock: Clock) -> float:
-        """The size of the next step."""
-        if clock.left:
-            return clock.h
-        remaining = (self.times[-1] if self.dense else self.times[clock.next]) - clock.t
-        if clock.h >= remaining * (1 - 1e-10):
-            return remaining
-        return 0.5 * remaining if clock.h > 0.5 * remaining else clock.h
-
-    def _judge(self, y: Tensor, attempt: Attempt, clock: Clock, h: float, last: bool) -> Entry:
+    def _judge(self, y: Tensor, attempt: Attempt, clock: Clock, h: float, over: Tensor | None) -> Entry:
         self.tried += 1
         self.evaluations += attempt.evaluations
-        self.dense = attempt.interpolate is not None
-        if self.task.step is not None:
-            return self._judge_fixed(attempt, clock, h, last)
-        task, controller, order = self.task, self.controller, self.stepper.embedded + 1
+        self.schedule.interpolated = attempt.interpolate is not None
+        adaptive = self.task.step is None
         rows = attempt.ratio
-        if rows is None:
+        if rows is None and (adaptive or self.record) and self.stepper.embedded:
             with torch.set_grad_enabled(self.record and torch.is_grad_enabled()):
                 error = torch.zeros_like(y) if attempt.error is None else attempt.error
-                rows = self.system.error_ratio(error, y, attempt.value, task.rtol, task.atol)
-        if clock.failed is not None:
-            rows = torch.where(clock.failed == 0, rows, 0.0)
-        ratio = _joint(rows) if attempt.solved else inf
+                rows = self.system.error_ratio(error, y, attempt.value, self.task.rtol, self.task.atol)
+        if rows is not None and over is not None:
+            rows = torch.where(over, 0.0, rows)
+        if not adaptive or rows is None:
+            self._measure(clock, h)
+            return Entry(clock.t, h, True, self.schedule.accepted(clock, h, 0.0), rows, attempt.stiffness)
+        unsolved = self._unsolved(attempt, over)
+        ratios = rows.detach() if unsolved is None else torch.where(unsolved, inf, rows.detach())
+        # The largest, so that the error of a row does not depend on which others are in its batch.
+        ratio = float(ratios.amax())
         kept = rows if self.record else ratio
         if ratio <= 1.0:
-            factor = controller.after_accepted((ratio, *clock.ratios), order)
-            if clock.rejected:
-                factor = min(factor, 1.0)
-            self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
-            after = self._moved(clock, h, factor)._replace(
-                ratios=(ratio, clock.ratios[0]),
-                rejected=False,
-                good=h,
-                steps=clock.steps + 1,
-            )
-            return Entry(clock.t, h, True, after, kept, attempt.stiffness)
+            self._measure(clock, h)
+            return Entry(clock.t, h, True, self.schedule.accepted(clock, h, ratio), kept, attempt.stiffness)
         self.rejected += 1
-        smaller = h * controller.after_rejected(ratio, order)
-        after = clock._replace(h=smaller, rejected=True)
-        if clock.left:
-            halvings = max(1, ceil(log2(h / smaller) - 1e-9))
-            after = after._replace(h=h / 2**halvings, left=clock.left * 2**halvings)
-        if after.h < self.smallest:
-            after = self._fail(after, rows.detach(), h, attempt.solved)
+        after = self.schedule.rejected(clock, h, ratio)
+        if after.h < self.schedule.smallest:
+            # Rows that would need even smaller steps are given up, and the others go on as before.
+            codes = torch.where(torch.isfinite(ratios), int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
+            if unsolved is not None:
+                codes = torch.where(unsolved, int(Status.STEP_UNDERFLOW), codes)
+            codes = torch.where(ratios <= 1.0, 0, codes)
+            after = self.schedule.resumed(self._failed(after, codes, after.t))
         return Entry(clock.t, h, False, after, kept, attempt.stiffness)
 
-    def _judge_fixed(self, attempt: Attempt, clock: Clock, h: float, last: bool) -> Entry:
-        self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
-        after = self._moved(clock, h, 1.0)._replace(steps=clock.steps + 1)
-        if not attempt.solved:
-            stagnated = torch.full(self.batch, int(Status.STAGNATED), device=attempt.value.device)
-            after = self._failed(after, stagnated)
-        elif last or after.next != clock.next:
-            finite = torch.isfinite(self._sums(attempt.value.detach()))
-            if not bool(finite.all()):
-                after = self._failed(after, torch.where(finite, 0, int(Status.NON_FINITE)))
-        return Entry(clock.t, h, True, after)
+    def _measure(self, clock: Clock, h: float) -> None:
+        """Remember the smallest and the largest step; one that is cut short to end on an output time says nothing."""
+        if h >= 0.99 * clock.h or not self.sizes[1]:
+            self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
 
-    def _moved(self, clock: Clock, h: float, factor: float) -> Clock:
-        """The clock after an accepted step, with the size of the next."""
-        target = self.times[clock.next]
-        if clock.left:
-            left = clock.left - 1
-            if left == 0:
-                on = clock._replace(t=target, h=h * factor, next=clock.next + 1, left=0)
-                if on.next == len(self.times):
-                    return on
-                return self._even(on) if self.task.step is None else self._fixed(on)
-            if factor >= 2.0 and left % 2 == 0:
-                return clock._replace(t=target - left * h, h=2 * h, left=left // 2)
-            return clock._replace(t=target - left * h, left=left)
-        t = clock.t + h
-        passed = clock.next
-        while passed < len(self.times) and self.times[passed] <= t + 1e-12 * h:
-            passed += 1
-        if passed > clock.next and abs(self.times[passed - 1] - t) <= 1e-12 * h:
-            t = self.times[passed - 1]
-        # A step cut short to end on an output time says nothing against a longer one.
-        wanted = max(h * factor, clock.h) if h < 0.99 * clock.h else h * factor
-        return clock._replace(t=t, h=wanted, next=passed)
+    # Rows that are over
 
-    # Rows that fail
+    def _over(self, clock: Clock) -> Tensor | None:
+        """Which rows have failed, or stopped at an event; None while there are none."""
+        stopped = None if self.search is None else self.search.stopped
+        if clock.failed is None:
+            return stopped
+        failed = clock.failed != 0
+        return failed if stopped is None else failed | stopped
 
-    def _fail(self, clock: Clock, ratios: Tensor, h: float, solved: bool) -> Clock:
-        """Give up the rows that would need even smaller steps, and go on with the others as before."""
-        bad = ~(ratios <= 1.0) if solved else torch.ones_like(ratios, dtype=torch.bool)
-        if not bool(bad.any()):
-            bad = ratios >= ratios.max()
-        finite = torch.isfinite(ratios) if solved else bad
-        codes = torch.where(finite, int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
-        after = self._failed(clock, torch.where(bad, codes, 0))
-        after = after._replace(h=clock.good or (self.times[-1] - self.times[0]) * 1e-6, rejected=False)
-        return self._even(after) if clock.left else after
+    def _replaced(self, y: Tensor, over: Tensor) -> Tensor:
+        """The states with one of a living row for the rows that are over, which nothing depends on any more: they go
+        through all further steps, and what is not finite there would make all gradients NaN."""
+        living = (~over).reshape(-1).nonzero()[0, 0]
+        return torch.where(over.reshape(self.spread), y.flatten(0, len(self.batch) - 1)[living].detach(), y)
 
-    def _failed(self, clock: Clock, codes: Tensor) -> Clock:
+    def _failed(self, clock: Clock, codes: Tensor, since: float | Tensor) -> Clock:
         """The clock with further failures, 0 meaning none."""
         if clock.failed is None or clock.since is None:
             failed = torch.zeros(self.batch, dtype=torch.int64, device=codes.device)
@@ -317,60 +258,124 @@ class _March:
         new = (clock.failed == 0) & (codes != 0)
         return clock._replace(
             failed=torch.where(new, codes, clock.failed),  # type: ignore[arg-type]
-            since=torch.where(new, clock.t, clock.since),  # type: ignore[arg-type]
+            since=torch.where(new, since, clock.since),  # type: ignore[arg-type]
         )
 
-    def _sums(self, y: Tensor) -> Tensor:
+    def _end(self, clock: Clock, over: Tensor) -> None:
+        """Remember what the rows that are over have cost."""
+        if self.ended is None:
+            self.ended = torch.full((3, *self.batch), -1, dtype=torch.int64, device=over.device)
+        now = torch.tensor((self._evaluations(), clock.steps, self.rejected), device=over.device)
+        now = now.reshape(3, *(1,) * len(self.batch))
+        self.ended = torch.where(over & (self.ended < 0), now, self.ended)
+
+    def _evaluations(self) -> int:
+        return self.evaluations + (0 if self.search is None else self.search.evaluations)
+
+    # Rows that fail in steps of fixed size
+
+    def _is_due(self, place: int, limit: int, clock: Clock, entry: Entry, attempt: Attempt) -> bool:
+        """Whether to look for values that are not finite: in time for every output, and seldom in between."""
+        return (
+            (place + 1) % _CHECK_EVERY == 0
+            or place + 1 == limit
+            or entry.after.next != clock.next
+            or self.search is not None
+            or attempt.solved is not True
+        )
+
+    def _lost(self, attempt: Attempt, over: Tensor | None) -> Tensor | None:
+        """Codes of the living rows that a step lost, 0 of the others; None where there are none."""
+        finite = self._finite(attempt.value.detach())
+        codes = torch.where(finite, 0, int(Status.NON_FINITE))
+        if (unsolved := self._unsolved(attempt, over)) is not None:
+            codes = torch.where(unsolved, int(Status.STAGNATED), codes)
+        if over is not None:
+            codes = torch.where(over, 0, codes)
+        return codes if bool((codes != 0).any()) else None
+
+    def _unsolved(self, attempt: Attempt, over: Tensor | None) -> Tensor | None:
+        """The living rows whose equations within the step were not solved; None if there are none."""
+        if attempt.solved is True:
+            return None
+        unsolved = ~torch.as_tensor(attempt.solved, device=attempt.value.device).expand(self.batch)
+        if over is not None:
+            unsolved = unsolved & ~over
+        return unsolved if bool(unsolved.any()) else None
+
+    def _finite(self, y: Tensor) -> Tensor:
         axes = tuple(range(-len(self.system.state_space), 0))
-        return y.sum(axes) if axes else y
+        found = torch.isfinite(y.sum(axes) if axes else y)
+        # A sum can overflow where no entry does.
+        return found if not axes or bool(found.all()) else torch.isfinite(y).all(axes)
+
+    def _after_loss(self, lost: Tensor, y: Tensor, memory: Any, clock: Clock) -> Clock:
+        """The clock with the failures of the rows that are lost some steps on, which are repeated to find the times."""
+        over, now = self._over(clock), clock
+        with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+            y = y.detach()
+            for _ in range(_CHECK_EVERY):
+                attempt = self.stepper.step(y, now.t, self.schedule.size(now), memory)
+                self.evaluations += attempt.evaluations
+                now = self.schedule.accepted(now, now.h, 0.0)
+                if (codes := self._lost(attempt, over)) is not None:
+                    clock = self._failed(clock, codes, now.t)
+                    lost = torch.where(codes != 0, 0, lost)
+                if now.next != clock.next or not bool((lost != 0).any()):
+                    break
+                y, memory = attempt.value, attempt.memory
+        return self._failed(clock, lost, now.t)
 
     # Results
 
-    def _outputs(self, clock: Clock, entry: Entry, attempt: Attempt, value: Tensor, *, observe: bool) -> list[Tensor]:
+    def _outputs(self, clock: Clock, entry: Entry, attempt: Attempt, *, observe: bool) -> list[Tensor]:
         found = []
         for place in range(clock.next, entry.after.next):
             time = self.times[place]
-            state = value
+            state = attempt.value
             if time != entry.after.t and attempt.interpolate is not None:
                 state = attempt.interpolate((time - clock.t) / entry.h)
-            if self.search is not None:
-                state = self.search.hold(state, time)
-            state = self._without_failed(state, entry.after)
+            state = self._as_told(state, time, entry.after)
             found.append(state)
             if observe and self.task.observer is not None:
                 self.task.observer(place, time, state.detach())
         return found
 
-    def _without_failed(self, state: Tensor, clock: Clock) -> Tensor:
+    def _as_told(self, state: Tensor, time: float, clock: Clock) -> Tensor:
+        """A state with those at their events of the rows that stopped, and NaN for the rows that have failed."""
+        if self.search is not None:
+            state = self.search.hold(state, time)
         if clock.failed is None:
             return state
-        spread = (clock.failed != 0).reshape((*self.batch, *(1,) * len(self.system.state_space)))
-        return torch.where(spread, torch.nan, state)
+        return torch.where((clock.failed != 0).reshape(self.spread), torch.nan, state)
 
     def _trajectory(self, outputs: list[Tensor], clock: Clock) -> Trajectory:
         place: dict[str, Any] = {"device": self.initial.device}
         codes = torch.zeros(self.batch, dtype=torch.int64, **place) if clock.failed is None else clock.failed
-        stopped = self.search is not None and self.search.over
-        if clock.next < len(self.times):
-            fill = torch.full_like(outputs[-1].detach(), torch.nan)
-            if stopped and self.search is not None:
-                fill = self.search.hold(outputs[-1], inf)
-            elif self._is_at_limit():
-                codes = torch.where(codes == 0, int(Status.MAX_STEPS), codes)
-            outputs = [*outputs, *[fill] * (len(self.times) - len(outputs))]
         since = torch.full(self.batch, torch.nan, dtype=torch.float64, **place) if clock.since is None else clock.since
-        if self._is_at_limit():
-            since = torch.where((codes == int(Status.MAX_STEPS)), clock.t, since)
-
-        def everywhere(number: float, dtype: torch.dtype = torch.int64) -> Tensor:
-            return torch.full(self.batch, number, dtype=dtype, **place)
-
+        missing = len(self.times) - len(outputs)
+        if missing:
+            stopped = None if self.search is None else self.search.stopped
+            if self._is_at_limit():
+                late = codes == 0 if stopped is None else (codes == 0) & ~stopped
+                codes = torch.where(late, int(Status.MAX_STEPS), codes)
+                since = torch.where(late, clock.t, since)
+            fill = torch.full_like(outputs[-1].detach(), torch.nan)
+            if self.search is not None:
+                fill = self.search.hold(fill, inf)
+            outputs = [*outputs, *[fill] * missing]
+        counts = torch.tensor((self._evaluations(), clock.steps, self.rejected), **place)
+        counts = counts.reshape(3, *(1,) * len(self.batch)).expand(3, *self.batch)
+        if self.ended is not None:
+            counts = torch.where(self.ended < 0, counts, self.ended)
+        sizes = self.sizes if clock.steps else (torch.nan, torch.nan)
+        smallest, largest = (torch.full(self.batch, size, dtype=torch.float64, **place) for size in sizes)
         statistics = {
-            "evaluations": everywhere(self.evaluations),
-            "steps": everywhere(clock.steps),
-            "rejected": everywhere(self.rejected),
-            "smallest_step": everywhere(self.sizes[0] if clock.steps else torch.nan, torch.float64),
-            "largest_step": everywhere(self.sizes[1] if clock.steps else torch.nan, torch.float64),
+            "evaluations": counts[0],
+            "steps": counts[1],
+            "rejected": counts[2],
+            "smallest_step": smallest,
+            "largest_step": largest,
             "failed_at": since,
         }
         events = () if self.search is None else self.search.results()
@@ -393,23 +398,9 @@ class _March:
             "accepted": rows([entry.accepted for entry in self.entries], torch.bool),
         }
         if self.record:
-            found["error"] = torch.stack([entry.error for entry in self.entries])  # type: ignore[misc]
+            errors = [entry.error for entry in self.entries if isinstance(entry.error, Tensor)]
             stiffness = [entry.stiffness for entry in self.entries if entry.stiffness is not None]
-            if stiffness:
-                found["stiffness"] = torch.stack(stiffness)
+            found |= {name: torch.stack(kept) for name, kept in (("error", errors), ("stiffness", stiffness)) if kept}
         else:
             found["error"] = rows([entry.error for entry in self.entries])  # type: ignore[misc]
         return found
-
-
-def _joint(rows: Tensor) -> float:
-    """The root mean square over rows."""
-    rows = rows.detach()
-    if rows.ndim == 0:
-        return float(rows)
-    return float(torch.linalg.vector_norm(rows)) / max(1, rows.numel()) ** 0.5
-
-
-def _snapped(h: float) -> float:
-    """A step size without the rounding of its last digits, so that equal intervals have equal steps."""
-    return float(f"{h:.12g}")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from sciml.evolving import Tolerance
+
 from .events import Event
 
 Gradient = Literal["recorded", "checkpointed"]
@@ -23,20 +25,22 @@ class Task:
     Attributes:
         times: output times, increasing; the first is that of the initial state.
         step: of methods of fixed step: the largest step; None for adaptive ones.
-        rtol, atol: tolerances of adaptive methods, atol in the unit of u.
+        rtol, atol: tolerances of adaptive methods, atol in the unit of u, of the whole batch or row by row.
         gradient: "recorded" keeps all steps for the backward pass; "checkpointed" keeps about as many states as the
             square root of twice the number of steps, and computes the others again.
         events: what to look for.
         observer: told of every output as soon as it is there.
+        failed: codes of rows that have failed before, int64 of batch shape, 0 of the others; their states are not used.
     """
 
     times: tuple[float, ...]
     step: float | None = None
     rtol: float = 1e-6
-    atol: float = 1e-9
+    atol: Tolerance = 1e-9
     gradient: Gradient = "recorded"
     events: tuple[Event, ...] = ()
     observer: Observer | None = None
+    failed: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
