@@ -71,7 +71,7 @@ class Bdf2Stepper(Stepper):
         solver = self.solver
         if not same_step(h, h_before):
             first = self._first.step(y, t, h, force)
-            return Attempt(first.value, (h, y, force), first.evaluations, solved=first.solved)
+            return first._replace(memory=(h, y, force), error=None, interpolate=None)
         evaluations = solver.evaluations
         a = 2 / 3 * h
         step = solver.begin_step(y, t, a, is_tracked(y, before, force))
@@ -80,4 +80,7 @@ class Bdf2Stepper(Stepper):
         count = solver.evaluations - evaluations
         if value is None:
             return Attempt(y, memory, count, solved=False)
-        return Attempt(value, (h, y, force), count)
+        return Attempt(value, (h, y, force), count, solved=step.solved)
+
+    def counts(self) -> dict[str, int]:
+        return self.solver.counts()

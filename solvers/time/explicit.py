@@ -18,7 +18,7 @@ from sciml.ordinary import OrdinarySystem
 
 from . import tableau as tableaus
 from .control import Controller
-from .stepper import Attempt, Integrator, Stepper, by_row
+from .stepper import Attempt, Integrator, Stepper, by_row, combined
 from .tableau import Tableau
 
 
@@ -101,16 +101,26 @@ class ExplicitStepper(Stepper):
         self.embedded = tableau.embedded
         self.even = False
         self._work: _Work | None = None
+        self._evaluations = 0
 
     def begin(self, y: Tensor, t: float) -> Tensor | None:
-        return self.system.slope(y, t) if self.tableau.first_same_as_last else None
+        if not self.tableau.first_same_as_last:
+            return None
+        self._evaluations += 1
+        return self.system.slope(y, t)
 
     def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         if self.method.compile:
-            return self._compiled_step(y, t, h, memory)
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            return self._step_out_of_place(y, t, h, memory)
-        return self._step_in_place(y, t, h, memory)
+            attempt = self._compiled_step(y, t, h, memory)
+        elif torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            attempt = self._step_out_of_place(y, t, h, memory)
+        else:
+            attempt = self._step_in_place(y, t, h, memory)
+        self._evaluations += attempt.evaluations
+        return attempt
+
+    def counts(self) -> dict[str, int]:
+        return {"evaluations": self._evaluations}
 
     def _step_in_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         """Stages are the rows of one matrix, and each combination of them one matrix-vector product."""
@@ -168,21 +178,20 @@ class ExplicitStepper(Stepper):
         )
 
     def _step_out_of_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
-        """Chains of sums, the cheapest in a backward pass."""
         tableau, slope = self.tableau, self.system.slope
         stages = [slope(y, t) if memory is None else memory]
         value = y
         equal: list[tuple[Tensor, Tensor]] = []
         for i in range(1, tableau.stages):
-            value = _combined(y, stages, tableau.a[i], h)
+            value = combined(y, stages, tableau.a[i], h)
             stages.append(slope(value, t + tableau.c[i] * h))
             if self.method.record and tableau.equal is not None and i in tableau.equal:
                 equal.append((value, stages[i]))
         if not tableau.first_same_as_last:
-            value = _combined(y, stages, tableau.b, h)
+            value = combined(y, stages, tableau.b, h)
         error = None
         if tableau.error is not None:
-            error = _combined(0.0, stages, tableau.error, h)
+            error = combined(0.0, stages, tableau.error, h)
         return Attempt(
             value,
             stages[-1] if tableau.first_same_as_last else None,
@@ -198,41 +207,49 @@ class ExplicitStepper(Stepper):
         if memory is None:
             memory = self.system.slope(y, t)
         moment = torch.tensor((t, h), dtype=torch.float64, device=y.device)
-        value, ratio, stages = self._compiled(y, moment, memory)
+        value, error, ratio, rate, stages = self._compiled(y, moment, memory)
         reuse = tableau.first_same_as_last
         return Attempt(
             value,
             stages[-1] if reuse else None,
             tableau.stages - reuse,
-            ratio=ratio,
+            error,
+            ratio,
+            rate,
             interpolate=self._interpolant_of(y, value, h, list(stages)),
         )
 
     @cached_property
-    def _compiled(self) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, tuple[Tensor, ...]]]:
-        tableau, slope = self.tableau, self.system.slope
+    def _compiled(self) -> Callable[[Tensor, Tensor, Tensor], _CompiledStep]:
+        tableau, slope, record = self.tableau, self.system.slope, self.method.record
         # Properties that are computed at their first use are no code that can be compiled.
         c, reuse = tableau.c, tableau.first_same_as_last
 
-        def step(y: Tensor, moment: Tensor, first: Tensor) -> tuple[Tensor, Tensor | None, tuple[Tensor, ...]]:
+        def step(y: Tensor, moment: Tensor, first: Tensor) -> _CompiledStep:
             t, h = moment.unbind()
             small = h.to(y.dtype)
             stages = [first]
 
-            def combined(weights: tuple[float, ...]) -> Tensor:
+            def total(weights: tuple[float, ...]) -> Tensor:
                 return small * sum(w * k for w, k in zip(weights, stages, strict=True) if w)
 
             value = y
+            equal: list[tuple[Tensor, Tensor]] = []
             for i in range(1, tableau.stages):
-                value = y + combined(tableau.a[i])
+                value = y + total(tableau.a[i])
                 stages.append(slope(value, t + c[i] * h))
+                if record and tableau.equal is not None and i in tableau.equal:
+                    equal.append((value, stages[i]))
             if not reuse:
-                value = y + combined(tableau.b)
-            ratio = None
-            if tableau.error is not None and self.rtol is not None:
-                with torch.set_grad_enabled(self.method.record and torch.is_grad_enabled()):
-                    ratio = self.system.error_ratio(combined(tableau.error), y, value, self.rtol, self.atol)
-            return value, ratio, tuple(stages)
+                value = y + total(tableau.b)
+            error = ratio = None
+            if tableau.error is not None:
+                with torch.set_grad_enabled(record and torch.is_grad_enabled()):
+                    error = total(tableau.error)
+                    if self.rtol is not None:
+                        ratio = self.system.error_ratio(error, y, value, self.rtol, self.atol)
+            rate = stiffness(equal, self.axes) if equal else None
+            return value, error, ratio, rate, tuple(stages)
 
         return torch.compile(step)
 
@@ -266,7 +283,7 @@ class ExplicitStepper(Stepper):
         def at(theta: Time) -> Tensor:
             if isinstance(theta, Tensor):
                 return _interpolated(y, stages, weights_at(theta), h)
-            return value if theta == 1.0 else _combined(y, stages, weights_at(theta), h)
+            return value if theta == 1.0 else combined(y, stages, weights_at(theta), h)
 
         return at
 
@@ -292,6 +309,10 @@ class ExplicitStepper(Stepper):
             return tuple(whole * m + left * f + right * e for m, f, e in zip(middle, first, last, strict=True))
 
         return weights
+
+
+# Value, error, error relative to the tolerance, stiffness, and slopes of the stages.
+_CompiledStep = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, tuple[Tensor, ...]]
 
 
 class _Work:
@@ -326,15 +347,6 @@ def dense(y: Tensor) -> Tensor:
             return y.contiguous()
         expected *= length
     return y
-
-
-def _combined(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
-    """y + h sum(w k)."""
-    total = y
-    for weight, k in zip(weights, stages, strict=True):
-        if weight:
-            total = torch.add(total, k, alpha=h * weight) if isinstance(total, Tensor) else k * (h * weight)
-    return torch.as_tensor(total)
 
 
 def _interpolated(y: Tensor, slopes: list[Tensor], weights: tuple[Tensor, ...], h: float) -> Tensor:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
 from sciml.spectral import SpectralSystem, forward_mode
 
-from .exponential_functions import phi, phi_of_matrices
+from .control import Controller
+from .exponential_functions import PhiOfMatrices, phi
 from .stepper import Attempt, Integrator, Stepper
 
 KEPT_STEP_SIZES = 8
@@ -47,6 +48,20 @@ class Coefficients:
     compiled: dict[tuple[int, ...], list[Combination]] = field(default_factory=dict)
 
 
+class Memory(NamedTuple):
+    """What a step starts from.
+
+    Attributes:
+        force: the nonlinear part at the state, of the pair.
+        formed: what belongs to the latest step sizes, where derivatives with respect to the linear part are recorded.
+            It goes from step to step, and is not kept elsewhere, because a part of the recording that is run again
+            must form again what it formed at first, and find what it found.
+    """
+
+    force: Tensor | None = None
+    formed: tuple[tuple[float, Coefficients], ...] = ()
+
+
 Functions = Callable[[float], list[Tensor]]
 """c -> [phi_0(c h L), ..., phi_3(c h L)]."""
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -63,43 +78,42 @@ class ExponentialRungeKutta(Integrator):
     -1 and 1 in u_t = u_xx + a u (2 - u) + a, 512 points, 1.0, 2.0, 2.8, 2.5 and 2.5 were measured.
 
     Args:
-        name: of the method; use the constructors.
-        order: of it.
-        nodes: times of the stages within a step, dimensionless.
-        embedded: order of the embedded solution; 0 for a fixed step.
+        name: of the method; the constructors below give it.
+        controller: of the step size, of the pair.
+
+    Raises:
+        InputError: for an unknown name.
     """
 
     name: str
-    order: int
-    nodes: tuple[float, ...]
-    embedded: int = 0
+    controller: Controller = field(default_factory=Controller)
 
     def __post_init__(self) -> None:
-        if self.name not in _FORMULAS:
+        if self.name not in _SCHEMES:
             raise InputError(
-                f"ExponentialRungeKutta: {self.name!r} is none of {', '.join(_FORMULAS)}; "
+                f"ExponentialRungeKutta: {self.name!r} is none of {', '.join(_SCHEMES)}; "
                 "write ExponentialRungeKutta.etd4()"
             )
 
     @classmethod
     def etd1(cls) -> ExponentialRungeKutta:
         """The exponential Euler method, order 1, fixed step."""
-        return cls("ETDRK1", 1, (0.0,))
+        return cls("ETDRK1")
 
     @classmethod
     def etd2(cls) -> ExponentialRungeKutta:
         """ETD2RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equation 22), order 2, fixed step."""
-        return cls("ETDRK2", 2, (0.0, 1.0))
+        return cls("ETDRK2")
 
     @classmethod
     def etd3(cls) -> ExponentialRungeKutta:
         """ETD3RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equations 23-25), order 3, fixed step."""
-        return cls("ETDRK3", 3, (0.0, 0.5, 1.0))
+        return cls("ETDRK3")
 
     @classmethod
     def etd4(cls) -> ExponentialRungeKutta:
         """ETD4RK of Cox and Matthews (J. Comput. Phys. 176 (2002) 430-455, equations 26-29), order 4, fixed step."""
-        return cls("ETDRK4", 4, (0.0, 0.5, 0.5, 1.0))
+        return cls("ETDRK4")
 
     @classmethod
     def pair(cls) -> ExponentialRungeKutta:
@@ -108,7 +122,12 @@ class ExponentialRungeKutta(Integrator):
         The value is Krogstad's ETDRK4-B (J. Comput. Phys. 203 (2005) 72-88, equation 51). In the embedded solution the
         nonlinear part at the value takes the place of the last stage's; it is the first stage of the next step.
         """
-        return cls("exponential 4(3)", 4, (0.0, 0.5, 0.5, 1.0), 3)
+        return cls("exponential 4(3)")
+
+    @property
+    def order(self) -> int:
+        """Of the solution that is carried on."""
+        return _SCHEMES[self.name].order
 
     def describe(self) -> str:
         return f"{self.name}, exponential Runge-Kutta"
@@ -127,58 +146,84 @@ class ExponentialStepper(Stepper):
     """Prepared for one system; what belongs to a step size is kept for the latest ones."""
 
     def __init__(self, method: ExponentialRungeKutta, system: SpectralSystem) -> None:
-        self.method = method
+        scheme = _SCHEMES[method.name]
         self.system = system
-        self.order = method.order
-        self.embedded = method.embedded
+        self.order, self.embedded, self.nodes = scheme.order, scheme.embedded, scheme.nodes
         self.even = True
+        self._formula = scheme.formula
+        self._functions = self._prepared()
         self._known: OrderedDict[float, Coefficients] = OrderedDict()
         self._buffers: list[Tensor] | None = None
+        self._evaluations = 0
 
-    def begin(self, y: Tensor, t: float) -> Tensor | None:
-        return self.system.explicit_force(y, t) if self.embedded else None
+    def counts(self) -> dict[str, int]:
+        return {"evaluations": self._evaluations}
 
-    def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
-        coefficients = self.coefficients(h)
-        evaluations = len(self.method.nodes) - (memory is not None)
-        tensors = (y,) if memory is None else (y, memory)
+    def begin(self, y: Tensor, t: float) -> Memory:
+        if not self.embedded:
+            return Memory()
+        self._evaluations += 1
+        return Memory(self.system.explicit_force(y, t))
+
+    def step(self, y: Tensor, t: float, h: float, memory: Memory) -> Attempt:
+        coefficients, formed = self._coefficients(h, memory.formed)
+        first = memory.force
+        evaluations = len(self.nodes) - (first is not None) + (self.embedded > 0)
+        tensors = (y,) if first is None else (y, first)
         if not self.system.tracked(*tensors):
             run = self._fast if self.system.fast else self._plain
         else:
             run = self._along if self.system.constant_data and forward_mode.alone(*tensors) else self._plain
-        value, error, last = run(y, t, h, memory, coefficients)
-        return Attempt(value, last, evaluations + (last is not None), error)
+        value, error, last = run(y, t, h, first, coefficients)
+        self._evaluations += evaluations
+        return Attempt(value, Memory(last, formed), evaluations, error)
 
-    def coefficients(self, h: float) -> Coefficients:
-        """What belongs to a step size; computed anew where derivatives with respect to the linear part are recorded,
-        since parts of a recording that share it could not be run backwards one by one."""
+    def _coefficients(
+        self, h: float, formed: tuple[tuple[float, Coefficients], ...]
+    ) -> tuple[Coefficients, tuple[tuple[float, Coefficients], ...]]:
+        """What belongs to a step size, and what the next step is to remember."""
         if torch.is_grad_enabled() and self.system.symbol.requires_grad:
-            return self._formed(h)
+            found = next((coefficients for size, coefficients in formed if size == h), None)
+            others = tuple(pair for pair in formed if pair[0] != h)
+            found = self._formed(h) if found is None else found
+            return found, ((h, found), *others[: KEPT_STEP_SIZES - 1])
         if h not in self._known:
             while len(self._known) >= KEPT_STEP_SIZES:
                 self._known.popitem(last=False)
             self._known[h] = self._formed(h)
         self._known.move_to_end(h)
-        return self._known[h]
+        return self._known[h], ()
+
+    @outside_inference_mode
+    def _prepared(self) -> Callable[[float], list[Tensor]]:
+        """s -> [phi_0(s L), ..., phi_3(s L)]."""
+        symbol = self.system.symbol
+        if self.system.channels == 1:
+            return lambda s: phi(s * symbol, 3)
+        matrices = PhiOfMatrices(torch.movedim(symbol, self._places, (-2, -1)))
+        return lambda s: matrices(s, 3)
+
+    @property
+    def _places(self) -> tuple[int, int]:
+        """Axes of the matrices of the symbol."""
+        return -2 - self.system.axes, -1 - self.system.axes
 
     @outside_inference_mode
     def _formed(self, h: float) -> Coefficients:
         system = self.system
         dtype = torch.complex128 if system.dtype == torch.float64 else torch.complex64
         matrices = system.channels > 1
-        places = (-2 - system.axes, -1 - system.axes)
-        symbol = torch.movedim(system.symbol, places, (-2, -1)) if matrices else system.symbol
         known: dict[float, list[Tensor]] = {}
 
         def functions(c: float) -> list[Tensor]:
             if c not in known:
-                known[c] = (phi_of_matrices if matrices else phi)(c * h * symbol, 3)
+                known[c] = self._functions(c * h)
             return known[c]
 
         def stored(factor: Tensor) -> Tensor:
-            return (torch.movedim(factor, (-2, -1), places) if matrices else factor).to(dtype).contiguous()
+            return (torch.movedim(factor, (-2, -1), self._places) if matrices else factor).to(dtype).contiguous()
 
-        found = _FORMULAS[self.method.name](functions, h, torch.matmul if matrices else torch.mul)
+        found = self._formula(functions, h, torch.matmul if matrices else torch.mul)
         return Coefficients(
             {c: stored(factor) for c, factor in found.exponentials.items()},
             tuple(tuple((j, stored(factor)) for j, factor in row) for row in found.rows),
@@ -187,11 +232,11 @@ class ExponentialStepper(Stepper):
         )
 
     def _plain(
-        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+        self, y: Tensor, t: float, h: float, first: Tensor | None, coefficients: Coefficients
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Value, error and the nonlinear part at the value, by operations that can be differentiated."""
-        system, nodes = self.system, self.method.nodes
-        stages = [system.explicit_force(y, t) if memory is None else memory]
+        system, nodes = self.system, self.nodes
+        stages = [system.explicit_force(y, t) if first is None else first]
         for c, row in zip(nodes[1:], coefficients.rows, strict=True):
             stage = self._combined(y, coefficients.exponentials[c], row, stages)
             stages.append(system.explicit_force(stage, t + c * h))
@@ -202,19 +247,19 @@ class ExponentialStepper(Stepper):
         return value, self._combined(None, None, coefficients.error, stages), stages[-1]
 
     def _along(
-        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+        self, y: Tensor, t: float, h: float, first: Tensor | None, coefficients: Coefficients
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The same where torch differentiates forwards, as one operation whose derivative is known."""
-        system, nodes = self.system, self.method.nodes
+        system, nodes = self.system, self.nodes
 
-        def function(state: Tensor, first: Tensor | None = None) -> Tensor:
-            found = (self._fast if system.fast else self._plain)(state, t, h, first, coefficients)
+        def function(state: Tensor, force: Tensor | None = None) -> Tensor:
+            found = (self._fast if system.fast else self._plain)(state, t, h, force, coefficients)
             return torch.stack([part for part in found if part is not None])
 
         def derivative(tensors: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
             state, ahead = tensors[0], directions[0]
-            stages = [system.plain_force(state, t) if memory is None else tensors[1]]
-            slopes = [system.explicit_derivative(state, ahead, t) if memory is None else directions[1]]
+            stages = [system.plain_force(state, t) if first is None else tensors[1]]
+            slopes = [system.explicit_derivative(state, ahead, t) if first is None else directions[1]]
             for c, row in zip(nodes[1:], coefficients.rows, strict=True):
                 exponential = coefficients.exponentials[c]
                 stage, slope = (
@@ -231,29 +276,29 @@ class ExponentialStepper(Stepper):
             slopes.append(system.explicit_derivative(end, value, t + h))
             return torch.stack([value, self._combined(None, None, coefficients.error, slopes), slopes[-1]])
 
-        tensors = (y,) if memory is None else (y, memory)
+        tensors = (y,) if first is None else (y, first)
         found = forward_mode.along(function, derivative, *tensors).unbind(0)
         return found[0], *(found[1:] if self.embedded else (None, None))
 
     def _fast(
-        self, y: Tensor, t: float, h: float, memory: Tensor | None, coefficients: Coefficients
+        self, y: Tensor, t: float, h: float, first: Tensor | None, coefficients: Coefficients
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The same in memory that is used again, through all stages with a few rows at a time."""
-        system, nodes = self.system, self.method.nodes
+        system, nodes = self.system, self.nodes
         c = system.coefficients(y)
         rows = c.shape[: c.ndim - len(system.state_space) + 1]
         sums = self._compiled(coefficients, rows)
         parts = [c, torch.empty_like(c)]
         if self.embedded:
             parts += [torch.empty_like(c), torch.empty_like(c)]
-        if memory is not None:
-            parts.append(system.coefficients(memory))
+        if first is not None:
+            parts.append(system.coefficients(first))
         size = max(1, BLOCK_BYTES // ((len(nodes) + 3) * c.element_size() * prod(c.shape[len(rows) :])))
         for start, value, *more in system.blocks(rows, *parts, size=size):
             count = prod(start.shape[: start.ndim - len(system.state_space) + 1])
             stage, *forces = self._memory(start)
             addresses = [force.data_ptr() for force in forces[: len(nodes)]]
-            if memory is None:
+            if first is None:
                 system.evaluate(start, t, forces[0], linear=False)
             else:
                 addresses[0] = more[2].data_ptr()
@@ -274,14 +319,14 @@ class ExponentialStepper(Stepper):
         if self._buffers is None or self._buffers[0].shape != c.shape:
             with torch.inference_mode(False):
                 shape, dtype = c.shape, c.dtype
-                self._buffers = [torch.empty(shape, dtype=dtype) for _ in range(len(self.method.nodes) + 1)]
+                self._buffers = [torch.empty(shape, dtype=dtype) for _ in range(len(self.nodes) + 1)]
         return self._buffers
 
     def _compiled(self, coefficients: Coefficients, rows: tuple[int, ...]) -> list[Combination]:
         """The stages after the first, the value and the error as sums; operands are result, start and stages."""
         key = rows if self.system.batch else ()
         if key not in coefficients.compiled:
-            nodes, one = self.method.nodes, coefficients.exponentials[1.0]
+            nodes, one = self.nodes, coefficients.exponentials[1.0]
             found = [(coefficients.exponentials[c], row) for c, row in zip(nodes[1:], coefficients.rows, strict=True)]
             found.append((one, coefficients.weights))
             combined = [self._sum([(1, e), *((j + 2, w) for j, w in row)], rows, len(nodes)) for e, row in found]
@@ -372,10 +417,20 @@ def _pair(phi: Functions, h: float, times: Product) -> Coefficients:
     return Coefficients({0.5: half[0], 1.0: full[0]}, rows, weights, ((3, last), (4, -last)))
 
 
-_FORMULAS: dict[str, Callable[[Functions, float, Product], Coefficients]] = {
-    "ETDRK1": _etd1,
-    "ETDRK2": _etd2,
-    "ETDRK3": _etd3,
-    "ETDRK4": _etd4,
-    "exponential 4(3)": _pair,
+class _Scheme(NamedTuple):
+    """A method: its order, the times of the stages within a step, the order of the embedded solution (0 without), and
+    what forms its coefficients from the functions phi."""
+
+    order: int
+    nodes: tuple[float, ...]
+    embedded: int
+    formula: Callable[[Functions, float, Product], Coefficients]
+
+
+_SCHEMES = {
+    "ETDRK1": _Scheme(1, (0.0,), 0, _etd1),
+    "ETDRK2": _Scheme(2, (0.0, 1.0), 0, _etd2),
+    "ETDRK3": _Scheme(3, (0.0, 0.5, 1.0), 0, _etd3),
+    "ETDRK4": _Scheme(4, (0.0, 0.5, 0.5, 1.0), 0, _etd4),
+    "exponential 4(3)": _Scheme(4, (0.0, 0.5, 0.5, 1.0), 3, _pair),
 }

@@ -18,7 +18,7 @@ from . import implicit_tableau as tableaus
 from .control import Controller
 from .implicit_tableau import ImplicitTableau
 from .stage_solver import StageSolver
-from .stepper import Attempt, Integrator, Stepper, by_row
+from .stepper import Attempt, Integrator, Stepper, by_row, combined
 
 
 @final
@@ -117,10 +117,7 @@ class ImplicitStepper(Stepper):
         start = solver.mass.apply(y)
         states, forces = ([y], [memory]) if tableau.explicit_first else ([], [])
         for i in range(len(states), tableau.stages):
-            right = start
-            for weight, force in zip(tableau.a[i], forces, strict=False):
-                if weight:
-                    right = torch.add(right, force, alpha=h * weight)
+            right = combined(start, forces, tableau.a[i], h)
             guess = self._guess(i, y, right, states, (forces or [memory])[-1], a)
             state = step.solve(right, guess, t + tableau.c[i] * h)
             if state is None:
@@ -132,7 +129,11 @@ class ImplicitStepper(Stepper):
         interpolate = None
         if self.system.domain is None:
             interpolate = self._interpolant(y, value, h, forces if tableau.explicit_first else [memory, *forces])
-        return Attempt(value, forces[-1], solver.evaluations - evaluations, error, interpolate=interpolate)
+        count = solver.evaluations - evaluations
+        return Attempt(value, forces[-1], count, error, interpolate=interpolate, solved=step.solved)
+
+    def counts(self) -> dict[str, int]:
+        return self.solver.counts()
 
     def _guess(self, i: int, y: Tensor, right: Tensor, states: list[Tensor], force: Tensor, a: float) -> Tensor:
         """Where to begin with stage i: with the latest slope, or on the line through the start and the latest stage."""

@@ -20,10 +20,10 @@ from ..linear.base import LinearSolver, Prepared
 from . import implicit_tableau as tableaus
 from .control import Controller
 from .implicit import is_tracked, unsolved
-from .implicit_linear import Mass, ShiftedSolver
+from .implicit_linear import Mass, ShiftedSolver, finite_rows
 from .implicit_tableau import AdditiveTableau
 from .multistep import same_step
-from .stepper import Attempt, Integrator, Stepper
+from .stepper import Attempt, Integrator, Stepper, combined
 
 _KEPT = 4  # step sizes whose set-ups are kept
 
@@ -102,6 +102,7 @@ class LinearPart:
     Attributes:
         mass: the mass matrix.
         evaluations, setups: of the explicit force and of the solver.
+        linear_iterations: in all; a solution by factors counts as one.
     """
 
     def __init__(self, system: EvolvingSystem, rtol: float | None, method: LinearSolver | None) -> None:
@@ -109,6 +110,7 @@ class LinearPart:
         self.method = method
         self.mass = Mass(system)
         self.evaluations = self.setups = 0
+        self._linear_iterations = 0
         finest = 1e-12 if system.dtype == torch.float64 else 1e-6
         self.reduction = finest if rtol is None else max(1e-3 * rtol, finest)
         self._tracked = False
@@ -116,10 +118,23 @@ class LinearPart:
         self._chosen = method
         self._lumped: Prepared | None = None
 
+    @property
+    def linear_iterations(self) -> int:
+        return self._linear_iterations + sum(solver.iterations for solver in self._kept.values())
+
+    def counts(self) -> dict[str, int]:
+        """As a `Stepper` tells them."""
+        return {
+            "evaluations": self.evaluations,
+            "linear_iterations": self.linear_iterations,
+            "setups": self.setups,
+        }
+
     def begin(self, y: Tensor, t: float) -> Tensor:
         """N(y, t); notes whether derivatives with respect to anything in the system are asked for."""
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
             self._tracked = is_tracked(self.system.force(y, t))
+            self.evaluations += 1
         return self.explicit_force(y, t)
 
     def at(self, a: float, *states: Tensor) -> _Shifted:
@@ -134,7 +149,7 @@ class LinearPart:
             self._chosen = solver.method
             self._kept[a] = solver
             if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+                self._linear_iterations += self._kept.popitem(last=False)[1].iterations
         self._kept.move_to_end(a)
         return _Shifted(solver, operator if tracked else solver.given, a, self, tracked)
 
@@ -159,7 +174,9 @@ class LinearPart:
                 operator = _MassOperator(self.mass, self.system.shifted_linear(0.0).detach())
                 rtol = 1e-13 if operator.dtype == torch.float64 else 1e-6
                 self._lumped = ConjugateGradient(preconditioner=Jacobi(), rtol=rtol).prepare(operator)
-        return self._lumped.solve(force).value
+        solution = self._lumped.solve(force)
+        self._linear_iterations += int(solution.statistics["iterations"].max())
+        return solution.value
 
 
 @final
@@ -186,7 +203,7 @@ class _Shifted:
         if self.solver.exact and not self.tracked:
             return self.solver.solve(right, self.part.reduction)
         axes = len(self.part.system.state_space)
-        finite = torch.isfinite(right.sum(tuple(range(-axes, 0))) if axes else right)
+        finite = finite_rows(right, axes)
         if bool(finite.all()):
             return self._solve_finite(right, start)
         spread = finite.reshape(*finite.shape, *(1,) * axes)
@@ -261,6 +278,9 @@ class AdditiveStepper(Stepper):
         memory = part.explicit_force(value, t + h)
         return Attempt(value, memory, part.evaluations - evaluations, error)
 
+    def counts(self) -> dict[str, int]:
+        return self.part.counts()
+
 
 @final
 class CnabStepper(Stepper):
@@ -304,13 +324,8 @@ class CnabStepper(Stepper):
             return Attempt(y, memory, count, solved=False)
         return Attempt(value, (h, force), count)
 
-
-def combined(start: Tensor, forces: list[Tensor], weights: tuple[float, ...], h: float) -> Tensor:
-    """start + h sum(w f)."""
-    for weight, force in zip(weights, forces, strict=False):
-        if weight:
-            start = torch.add(start, force, alpha=h * weight)
-    return start
+    def counts(self) -> dict[str, int]:
+        return self.part.counts()
 
 
 @final

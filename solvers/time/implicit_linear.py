@@ -312,6 +312,15 @@ class ShiftedSolver:
         return self._loose[decade]
 
 
+def finite_rows(y: Tensor, axes: int) -> Tensor:
+    """Which rows hold neither NaN nor infinity: bool, of y's shape without the last `axes`."""
+    if not axes:
+        return torch.isfinite(y)
+    found = torch.isfinite(y.sum(tuple(range(-axes, 0))))
+    # The sum is quicker, but that of large numbers may overflow.
+    return found if bool(found.all()) else torch.isfinite(y).flatten(-axes).all(-1)
+
+
 @final
 class Mass:
     """The mass matrix of a system, as far as implicit steps need to know it.

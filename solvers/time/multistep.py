@@ -44,6 +44,7 @@ class _AdamsBashforth(Stepper):
         self.order = 3
         self.embedded = 0
         self.even = True
+        self._evaluations = 0
 
     def begin(self, y: Tensor, t: float) -> _Slopes:
         return _NONE
@@ -54,10 +55,15 @@ class _AdamsBashforth(Stepper):
         if not same_step(h, h_before):
             first = second = None
         if first is None or second is None:
+            self._evaluations += 3
             return Attempt(self._start(y, t, h, slope), (h, slope, first), 3)
+        self._evaluations += 1
         value = torch.add(y, slope, alpha=h * (23 / 12))
         value.add_(first, alpha=h * (-16 / 12)).add_(second, alpha=h * (5 / 12))
         return Attempt(value, (h, slope, first), 1)
+
+    def counts(self) -> dict[str, int]:
+        return {"evaluations": self._evaluations}
 
     def _start(self, y: Tensor, t: float, h: float, slope: Tensor) -> Tensor:
         """Ralston's method of order 3, Math. Comp. 16 (1962) 431-437."""
@@ -114,6 +120,7 @@ class _Leapfrog(Stepper):
         self.order = 1 if filter_ else 2
         self.embedded = 0
         self.even = True
+        self._evaluations = 0
 
     def begin(self, y: Tensor, t: float) -> tuple[float, Tensor]:
         return 0.0, y
@@ -124,12 +131,17 @@ class _Leapfrog(Stepper):
         if not same_step(h, h_before):
             moved = self.system.slope(torch.add(y, slope, alpha=h), t + h)
             value = torch.add(y, slope, alpha=h / 2).add_(moved, alpha=h / 2)
+            self._evaluations += 2
             return Attempt(value, (h, y), 2)
+        self._evaluations += 1
         value = torch.add(before, slope, alpha=2 * h)
         if not self.filter:
             return Attempt(value, (h, y), 1)
         filtered = torch.lerp(y, torch.lerp(before, value, 0.5), 2 * self.filter)
         return Attempt(value, (h, filtered), 1)
+
+    def counts(self) -> dict[str, int]:
+        return {"evaluations": self._evaluations}
 
 
 def same_step(h: float, before: float) -> bool:

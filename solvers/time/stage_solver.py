@@ -20,7 +20,7 @@ from sciml.status import Status
 
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
-from .implicit_linear import DenseLU, Mass, ShiftedSolver, with_axis
+from .implicit_linear import DenseLU, Mass, ShiftedSolver, finite_rows, with_axis
 
 # Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of
 # them, and to rounding.
@@ -112,6 +112,15 @@ class StageSolver:
         """Of the linear solvers, in all; a solution by factors counts as one."""
         return self._linear_iterations + sum(entry.solver.iterations for entry in self._entries.values())
 
+    def counts(self) -> dict[str, int]:
+        """As a `Stepper` tells them."""
+        return {
+            "evaluations": self.evaluations,
+            "iterations": self.iterations,
+            "linear_iterations": self.linear_iterations,
+            "setups": self.setups,
+        }
+
     def force(self, y: Tensor, t: float) -> Tensor:
         """G(y, t), counted; 0 in algebraic rows, where it vanishes at a consistent state."""
         self.evaluations += 1
@@ -175,7 +184,7 @@ class StageSolver:
 
     def finite_rows(self, y: Tensor) -> Tensor:
         """bool of batch shape."""
-        return torch.isfinite(y.sum(tuple(range(-self.axes, 0))) if self.axes else y)
+        return finite_rows(y, self.axes)
 
     def spread(self, rows: Tensor) -> Tensor:
         """Something of batch shape, shaped to go with states."""
@@ -186,9 +195,14 @@ class StageSolver:
         if not tight and self.rtol is not None:
             return self.system.error_ratio(correction, y, y, self.rtol, self.atol) / _SHARE
         dimensions = tuple(range(-self.axes, 0))
-        norms = [torch.linalg.vector_norm(x, dim=dimensions) if self.axes else x.abs() for x in (correction, y)]
         finfo = torch.finfo(y.dtype)
-        return norms[0] / (norms[1] * (_ROUNDING * finfo.eps) + finfo.tiny)
+        # Squares of large numbers may overflow.
+        largest = torch.maximum(correction.abs(), y.abs()).clamp(min=finfo.tiny)
+        if self.axes:
+            largest = largest.amax(dimensions, keepdim=True)
+        scaled = (correction / largest, y / largest)
+        norms = [torch.linalg.vector_norm(x, dim=dimensions) if self.axes else x.abs() for x in scaled]
+        return norms[0] / (norms[1] * (_ROUNDING * finfo.eps) + finfo.tiny**0.5)
 
 
 @final
@@ -203,6 +217,7 @@ class _Step:
         self.tracked = tracked
         self.tight = tracked or solver.rtol is None
         self.alive: Tensor | None = None  # the rows that have not failed; None for all
+        self.solved: bool | Tensor = True  # False for rows that began with numbers and have failed
         with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
             finite = solver.finite_rows(self.start)
             if not bool(finite.all()):
@@ -256,6 +271,9 @@ class _Step:
         if converged is None or not bool(converged.any()):
             return None
         self.alive = converged if wanted is None else wanted & converged
+        failed = ~converged if wanted is None else wanted & ~converged
+        if bool(failed.any()):
+            self.solved = self.solved & ~failed
         return y
 
     def _newton(self, entry: _Entry, right: Tensor, y: Tensor, t: float, way: _Way) -> tuple[Tensor, Tensor | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from sciml.evolving import EvolvingSystem, Time
@@ -24,7 +25,8 @@ class Attempt(NamedTuple):
             none.
         interpolate: theta in [0, 1], a float or one number a row -> the state at t + theta h; None where only the ends
             are known.
-        solved: False where equations within the step could not be solved, so that a smaller step must be tried.
+        solved: False where equations within the step could not be solved, so that a smaller step must be tried; where
+            those of some rows could, one bool a row. The others, whose values are NaN, have failed.
     """
 
     value: Tensor
@@ -34,7 +36,7 @@ class Attempt(NamedTuple):
     ratio: Tensor | None = None
     stiffness: Tensor | None = None
     interpolate: Callable[[Time], Tensor] | None = None
-    solved: bool = True
+    solved: bool | Tensor = True
 
 
 class Stepper(ABC):
@@ -66,6 +68,22 @@ class Stepper(ABC):
             h: the step.
             memory: of `begin` or of the accepted attempt before.
         """
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """What it has done since it was made, for whomever, rejected and repeated steps and all `begin`s included:
+        "evaluations" of the right-hand side, and where equations are solved "iterations" of Newton's method,
+        "linear_iterations" (one for a solution by factors) and "setups" of linear solvers."""
+
+
+def combined(start: Tensor | float, terms: Sequence[Tensor], weights: Sequence[float], h: float) -> Tensor:
+    """start + h sum(w k), over as many terms as there are of both; a chain of sums is the cheapest in a backward
+    pass."""
+    total = start
+    for weight, k in zip(weights, terms, strict=False):
+        if weight:
+            total = torch.add(total, k, alpha=h * weight) if isinstance(total, Tensor) else k * (h * weight)
+    return torch.as_tensor(total)
 
 
 class Integrator(ABC):

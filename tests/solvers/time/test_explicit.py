@@ -230,6 +230,10 @@ def test_compiled_steps_equal_eager_ones():
         torch.testing.assert_close(
             integrate_rows(compiled, system, start, task).states, integrate_rows(eager, system, start, task).states
         )
+        pair = [integrate(replace(m, record=True), system, start, task).history for m in (compiled, eager)]
+    assert pair[0].keys() == pair[1].keys() and "stiffness" in pair[0]
+    for name, value in pair[1].items():
+        torch.testing.assert_close(pair[0][name], value, rtol=1e-8, atol=1e-8)
 
 
 # Gradients
@@ -513,6 +517,12 @@ def test_evaluations_are_counted(method, given):
             assert int(trajectory.statistics["evaluations"]) == 2 + tried * (method.tableau.stages - 1) <= count
         else:
             assert int(integrate(method, system, start, task).statistics["evaluations"]) == count
+            count = 0
+            stepper = method.stepper(system)
+            memory = stepper.begin(start, 0.0)
+            for h in (0.1, 0.2):
+                memory = stepper.step(start, 0.0, h, memory).memory
+            assert stepper.counts() == {"evaluations": count}
 
 
 def test_an_observer_sees_every_output_at_once():
