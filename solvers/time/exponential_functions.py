@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import factorial
+from typing import final
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from sciml.one_thread import one_thread
 
 RADIUS = 4.0  # beyond, the recurrence does not cancel; below, the series does not
 TERMS = 36  # RADIUS**TERMS / TERMS! is below the rounding of any of them
-LARGEST_CONDITION = 1e3  # of eigenvectors that are used
 
 
 def phi(z: Tensor, count: int) -> list[Tensor]:
@@ -27,58 +27,82 @@ def phi(z: Tensor, count: int) -> list[Tensor]:
     """
     large = z.abs() > RADIUS
     outer, inner = torch.where(large, z, RADIUS), torch.where(large, 0.0, z)
-    exponential = torch.exp(z)
-    found = [exponential]
-    far = torch.where(large, exponential, 1.0)
-    for k in range(1, count + 1):
-        far = (far - 1 / factorial(k - 1)) / outer
-        near = torch.full_like(z, 1 / factorial(TERMS + k))
-        for n in range(TERMS - 1, -1, -1):
-            near = near * inner + 1 / factorial(n + k)
-        found.append(torch.where(large, far, near))
+    near = torch.full_like(z, 1 / factorial(TERMS + count))
+    for n in range(TERMS - 1, -1, -1):
+        near = near * inner + 1 / factorial(n + count)
+    series = [near]
+    for k in range(count - 1, 0, -1):
+        series.append(series[-1] * inner + 1 / factorial(k))
+    found = [torch.exp(z)]
+    far = torch.where(large, found[0], 1.0)
+    for k, part in enumerate(reversed(series)):
+        far = (far - 1 / factorial(k)) / outer
+        found.append(torch.where(large, far, part))
     return found
 
 
-def phi_of_matrices(a: Tensor, count: int) -> list[Tensor]:
-    """phi_0, ..., phi_count of small matrices.
+@final
+class PhiOfMatrices:
+    """phi_0, ..., phi_count of s A for small matrices A and any number of scales s.
 
     Args:
-        a: complex, `(..., n, n)`; dimensionless.
-        count: the last k.
+        a: real or complex, `(..., n, n)`, with one axis at least before the last two.
 
-    By eigenvectors where they are well-conditioned, so that slow modes next to fast ones stay exact, else by scaling
-    and squaring; the latter alone where derivatives are recorded, since eigenvectors of equal eigenvalues have none.
+    After balancing, so that the unit of length does not matter where A couples a field to its rate. By eigenvectors
+    where these lose less than scaling and squaring does, so that slow modes next to fast ones stay exact: the latter
+    multiplies rounding errors by the norm of s A, eigenvectors by up to the square of their condition. Derivatives are
+    those of scaling and squaring everywhere, since eigenvectors of equal eigenvalues have none.
     """
-    recorded = torch.is_grad_enabled() and a.requires_grad
-    if recorded or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
-        return _squared(a, count)
-    with one_thread():
-        values, vectors = torch.linalg.eig(a)
-        condition = torch.linalg.cond(vectors)
-    good = (condition < LARGEST_CONDITION)[..., None, None]
-    unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-    with one_thread():
-        inverse = torch.linalg.inv(torch.where(good, vectors, unit))
-    found = [(torch.where(good, vectors, unit) * f.unsqueeze(-2)) @ inverse for f in phi(values, count)]
-    if bool(good.all()):
+
+    def __init__(self, a: Tensor) -> None:
+        a = a.to(torch.promote_types(a.dtype, torch.complex64))
+        self._scale = _balance(a.detach())
+        self._balanced = a / self._scale[..., :, None] * self._scale[..., None, :]
+        plain = self._balanced.detach()
+        self._norm = torch.linalg.matrix_norm(plain, ord=1)
+        with one_thread():
+            self._values, vectors = torch.linalg.eig(plain)
+            self._condition = torch.linalg.cond(vectors)
+            regular = (self._condition < 1 / torch.finfo(self._norm.dtype).eps)[..., None, None]
+            unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+            self._vectors = torch.where(regular, vectors, unit)
+            self._inverse = torch.linalg.inv(self._vectors)
+
+    def __call__(self, s: float, count: int) -> list[Tensor]:
+        """phi_0(s A), ..., phi_count(s A), each `(..., n, n)`; s A dimensionless."""
+        found = self._values_of(s, count)
+        if _derivatives_wanted(self._balanced):
+            squared = _squared(s * self._balanced, count)
+            found = [exact + (part - part.detach()) for exact, part in zip(found, squared, strict=True)]
+        return [part * self._scale[..., :, None] / self._scale[..., None, :] for part in found]
+
+    def _values_of(self, s: float, count: int) -> list[Tensor]:
+        by_eigenvectors = self._condition.square() < abs(s) * self._norm
+        found = [(self._vectors * f.unsqueeze(-2)) @ self._inverse for f in phi(s * self._values, count)]
+        others = ~by_eigenvectors
+        if bool(others.any()):
+            squared = _squared(s * self._balanced.detach()[others], count)
+            found = [exact.index_put((others,), part) for exact, part in zip(found, squared, strict=True)]
         return found
-    return [torch.where(good, x, y) for x, y in zip(found, _squared(torch.where(good, 0.0, a), count), strict=True)]
+
+
+def _derivatives_wanted(a: Tensor) -> bool:
+    recorded = torch.is_grad_enabled() and a.requires_grad
+    return recorded or forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def _squared(a: Tensor, count: int) -> list[Tensor]:
     """By the series of a / 2**s and phi_k(2a) = 2**-k (phi_0 phi_k + sum of phi_j / (k-j)! over 1 <= j <= k)."""
-    scale = _balance(a.detach())
-    a = a / scale[..., :, None] * scale[..., None, :]
     norm = torch.linalg.matrix_norm(a.detach(), ord=1)
     halvings = torch.ceil(torch.log2(norm.clamp_min(2.0**-20))).clamp_min(0)
     unit = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
     small = a * torch.exp2(-halvings)[..., None, None]
-    found = []
-    for k in range(count + 1):
-        series = unit * (1 / factorial(20 + k))
-        for n in range(19, -1, -1):
-            series = series @ small + unit * (1 / factorial(n + k))
-        found.append(series)
+    series = unit * (1 / factorial(20 + count))
+    for n in range(19, -1, -1):
+        series = series @ small + unit * (1 / factorial(n + count))
+    found = [series]
+    for k in range(count - 1, -1, -1):
+        found.insert(0, found[0] @ small + unit * (1 / factorial(k)))
     for level in range(int(halvings.max()) if halvings.numel() else 0):
         doubled = []
         for k, part in enumerate(found):
@@ -88,7 +112,7 @@ def _squared(a: Tensor, count: int) -> list[Tensor]:
             doubled.append(total / 2**k)
         more = (halvings > level)[..., None, None]
         found = [torch.where(more, new, old) for new, old in zip(doubled, found, strict=True)]
-    return [part * scale[..., :, None] / scale[..., None, :] for part in found]
+    return found
 
 
 def _balance(a: Tensor) -> Tensor:
