@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 
+import torch
 from torch import Tensor
 
 from sciml.errors import InputError
@@ -15,13 +16,16 @@ from sciml.errors import InputError
 class Event:
     """A function of the field and the time that is looked at for a change of sign after every step.
 
-    Two zeros within one step are not seen. `solution.events` has for each event a dict of "time" `(*batch,)`, NaN where
-    it did not happen, and "value" `(*batch, *space)`, the field there; the first of several occurrences. Both are
-    differentiable: to first order the time moves as the function's zero does.
+    Two zeros within one step are not seen. `solution.events` has for each event a dict of "time" `(*batch,)`, in
+    float64, NaN where it did not happen, and "value" `(*batch, *space)`, the field there; the first of several
+    occurrences. Both are differentiable, once, with respect to all that the run is and to tensors that the function
+    itself uses: the time moves as the zero does, and the value with it.
 
     Args:
-        function: (u, t) -> tensor of batch shape; u is `(*batch, *space)`.
-        stop: whether a row ends there: at later output times its value is that at the event.
+        function: (u, t) -> tensor of batch shape, of which each entry depends on its own row alone; u is
+            `(*batch, *space)`, t is a float64 tensor of batch shape, since every row is looked at at times of its own.
+        stop: whether a row ends there: at later output times its value is that at the event, and nothing that would
+            happen to it afterwards is reported.
         direction: 0 for any change of sign, 1 from negative to positive, -1 from positive to negative.
         tolerance: width of the interval of time to which an event is located, relative to the step.
 
@@ -29,7 +33,7 @@ class Event:
         InputError: for another direction, or a tolerance that is not positive.
     """
 
-    function: Callable[[Tensor, float], Tensor]
+    function: Callable[[Tensor, Tensor], Tensor]
     stop: bool = True
     direction: int = 0
     tolerance: float = 1e-12
@@ -48,42 +52,60 @@ class Event:
         down = (before > 0) & (after <= 0)
         return up if self.direction > 0 else down if self.direction < 0 else up | down
 
-    def value(self, u: Tensor, t: float, batch: tuple[int, ...]) -> Tensor:
+    def value(self, u: Tensor, t: Tensor) -> Tensor:
         """The function, checked.
 
         Raises:
-            InputError: for a result of another shape than the batch.
+            InputError: for a result of another shape than the batch, which is that of t, or without a sign, and for a
+                function that does not take the times of all rows at once.
         """
-        found = self.function(u, t)
-        if not isinstance(found, Tensor) or tuple(found.shape) != batch:
-            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(f"Event: the function returned {what}, expected a tensor of the batch's shape {batch}")
+        try:
+            found = self.function(u, t)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"Event: the function failed for a field of shape {tuple(u.shape)} and a tensor of the times of its "
+                f"rows, of shape {tuple(t.shape)} (torch.sin(t), not math.sin(t)): {error}"
+            ) from error
+        if not isinstance(found, Tensor) or found.shape != t.shape or not found.is_floating_point():
+            what = f"{found.dtype}, {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"Event: the function returned {what}, expected real numbers in a tensor of the batch's shape "
+                f"{tuple(t.shape)}, whose sign changes at the event"
+            )
         return found
 
 
-def locate(function: Callable[[float], float], left: float, right: float, tolerance: float) -> float:
-    """A zero in [0, 1] of a function with values `left` and `right` of opposite sign at the ends: the end of the last
-    bracket that has the sign of `right`, by the Illinois variant of regula falsi.
+def locate(
+    function: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor, rows: Tensor, tolerance: float
+) -> Tensor:
+    """For each of some rows a zero in [0, 1] of a function with values `left` and `right` of opposite sign at the ends:
+    the end of the last bracket that has the sign of `right`, by the Illinois variant of regula falsi.
 
     Dowell and Jarratt, BIT 11 (1971) 168-174.
+
+    Args:
+        function: (places, rows that are asked for) -> values, all of the shape of the batch.
+        left, right: values at 0 and 1.
+        rows: which rows to look at; of the others the result is 1.
+        tolerance: width of the last bracket.
     """
-    if right == 0.0:
-        return 1.0
-    low, high, at_low, at_high, moved = 0.0, 1.0, left, right, ""
+    at_low, at_high = left.to(torch.float64), right.to(torch.float64)
+    low, high = torch.zeros_like(at_low), torch.ones_like(at_low)
+    moved = torch.zeros_like(at_low)  # 1 where the upper end moved last, -1 where the lower one did
+    rows = rows & (at_high != 0)
     for _ in range(100):
-        if high - low <= tolerance:
+        rows = rows & (high - low > tolerance)
+        if not bool(rows.any()):
             break
         middle = high - at_high * (high - low) / (at_high - at_low)
-        if not low < middle < high:
-            middle = 0.5 * (low + high)
-        value = function(middle)
-        if value == 0.0:
-            return middle
+        middle = torch.where((low < middle) & (middle < high), middle, 0.5 * (low + high))
+        value = function(torch.where(rows, middle, high), rows).to(torch.float64)
+        upper = rows & ((value > 0) == (at_high > 0)) & (value != 0)
+        lower = rows & ~upper
         # An end that stays twice has its value halved, or the other would crawl towards the zero.
-        if (value > 0) == (at_high > 0):
-            at_low *= 0.5 if moved == "high" else 1.0
-            high, at_high, moved = middle, value, "high"
-        else:
-            at_high *= 0.5 if moved == "low" else 1.0
-            low, at_low, moved = middle, value, "low"
+        at_low = torch.where(upper & (moved > 0), 0.5 * at_low, torch.where(lower, value, at_low))
+        at_high = torch.where(lower & (moved < 0), 0.5 * at_high, torch.where(upper, value, at_high))
+        high = torch.where(upper | (lower & (value == 0)), middle, high)
+        low = torch.where(lower, middle, low)
+        moved = torch.where(upper, 1.0, torch.where(lower, -1.0, moved))
     return high

@@ -68,8 +68,10 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
         for unfit, what in ((task.events, "events do"), (record, "record=True does")):
             if unfit:
                 raise InputError(f"{what} not go with gradient='checkpointed': take 'recorded'")
-    with torch.set_grad_enabled(tracked):
-        return _March(method, stepper, system, initial, task, record).run(tracked and task.gradient == "checkpointed")
+    march = _March(method, stepper, system, initial, task, record, tracked)
+    # Events may depend on tensors of their own, whatever the steps depend on.
+    with torch.set_grad_enabled(tracked or (torch.is_grad_enabled() and bool(task.events))):
+        return march.run(tracked and task.gradient == "checkpointed")
 
 
 class _March:
@@ -81,9 +83,10 @@ class _March:
         initial: Tensor,
         task: Task,
         record: bool,
+        tracked: bool,
     ) -> None:
         self.method, self.stepper, self.system = method, stepper, system
-        self.initial, self.task, self.record = initial, task, record
+        self.initial, self.task, self.record, self.tracked = initial, task, record, tracked
         self.times = task.times
         self.controller: Controller = getattr(method, "controller", None) or Controller()
         self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller)
@@ -93,7 +96,7 @@ class _March:
         self.tried = self.rejected = self.evaluations = 0
         self.sizes = (inf, 0.0)
         self.ended: Tensor | None = None  # evaluations, steps and rejected of the rows that are over, -1 of the others
-        self.search = EventSearch(task.events, system, stepper, self.batch) if task.events else None
+        self.search = EventSearch(task.events, system, method.stepper(system), self.batch) if task.events else None
 
     def run(self, checkpointed: bool) -> Trajectory:
         y, t = self.initial, self.times[0]
@@ -170,7 +173,8 @@ class _March:
             if not replay and self._is_over(clock):
                 break
             h = replay[place].h if replay else self.schedule.size(clock)
-            attempt = self.stepper.step(y, clock.t, h, memory)
+            with torch.set_grad_enabled(self.tracked):
+                attempt = self.stepper.step(y, clock.t, h, memory)
             entry = replay[place] if replay else self._judge(y, attempt, clock, h, over)
             look = fixed and not replay and self._is_due(place, limit, clock, entry, attempt)
             if look and (lost := self._lost(attempt, over)) is not None:
@@ -180,7 +184,7 @@ class _March:
                 entries.append(entry)
             if entry.accepted:
                 if self.search is not None:
-                    self.search.look(y, attempt, clock.t, h)
+                    self.search.look(y, attempt, clock.t, h, over)
                 outputs += self._outputs(clock, entry, attempt, observe=not replay)
                 y, memory = attempt.value, attempt.memory
             before, over = over, self._over(entry.after)
