@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from numbers import Real
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from .boundary import check_tensor, suggestion
 from .errors import InputError
+from .time_functions import signature_of
 
 Number = float | Tensor
 """A float, or a tensor of at least as many axes as the domain has, which broadcasts to `(*batch, *space)`."""
@@ -66,7 +66,7 @@ def call(function: Callable[..., Any], coordinates: tuple[Tensor, ...], name: st
         InputError: for a function of another number of arguments.
     """
     try:
-        inspect.signature(function).bind(*coordinates)
+        signature_of(function).bind(*coordinates)
     except TypeError as error:
         given = ", ".join("xyz"[: len(coordinates)])
         raise InputError(

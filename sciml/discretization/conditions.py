@@ -25,7 +25,7 @@ from ..boundary import (
 from ..errors import InputError
 from ..evolving import Time
 from ..grid import Grid
-from ..time_functions import depends_on_time, time_derivative
+from ..time_functions import clock, depends_on_time, time_derivative, value_at
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +135,11 @@ class Moving:
         """The value at a time, `(*batch, *space)` or what broadcasts to it.
 
         Raises:
-            InputError: for a value of another shape, dtype or device.
+            InputError: for a value of another shape, dtype or device, or with rows that the times do not have.
         """
-        place = self.places[0]
-        clock = torch.as_tensor(t, dtype=place.dtype, device=place.device)
-        value = self.function(
-            *self.places, clock.reshape(*clock.shape, *[1] * len(self.shape)) if clock.ndim else clock
-        )
+        place, count = self.places[0], len(self.shape)
+        now = clock(t, count, place.device)
+        value = value_at(self.function, self.places, now)
         if not isinstance(value, Tensor):
             value = torch.as_tensor(value, dtype=place.dtype, device=place.device)
         if value.dtype != place.dtype or value.device != place.device:
@@ -149,7 +147,6 @@ class Moving:
                 f"{self.name} is of {value.dtype} on {value.device} at t = {t}, the grid of {place.dtype} on "
                 f"{place.device}; the function must return that of its coordinates"
             )
-        count = len(self.shape)
         value = value.reshape((1,) * (count - value.ndim) + tuple(value.shape))
         lengths = value.shape[value.ndim - count :]
         if any(length not in (1, n) for length, n in zip(lengths, self.shape, strict=True)):
@@ -157,7 +154,16 @@ class Moving:
                 f"{self.name} has shape {tuple(value.shape)} at t = {t}, expected one that broadcasts to "
                 f"(*batch, *{self.shape})"
             )
+        if now.ndim and not _broadcasts_to(value.shape[: value.ndim - count], now.shape[: now.ndim - count]):
+            raise InputError(
+                f"{self.name} has shape {tuple(value.shape)} where rows have times of their own, which come in the "
+                f"shape {tuple(now.shape)}: the function must compute row by row, or take control='joint'"
+            )
         return value if self.axis is None else value.unsqueeze(self.axis)
+
+
+def _broadcasts_to(shape: Sequence[int], rows: Sequence[int]) -> bool:
+    return len(shape) <= len(rows) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(rows), strict=False))
 
 
 def _wall_condition(grid: Grid, unknown: str) -> SideCondition:

@@ -94,10 +94,9 @@ class Motion:
 
     def _problem_at(self, t: Time, walls: Mapping[Key, Moving]) -> Problem:
         grid = self.problem.grid
-        clock = torch.as_tensor(t, dtype=grid.dtype, device=grid.device)
         time: Number = t.reshape(*t.shape, *[1] * grid.dimension) if isinstance(t, Tensor) and t.ndim else t
-        fields = {name: moving.at(clock) for name, moving in self.fields.items()}
-        return self.problem.at(time, fields, {key: moving.at(clock) for key, moving in walls.items()})
+        fields = {name: moving.at(t) for name, moving in self.fields.items()}
+        return self.problem.at(time, fields, {key: moving.at(t) for key, moving in walls.items()})
 
     def _affine_parts(self, problem: Problem) -> tuple[tuple[Tensor, ...], dict[JetKey, JetMap]]:
         """The right sides, and the derivatives that boundary values have a share in."""

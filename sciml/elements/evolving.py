@@ -17,7 +17,7 @@ from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
 from ..mesh import Mesh
 from ..scheme import FiniteElement
-from ..time_functions import depends_on_time
+from ..time_functions import clock, depends_on_time
 from .boundary import read_conditions, split_by_unknown
 from .constraints import ConstrainedShift, Constraints, Table, couplings
 from .evolving_flux import boundary_fluxes
@@ -281,8 +281,7 @@ class MeshEvolution(EvolvingSystem):
 
     def _moment(self, t: Time) -> Moment:
         number: Number = t if not isinstance(t, Tensor) else t.reshape(*t.shape, 1)
-        argument = torch.as_tensor(t, dtype=self.dtype, device=self.device)
-        argument = argument.reshape(*argument.shape, 1) if argument.ndim else argument
+        argument = clock(t, 1, self.device)
         rows = (*self.rows, *(() if self.constraints is None else self.constraints.rows))
         lifts = {row.own: row.conditions[0].lift(argument) for row in rows}
         return Moment(argument, self.values.at_time(number, argument), lifts)

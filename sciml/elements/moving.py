@@ -14,7 +14,7 @@ from ..boundary import Dirichlet, Neumann, Robin, SideCondition
 from ..errors import InputError
 from ..given import Number
 from ..mesh import Mesh
-from ..time_functions import depends_on_time, time_derivative
+from ..time_functions import depends_on_time, time_derivative, value_at
 from .boundary import Conditions, Part, resolve
 from .geometry import Geometry
 from .values import read_sample
@@ -43,7 +43,7 @@ class Sampled:
 
     def at(self, t: Tensor) -> Tensor:
         """`(*batch, k)`."""
-        value = read_sample(self.function(*self.coordinates, t), len(self.points), self.mesh, self.name)
+        value = read_sample(value_at(self.function, self.coordinates, t), len(self.points), self.mesh, self.name)
         if not isinstance(value, Tensor):
             value = torch.full((1,), value, dtype=self.mesh.dtype, device=self.mesh.device)
         return value.expand(*value.shape[:-1], len(self.points))

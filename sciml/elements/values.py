@@ -16,6 +16,7 @@ from ..equations.evaluation import evaluate, names, shown
 from ..errors import InputError
 from ..given import Number, batch_shape, call, check_value
 from ..mesh import Mesh
+from ..time_functions import value_at
 from .geometry import Geometry
 
 if TYPE_CHECKING:
@@ -172,7 +173,8 @@ class Values:
                     f"field {name!r} is a function of the time, and this needs it at no time in particular"
                 )
             places = self._coordinates(place)
-            return read_sample(value.function(*places, self._time), len(places[0]), mesh, f"field {name!r}")
+            sampled = value_at(value.function, places, self._time)
+            return read_sample(sampled, len(places[0]), mesh, f"field {name!r}")
         if callable(value) and not isinstance(value, Tensor):
             return sample(value, self._coordinates(place), mesh, f"field {name!r}")
         if not isinstance(value, Tensor) or value.shape[-1] == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.errors import InputError
-from sciml.time_functions import depends_on_time, time_derivative
+from sciml.given import call
+from sciml.time_functions import clock, depends_on_time, time_derivative, value_at
 
 X = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
 
@@ -31,6 +33,45 @@ X = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
 )
 def test_which_values_depend_on_time(value: Any, expected: bool) -> None:
     assert depends_on_time(value, 2, "value") is expected
+
+
+class Net(torch.nn.Module):
+    """A module whose forward takes one coordinate and the time."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return torch.cos(x) * torch.cos(t)
+
+
+class Steady(torch.nn.Module):
+    """One whose forward takes a coordinate alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cos(x)
+
+
+def test_modules_are_known_by_what_they_take() -> None:
+    assert depends_on_time(Net(), 1, "field")
+    assert not depends_on_time(Steady(), 1, "field")
+    with pytest.raises(InputError, match="takes all 2 coordinates"):
+        depends_on_time(Net(), 2, "field")
+    x = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(InputError, match="does not take the 2 coordinates"):
+        call(Steady(), (x, x), "field 'f'")
+    t = torch.tensor(0.5, dtype=torch.float64)
+    torch.testing.assert_close(time_derivative(Net(), "f")(x, t), -torch.cos(x) * torch.sin(t))
+
+
+def test_late_times_reach_functions_of_float32_coordinates() -> None:
+    """A time that float32 would round by 4, of all rows together and of rows by themselves."""
+    x, late = torch.ones(3), 1e8
+    for t in (late + 1.0, torch.tensor([late + 1.0, late + 2.0], dtype=torch.float64)):
+        found = value_at(lambda x, t: x * torch.cos(t - late), (x,), clock(t, 1, x.device))
+        expected = torch.cos(torch.as_tensor(t, dtype=torch.float64) - late)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, (x * expected.reshape(-1, 1)).float().reshape(found.shape))
+    with pytest.raises(RuntimeError) as failed:
+        value_at(lambda x, t: torch.dot(x, t.expand_as(x)), (x,), clock(late, 1, x.device))
+    assert "write t.to(x.dtype)" in failed.value.__notes__[0]
 
 
 def test_a_function_of_time_takes_all_coordinates() -> None:
@@ -93,3 +134,24 @@ def test_a_change_that_torch_does_not_know_of_is_refused() -> None:
     hidden = time_derivative(lambda x, t: x * float(t.detach()) ** 2, "the value")
     with pytest.raises(InputError, match=r"the value changes in time.*torch.sin\(t\), not math.sin\(t\)"):
         hidden(X, torch.tensor(0.5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_change_that_torch_knows_a_part_of_is_refused(dtype: torch.dtype) -> None:
+    x, t = X.to(dtype), torch.tensor(0.5, dtype=torch.float64)
+    partly = time_derivative(lambda x, t: x * (torch.sin(t) + math.sin(3 * float(t.detach()))), "the value")
+    scaled = time_derivative(lambda x, t: x * torch.exp(-t) * math.sin(3 * float(t.detach())), "the value")
+    for function in (partly, scaled):
+        with pytest.raises(InputError, match="the value changes in time"):
+            function(x, t)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("frequency", "time"), [(1e-4, 0.0), (1.0, 1e8), (1e6, 0.0), (1e6, 0.3)])
+def test_changes_slow_and_fast_early_and_late_are_known(dtype: torch.dtype, frequency: float, time: float) -> None:
+    """And a corner, where the derivative is that to one side."""
+    t = torch.tensor(time, dtype=torch.float64)
+    found = time_derivative(lambda x, t: x * torch.sin(frequency * t), "the value")(X.to(dtype), t)
+    torch.testing.assert_close(found, X.to(dtype) * frequency * math.cos(frequency * time))
+    corner = time_derivative(lambda x, t: x * torch.clamp(t, max=time), "the value")(X.to(dtype), t)
+    torch.testing.assert_close(corner, X.to(dtype))
