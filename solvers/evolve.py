@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, ulp
 from numbers import Real
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, get_args
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sciml.boundary import Boundary
 from sciml.errors import InputError, SolveError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.grid import Grid
 from sciml.inference import outside_inference_mode
 from sciml.mesh import Mesh
@@ -23,7 +24,7 @@ from sciml.solution import Solution
 from sciml.status import Status
 
 from .discretize import evolving_system
-from .start import resolve_start
+from .start import continued, resolve_start
 from .time.choice import choose, stability_limit
 from .time.events import Event
 from .time.explicit import ExplicitRungeKutta
@@ -74,10 +75,11 @@ def evolve(
         method: an integrator of `sciml.solvers.time`; None chooses one, and `solution.method` says which and why.
         step: size of the steps; a little less where the time between two outputs is no multiple of it. None adapts
             the steps to `rtol` and `atol`.
-        rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6), and
-            besides in its unit (None: rtol times the largest |initial|, a dimensionless multiple).
-        control: "joint": one step for the whole batch, its error the root mean square over the rows; "row": steps of
-            its own for every row, of explicit methods with dense output.
+        rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6 in float64,
+            1e-4 in float32), and besides in its unit (None: rtol times the largest |initial| of each row of the batch;
+            where that is 0, the largest |du/dt| times the time to the first output stands in).
+        control: "joint": one step for the whole batch, so that every row meets its tolerance; "row": steps of its own
+            for every row, of explicit methods with dense output.
         gradient: "recorded" keeps what a backward pass needs of every step; "checkpointed" about as many states as the
             square root of twice the number of steps, and takes all steps once more.
         events: what to look for in the course of time.
@@ -102,23 +104,32 @@ def evolve(
             "method must be an integrator of sciml.solvers.time, for example ExplicitRungeKutta.tsit5(), got "
             f"{method!r}"
         )
-    before = initial if isinstance(initial, Solution) else None
-    if before is not None:
-        initial = _last_value(before, output_times[0])
     system = evolving_system(equation, domain, fields, parameters, boundary, scheme)
     if system.domain is None and isinstance(initial, Tensor | Mapping):
         system = _of_dtype(system, initial)
-    u = resolve_start(initial, system, complete=True)
+    failed = None
+    if isinstance(initial, Solution):
+        u, failed = continued(initial, system, output_times[0])
+    else:
+        u = resolve_start(initial, system, complete=True)
     u = _with_batch(u, system)
-    tolerances = _check_tolerances(step, rtol, atol, u)
+    batch = u.shape[: u.ndim - len(system.space)]
+    if failed is not None:
+        failed = failed.expand(batch) if bool((failed != Status.CONVERGED).any()) else None
+    _check_tolerances(step, rtol, atol)
+    rtol = (RTOL if u.dtype == torch.float64 else 1e-4) if rtol is None else float(rtol)
+    if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
+        warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
     chosen, why = (method, "as requested") if method is not None else choose(system, u, output_times, step, control)
     task = Task(
         output_times,
         step,
-        *tolerances,
+        rtol,
+        _absolute(rtol, u, system, output_times) if atol is None else float(atol),
         gradient=gradient,
         events=(events,) if isinstance(events, Event) else tuple(events),
         observer=None if observer is None else lambda place, t, y: observer(place, t, system.decode(y)),
+        failed=failed,
     )
     state = system.encode(system.hold(u, output_times[0]))
     ready = perf_counter()
@@ -144,17 +155,24 @@ def _check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
         if times.ndim != 1:
             raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
         times = times.detach().to("cpu", torch.float64).tolist()
+    if isinstance(times, str):
+        raise InputError(f"times is a list of numbers, got {times!r}")
     try:
         found = tuple(float(time) for time in times)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"times is a list of numbers, increasing, got {times!r}") from error
     if len(found) < 2:
-        raise InputError(f"times holds the time of the initial state and at least one more, got {len(found)}")
+        raise InputError(f"times holds the time of the initial state and at least one more, got {times!r}")
     for place, (first, second) in enumerate(pairwise(found)):
         if not (isfinite(first) and isfinite(second) and first < second):
             raise InputError(
                 f"times must increase: times[{place}] is {first} and times[{place + 1}] is {second}"
                 + ("; to go back in time, change the sign of the right-hand side" if found[0] > found[-1] else "")
+            )
+        if second - first < 1e3 * ulp(max(abs(first), abs(second))):
+            raise InputError(
+                f"times[{place}] = {first!r} and times[{place + 1}] = {second!r} are too close for float64 to tell "
+                "steps between them apart: count the time from a later origin"
             )
     return found
 
@@ -165,7 +183,7 @@ def _check_words(control: str, gradient: str) -> None:
             raise InputError(f"{name} is {' or '.join(map(repr, words))}, got {word!r}")
 
 
-def _check_tolerances(step: float | None, rtol: float | None, atol: float | None, u: Tensor) -> tuple[float, float]:
+def _check_tolerances(step: float | None, rtol: float | None, atol: float | None) -> None:
     for name, value, least in (("step", step, 0.0), ("rtol", rtol, 0.0), ("atol", atol, None)):
         if value is None:
             continue
@@ -175,22 +193,21 @@ def _check_tolerances(step: float | None, rtol: float | None, atol: float | None
             raise InputError(f"{name} must be positive, got {value!r}")
     if step is not None and (rtol is not None or atol is not None):
         raise InputError("give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both")
-    if rtol is None:
-        rtol = RTOL if u.dtype == torch.float64 else 1e-4
-    if atol is None:
-        largest = float(u.detach().abs().max()) if u.numel() else 0.0
-        atol = rtol * (largest or 1.0)
-    return float(rtol), float(atol)
 
 
-def _last_value(solution: Solution, start: float) -> Tensor:
-    if solution.times is None or not isinstance(solution.system, EvolvingSystem):
-        raise InputError("initial: the given solution is that of a steady equation and has no time to go on from")
-    end = float(solution.times[-1])
-    if abs(end - start) > 1e-9 * max(1.0, abs(end)):
-        raise InputError(f"initial: the given solution ends at time {end}, and times begins at {start}")
-    axes = len(solution.system.space)
-    return solution.value.select(solution.value.ndim - 1 - axes, -1)
+def _absolute(rtol: float, u: Tensor, system: EvolvingSystem, times: tuple[float, ...]) -> Tolerance:
+    """The default absolute tolerance of each row."""
+    axes = tuple(range(-len(system.space), 0))
+
+    def largest(field: Tensor) -> Tensor:
+        return field.detach().abs().amax(axes) if axes else field.detach().abs()
+
+    with torch.no_grad():
+        scale = largest(u)
+        if bool((scale == 0).any()):
+            grown = largest(system.rate(u.detach(), times[0])) * (times[1] - times[0])
+            scale = torch.where(scale == 0, torch.where(torch.isfinite(grown) & (grown > 0), grown, 1.0), scale)
+    return rtol * scale if scale.ndim else rtol * float(scale)
 
 
 def _of_dtype(system: EvolvingSystem, initial: Any) -> EvolvingSystem:
