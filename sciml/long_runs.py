@@ -34,6 +34,9 @@ class Terminated(KeyboardInterrupt):
 class Record:
     """The values of an evolution so far, as `sciml.evolve` tells its observer.
 
+    They are kept as they come, without copies: where states are fields they are the very tensors that the run keeps for
+    its result. A partial file is written anew each time, and so seldom that this takes a small part of the time.
+
     Args:
         system: what is integrated.
         times: all that are asked for.
@@ -51,7 +54,7 @@ class Record:
         self._cost = 0.0
 
     def __call__(self, place: int, t: float, value: Tensor) -> None:
-        self.values.append(value.detach().clone())
+        self.values.append(value.detach())
         self.show(place, t)
         now = time.monotonic()
         if self.path is not None and now - self._saved >= max(SAVE_EVERY, SAVE_SHARE * self._cost):
@@ -60,12 +63,15 @@ class Record:
             self._cost = self._saved - now
 
     def solution(self, why: str) -> Solution:
-        """What there is, as the beginning of the solution that was asked for; `why` it is not all."""
+        """What there is, as the beginning of the solution that was asked for; `why` it is not all.
+
+        A row whose latest value is not finite has failed, and has the code NON_FINITE whatever ended it.
+        """
         values = list(self.values)
         axes = len(self.system.space)
         value = torch.stack(values, values[0].ndim - axes)
         last = values[-1]
-        finite = torch.isfinite(last.sum(tuple(range(-axes, 0))) if axes else last)
+        finite = torch.isfinite(last).all(tuple(range(-axes, 0))) if axes else torch.isfinite(last)
         codes = torch.where(finite, int(Status.CONVERGED), int(Status.NON_FINITE))
         reached = self.times[len(values) - 1]
         note = f"{why}: ends at t = {reached:g} of {self.times[-1]:g}, with {len(values)} of {len(self.times)} times"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,9 +38,19 @@ def take(solution: Solution, places: Sequence[int]) -> Solution:
 
     Args:
         places: indices of times; negative ones count from the end.
+
+    Raises:
+        InputError: for places that are no whole numbers, none at all, or beyond the times that there are; for a
+            solution that does not evolve.
     """
     _, times = _parts(solution)
-    index = torch.as_tensor(places, dtype=torch.int64) % len(times)
+    count = len(times)
+    for place in places:
+        if not isinstance(place, Integral) or isinstance(place, bool) or not -count <= place < count:
+            raise InputError(f"places: the {count} times have the indices {-count} to {count - 1}, and not {place!r}")
+    if not len(places):
+        raise InputError("places: give at least one of the solution's times")
+    index = torch.tensor([int(place) for place in places], dtype=torch.int64) % count
 
     def taken(field: Tensor) -> Tensor:
         return field.index_select(solution.codes.ndim, index.to(field.device))

@@ -282,7 +282,15 @@ def test_shock_fluxes_at_the_walls() -> None:
     assert float(inward[-1].abs()) == pytest.approx(0.5, abs=1e-6)  # u^2/2 of what flows in
 
 
+@pytest.mark.parametrize("places", [[3], [-4], [7], [1, 100], [0.5], [True], []])
+def test_times_that_there_are_not(waves: Solution, places: list[Any]) -> None:
+    with pytest.raises(InputError, match="places: "):
+        take(waves, places)
+
+
 def test_some_times_copies_and_trees(waves: Solution) -> None:
+    some = take(waves, [-3, 2, 0])
+    assert torch.equal(some.value, waves.value[:, [0, 2, 0]])
     some = take(waves, [-1])
     assert some.times is not None
     assert some.times.tolist() == [0.1]
