@@ -41,9 +41,7 @@ def value_at(function: Callable[..., Any], coordinates: Sequence[Tensor], t: Ten
         value = function(*coordinates, t)
     except RuntimeError as error:
         if coordinates and coordinates[0].dtype != t.dtype:
-            error.add_note(
-                f"The time is given in {t.dtype}; next to the coordinates, write t.to({coordinates[0].dtype})"
-            )
+            error.add_note(f"t is given in {t.dtype}; where it must be as the coordinates are, write t.to(x.dtype)")
         raise
     if isinstance(value, Tensor) and coordinates and value.dtype == t.dtype:
         return value.to(coordinates[0].dtype)
