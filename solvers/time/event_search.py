@@ -23,13 +23,14 @@ class EventSearch:
 
     Attributes:
         stopped: which rows have stopped, None as long as all go on; the states of these are no longer looked at.
+        stopped_at: when, float64 of batch shape, infinite for the rows that go on.
         over: whether all rows have stopped.
-        evaluations: of the right-hand side of the whole batch that the search has made so far.
 
     Args:
         events: what to look for.
         system: whose states are looked at.
-        stepper: takes the part of a step up to an event where a step cannot be interpolated; None where all can.
+        stepper: one of its own, which takes the part of a step up to an event where a step cannot be interpolated; None
+            where all can.
         batch: shape of the batch.
     """
 
@@ -42,15 +43,19 @@ class EventSearch:
         self._batch = batch
         self.stopped: Tensor | None = None
         self.over = False
-        self.evaluations = 0
+
+    @property
+    def evaluations(self) -> int:
+        """How often the search has evaluated the right-hand side of the batch."""
+        return 0 if self._stepper is None else self._stepper.counts()["evaluations"]
 
     def begin(self, y: Tensor, t: float) -> None:
         """Take the signs at the start."""
         self._before = self._values(y, t)
-        nowhere = torch.full(self._batch, torch.nan, dtype=torch.float64, device=y.device)
-        self._times: list[Tensor] = [nowhere] * len(self._events)
+        never = torch.full(self._batch, torch.nan, dtype=torch.float64, device=y.device)
+        self._times: list[Tensor] = [never] * len(self._events)
         self._states: list[Tensor] = [torch.zeros_like(y.detach())] * len(self._events)
-        self._end = torch.full_like(nowhere, torch.inf)  # when rows stopped
+        self.stopped_at = torch.full_like(never, torch.inf)
         self._held = torch.zeros_like(y.detach())
 
     def look(self, y: Tensor, attempt: Attempt, t: Time, h: Time, over: Tensor | None = None) -> None:
@@ -74,14 +79,14 @@ class EventSearch:
             places = [
                 self._locate(*part, step) for part in zip(self._events, self._before, after, crossed, strict=True)
             ]
-            self.evaluations += self._keep(places, step)
+            self._keep(places, step)
         self._before = after
 
     def hold(self, state: Tensor, t: Time) -> Tensor:
         """A state at a time, with the states at their events of the rows that stopped before it."""
         if self.stopped is None:
             return state
-        return torch.where(_spread(self._end <= t, state), self._held, state)
+        return torch.where(_spread(self.stopped_at <= t, state), self._held, state)
 
     def results(self) -> tuple[dict[str, Tensor], ...]:
         """For each event its times and fields; see `Event`."""
@@ -108,8 +113,8 @@ class EventSearch:
         with torch.no_grad():
             return torch.where(rows, locate(function, before, after, rows, event.tolerance), torch.inf)
 
-    def _keep(self, places: list[Tensor], step: _Step) -> int:
-        """Remember times and states of what happened to rows before they stopped; evaluations that it all took."""
+    def _keep(self, places: list[Tensor], step: _Step) -> None:
+        """Remember times and states of what happened to rows before they stopped."""
         stop = [place for event, place in zip(self._events, places, strict=True) if event.stop]
         first = torch.stack(stop).amin(0) if stop else torch.full_like(places[0], torch.inf)
         for number, (event, place) in enumerate(zip(self._events, places, strict=True)):
@@ -120,11 +125,10 @@ class EventSearch:
             self._times[number] = torch.where(rows, time, self._times[number])
             self._states[number] = torch.where(_spread(rows, state), state, self._states[number])
             if event.stop:
-                self._end = torch.where(rows, time.detach(), self._end)
+                self.stopped_at = torch.where(rows, time.detach(), self.stopped_at)
                 self._held = torch.where(_spread(rows, state), state, self._held)
-                self.stopped = self._end.isfinite()
+                self.stopped = self.stopped_at.isfinite()
         self.over = self.stopped is not None and bool(self.stopped.all())
-        return step.evaluations
 
     def _moving(self, event: Event, rows: Tensor, theta: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
         """State and time of an event with the derivatives that the implicit function theorem gives them."""
@@ -157,13 +161,11 @@ class _Step:
 
     Attributes:
         h: its size.
-        evaluations: of the right-hand side that it took to find them.
     """
 
     def __init__(self, stepper: Stepper | None, y: Tensor, attempt: Attempt, t: Time, h: Time) -> None:
         self._stepper, self._y, self._attempt, self._t, self.h = stepper, y, attempt, t, h
         self._memories: dict[bool, Any] = {}
-        self.evaluations = 0
 
     def time(self, theta: Tensor) -> Tensor:
         return self._t + theta * self.h
@@ -176,14 +178,12 @@ class _Step:
         recorded = torch.is_grad_enabled()
         if recorded not in self._memories:
             self._memories[recorded] = stepper.begin(self._y, self._t)
-            self.evaluations += isinstance(self._memories[recorded], Tensor)
         state = attempt.value
         # A step has one size for the whole batch, so that rows with an event elsewhere need one more.
         for place in theta[rows].unique().tolist():
             if place != 1.0:
                 part = stepper.step(self._y, self._t, place * self.h, self._memories[recorded])
                 state = torch.where(_spread(rows & (theta == place), state), part.value, state)
-                self.evaluations += part.evaluations
         return state
 
 
