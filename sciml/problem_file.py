@@ -37,7 +37,7 @@ from .solution import Solution
 
 _SCHEMES: dict[str, type] = {kind.__name__: kind for kind in (FiniteDifference, FiniteElement, FiniteVolume, Spectral)}
 # Arguments of methods that are methods themselves.
-_OF_FORMULA = ("embedded", "name", "nodes", "order", "tableau")  # what makes an integrator the one it is
+_OF_FORMULA = ("name", "tableau")  # what makes an integrator the one it is
 _PARTS = ("forcing", "inner", "line_search", "linear", "method", "preconditioner")
 
 

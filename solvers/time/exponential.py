@@ -86,7 +86,7 @@ class ExponentialRungeKutta(Integrator):
     """
 
     name: str
-    controller: Controller = field(default_factory=Controller)
+    controller: Controller = field(default_factory=Controller, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.name not in _SCHEMES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import exp, log2, pi
 from typing import Any
 
@@ -17,9 +18,13 @@ from sciml.equations import Equation, catalogue
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.scheme import Spectral
-from sciml.solvers.time.exponential import ExponentialRungeKutta, Memory
+from sciml.solution import Solution
+from sciml.solvers.evolve import evolve
+from sciml.solvers.time import Controller
+from sciml.solvers.time.exponential import ExponentialRungeKutta, ExponentialStepper, Memory
 from sciml.solvers.time.exponential_functions import PhiOfMatrices, phi
 from sciml.spectral import SpectralSystem, discretize_spectral
+from sciml.status import Status
 
 METHODS = {
     method.name: method
@@ -51,7 +56,7 @@ def march(
 
 
 def largest(difference: Tensor) -> float:
-    return float(difference.abs().max())
+    return float(difference.detach().abs().max())
 
 
 # phi functions
@@ -116,6 +121,30 @@ def test_phi_functions_of_matrices() -> None:
             for matrix, value in zip(matrices, found[k].detach(), strict=True):
                 expected = reference_of_matrix(matrix, k)
                 assert float((value - expected).norm()) < 1e-13 * float(expected.norm())
+
+
+def test_slow_modes_next_to_fast_ones() -> None:
+    """Exchange at a rate s keeps the sum: phi_k = (1/k! + phi_k(-2 s)) / 2 and (1/k! - phi_k(-2 s)) / 2."""
+    for s in (1e2, 1e5, 1e8):
+        a = torch.tensor([[[-s, s], [s, -s]]], dtype=torch.float64)
+        fast = phi(torch.tensor([-2 * s], dtype=torch.float64), 3)
+        for found in (PhiOfMatrices(a)(1.0, 3), PhiOfMatrices(a.requires_grad_())(1.0, 3)):
+            for k, value in enumerate(found):
+                same, other = (0.5 * (reference(0, k) + sign * fast[k]) for sign in (1, -1))
+                assert largest(value - torch.stack([same, other, other, same], -1).reshape(1, 2, 2)) < 1e-15
+
+
+def test_derivatives_of_phi_of_matrices() -> None:
+    """phi_k(s A)' along E is a corner of phi_k of [[s A, s E], [0, s A]]; of simple, double and defective matrices."""
+    generator = torch.Generator().manual_seed(5)
+    a = torch.tensor([[[0, 1], [-90, 0]], [[1, 1], [0, 1]], [[2, 0], [0, 2]]], dtype=torch.complex128)
+    e = torch.randn(a.shape, dtype=torch.complex128, generator=generator)
+    found = torch.func.jvp(lambda x: torch.stack(PhiOfMatrices(x)(0.5, 2)), (a,), (e,))[1]
+    for i in range(len(a)):
+        block = torch.cat([torch.cat([a[i], e[i]], 1), torch.cat([torch.zeros_like(a[i]), a[i]], 1)]) * 0.5
+        for k in (0, 2):
+            expected = reference_of_matrix(block.tolist(), k)[:2, 2:]
+            assert float((found[k, i] - expected).norm()) < 1e-12 * float(expected.norm())
 
 
 # Orders
@@ -217,6 +246,26 @@ def test_waves_are_exact() -> None:
         ]
     )
     assert largest(march(system, ExponentialRungeKutta.etd4(), start, t, 2) - stop) < 1e-12
+
+
+@pytest.mark.parametrize("length", [1e-3, 1.0, 1e3])
+def test_waves_are_exact_over_many_periods(length: float) -> None:
+    """To rounding times the phase, whatever the unit of length; with gradients the same numbers."""
+    grid, periods, mode = ring(32, length=length), 1e5, 3
+    (x,) = grid.coordinates
+    k = 2 * pi * mode / length
+    u = torch.stack([torch.sin(k * x), torch.zeros_like(x)])
+    stop = (periods + 0.3) * length
+    with mpmath.workdps(40):
+        exact = float(mpmath.cos(2 * mpmath.pi * mode * (mpmath.mpf(stop) / mpmath.mpf(length))))
+    for steps in (1, 50):
+        found = []
+        for recorded in (False, True):
+            c = torch.tensor(1.0, dtype=torch.float64, requires_grad=recorded)
+            system = discretize_spectral(Equation("u_tt = c**2*u_xx", parameters={"c": 1.0}), grid, {}, {"c": c})
+            found.append(march(system, ExponentialRungeKutta.pair(), u, stop, steps).detach())
+        assert largest(found[0][0] - exact * torch.sin(k * x)) < 5 * torch.finfo(torch.float64).eps * k * stop
+        assert largest(found[1] - found[0]) <= 1e-15 * largest(found[0])
 
 
 def test_soliton_of_korteweg_and_de_vries() -> None:
@@ -360,6 +409,35 @@ def test_gradients(method: ExponentialRungeKutta, text: str) -> None:
     assert abs(float(forward) - slope) < 1e-11 * abs(slope)
 
 
+@pytest.mark.parametrize("gradient", ["recorded", "checkpointed"])
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_coefficients_are_formed_once_under_gradients(
+    monkeypatch: pytest.MonkeyPatch, gradient: str, adaptive: bool
+) -> None:
+    """Once a step size, and once more where a part of the recording is run again; the gradient is that of
+    differences."""
+    formed: list[float] = []
+    plain = ExponentialStepper._formed
+    monkeypatch.setattr(ExponentialStepper, "_formed", lambda self, h: (formed.append(h), plain(self, h))[1])
+    equation = Equation(["u_t = nu*u_xx + v - u*v", "v_t = 0.1*v_xx - u + u*v"], parameters={"nu": 1.0})
+    grid = ring(16)
+    (x,) = grid.coordinates
+    u = torch.stack([torch.sin(x), torch.cos(x)])
+    settings: dict[str, Any] = {"rtol": 1e-9} if adaptive else {"step": 0.02, "method": ExponentialRungeKutta.etd4()}
+
+    def measured(nu: Tensor) -> Tensor:
+        times = [0.0, 0.5, 1.0]
+        solution = evolve(equation, grid, initial=u, times=times, parameters={"nu": nu}, gradient=gradient, **settings)
+        return solution.value.square().sum()
+
+    nu = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(measured(nu), nu)
+    assert len(formed) <= len(set(formed)) * (2 if gradient == "checkpointed" else 1)
+    with torch.no_grad():
+        difference = (measured(nu + 1e-4) - measured(nu - 1e-4)) / 2e-4
+    assert abs(float(slope - difference)) < 1e-6 * abs(float(slope))
+
+
 @pytest.mark.parametrize("method", [ExponentialRungeKutta.etd3(), ExponentialRungeKutta.pair()], ids=("etd3", "pair"))
 @pytest.mark.parametrize("name", ["kuramoto_sivashinsky", "quasi_geostrophic", "klein_gordon"])
 def test_derivatives_along_directions_of_the_state(method: ExponentialRungeKutta, name: str) -> None:
@@ -391,6 +469,25 @@ def test_derivatives_along_directions_of_the_state(method: ExponentialRungeKutta
         assert largest(part - other) < 1e-11 * largest(reference_part)
 
 
+# Settings
+
+
+def test_the_controller_decides_the_steps_of_the_pair() -> None:
+    """A smaller safety means smaller errors; and a run ends where it has no more steps."""
+    grid = ring(32)
+    (x,) = grid.coordinates
+
+    def run(controller: Controller, **settings: Any) -> Solution:
+        method = replace(ExponentialRungeKutta.pair(), controller=controller)
+        equation = Equation("u_t = 0.1*u_xx - u*u_x")
+        return evolve(equation, grid, initial=torch.sin(x), times=[0.0, 1.0], method=method, **settings)
+
+    exact = run(Controller(), rtol=1e-12).value[-1]
+    errors = [largest(run(Controller(safety=safety)).value[-1] - exact) for safety in (0.9, 0.3)]
+    assert errors[1] < 0.2 * errors[0]
+    assert run(Controller(max_steps=3), throw=False).status == (Status.MAX_STEPS,)
+
+
 # Refusals
 
 
@@ -402,3 +499,5 @@ def test_refused_systems() -> None:
         ExponentialRungeKutta.etd4().stepper(Other())  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"write ExponentialRungeKutta.etd4\(\)"):
         ExponentialRungeKutta("ETDRK5")
+    with pytest.raises(TypeError):
+        ExponentialRungeKutta("ETDRK4", 7)  # type: ignore[misc]
