@@ -68,8 +68,9 @@ def evolve(
             `sciml.FunctionSystem`, whose right-hand side is a function such as a neural network.
         initial: the state at times[0]: a number, a tensor that broadcasts to `(*batch, *space)`, a function of the
             coordinates; of several unknowns a dict of these by name (of an equation of second order in time also
-            "u_t"), or a tensor `(*batch, channel, *space)`; or the solution of an earlier run, which goes on from its
-            last time.
+            "u_t"), or a tensor `(*batch, channel, *space)`; or the solution of an earlier run on the same domain and
+            of the same unknowns, which goes on from its last time, or from that at which all rows stopped at an event;
+            rows that had failed stay so, and are NaN.
         times: increasing, at least two, in the unit of time of the problem. The first is that of `initial`, and the
             solution has a value at each.
         method: an integrator of `sciml.solvers.time`; None chooses one, and `solution.method` says which and why.
@@ -90,7 +91,8 @@ def evolve(
     Returns:
         Solution whose value is `(*batch, time, *space)`, of several unknowns `(*batch, time, channel, *space)`;
         differentiable with respect to every tensor in initial, fields, parameters and boundary, step sizes taken as
-        they came out. Of adaptive steps `history` has one entry a step that was tried.
+        they came out. Of adaptive steps `history` has one entry a step that was tried. `statistics` has also
+        "failed_at", and where events stop rows "stopped_at", the times when that came about, NaN of the other rows.
 
     Raises:
         InputError: for input that makes no sense, with what would.
@@ -105,8 +107,8 @@ def evolve(
             f"{method!r}"
         )
     system = evolving_system(equation, domain, fields, parameters, boundary, scheme)
-    if system.domain is None and isinstance(initial, Tensor | Mapping):
-        system = _of_dtype(system, initial)
+    if system.domain is None and isinstance(initial, Tensor | Mapping | Solution):
+        system = _of_dtype(system, initial.value if isinstance(initial, Solution) else initial)
     failed = None
     if isinstance(initial, Solution):
         u, failed = continued(initial, system, output_times[0])
@@ -141,6 +143,8 @@ def evolve(
         trajectory = integrate_rows(chosen, system, state, task)
     else:
         trajectory = integrate(chosen, system, state, task)
+    if any(event.stop for event in task.events):
+        trajectory.statistics["stopped_at"] = _stopped_at(task.events, trajectory.events)
     solution = _solution(trajectory, system, output_times, f"{chosen.describe()} ({why})", ready - begun, ready)
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise SolveError(_failure(solution, chosen, system, step, state, output_times[0]), solution)
@@ -162,7 +166,7 @@ def _check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
     except (TypeError, ValueError) as error:
         raise InputError(f"times is a list of numbers, increasing, got {times!r}") from error
     if len(found) < 2:
-        raise InputError(f"times holds the time of the initial state and at least one more, got {times!r}")
+        raise InputError(f"times holds the time of the initial state and at least one more, got {len(found)}")
     for place, (first, second) in enumerate(pairwise(found)):
         if not (isfinite(first) and isfinite(second) and first < second):
             raise InputError(
@@ -260,6 +264,13 @@ def _solution(
         times=torch.tensor(times, dtype=torch.float64),
         events=trajectory.events,
     )
+
+
+def _stopped_at(events: tuple[Event, ...], found: tuple[dict[str, Tensor], ...]) -> Tensor:
+    """When rows stopped, `(*batch,)`, NaN of those that did not."""
+    times = torch.stack([one["time"].detach() for event, one in zip(events, found, strict=True) if event.stop])
+    first = times.nan_to_num(nan=torch.inf).amin(0)
+    return torch.where(first.isfinite(), first, torch.nan)
 
 
 def _failure(

@@ -184,3 +184,57 @@ def test_rows_that_stopped_go_on_from_when_they_did() -> None:
     # A row that failed says nothing about the time.
     codes = torch.tensor([0, int(Status.NON_FINITE)])
     assert torch.equal(continued(replace(stopped, codes=codes), system, 0.5)[0], value[0, 1].expand(2))
+
+
+# Runs
+
+
+BLOW_UP = Equation("u_t = k*u**2", parameters={"k": 1.0}, coordinates=())
+
+
+@pytest.mark.parametrize("control", ["joint"])
+def test_a_row_that_failed_takes_nobody_down(control: sciml.solvers.time.Control) -> None:
+    """u = 1 / (1/u(0) - k t); the second row has no value after 0.1, and none of its gradients."""
+    k = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    start = torch.tensor([0.1, 10.0, 0.2], dtype=torch.float64)
+    given = {"parameters": {"k": k}, "control": control, "throw": False, "rtol": 1e-9, "atol": 1e-9}
+    first = sciml.evolve(BLOW_UP, initial=start, times=(0.0, 1.0), **given)  # type: ignore[arg-type]
+    second = sciml.evolve(BLOW_UP, initial=first, times=(1.0, 1.5, 2.0), **given)  # type: ignore[arg-type]
+    assert second.status == first.status
+    assert [bool(status) for status in second.status] == [False, True, False]
+    exact = 1 / (1 / start - k.detach() * 2.0)
+    torch.testing.assert_close(second.value[[0, 2], -1].detach(), exact[[0, 2]], rtol=1e-7, atol=0)
+    assert bool(second.value[1].isnan().all())
+    (gradient,) = torch.autograd.grad(second.value[[0, 2], -1].sum(), k)
+    torch.testing.assert_close(gradient[[0, 2]], (2 * exact**2)[[0, 2]], rtol=1e-6, atol=0)
+    assert float(gradient[1]) == 0.0
+
+
+def test_one_row_goes_on_as_many() -> None:
+    """The batch of the second run is that of its parameters."""
+    first = sciml.evolve(BLOW_UP, initial=0.1, times=(0.0, 1.0), rtol=1e-9)
+    k = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    second = sciml.evolve(BLOW_UP, initial=first, times=(1.0, 2.0), parameters={"k": k}, rtol=1e-9)
+    torch.testing.assert_close(second.value[:, -1], 1 / (9.0 - k), rtol=1e-7, atol=0)
+
+
+def test_a_ball_that_bounced_flies_on() -> None:
+    """Rows that stopped at the same time go on from there, whatever output times came after."""
+    fall = Equation(["h_t = v", "v_t = -9.81"], coordinates=())
+    ground = sciml.solvers.time.Event(lambda u, t: u[..., 0], direction=-1)
+    speeds = torch.tensor([[0.0, 2.0], [0.0, 2.0]], dtype=torch.float64)
+    down = sciml.evolve(fall, initial=speeds, times=(0.0, 0.3, 1.0), events=ground)
+    stopped_at = down.statistics["stopped_at"]
+    torch.testing.assert_close(stopped_at, torch.full((2,), 4.0 / 9.81, dtype=torch.float64))
+    moment = float(stopped_at[0])
+    on = sciml.evolve(fall, initial=down, times=(moment, moment + 0.1))
+    torch.testing.assert_close(on.value[:, -1, 1], torch.full((2,), -2.0 - 0.981, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"row 0 .* stopped at an event at time 0\.40774.*, and times begins at 1\.0"):
+        sciml.evolve(fall, initial=down, times=(1.0, 2.0))
+
+
+def test_single_precision_goes_on_in_single_precision() -> None:
+    first = sciml.evolve(DECAY, initial=torch.ones(2), times=(0.0, 1.0))
+    second = sciml.evolve(DECAY, initial=first, times=(1.0, 2.0))
+    assert second.value.dtype == torch.float32
+    torch.testing.assert_close(second.value[:, -1], torch.full((2,), math.exp(-2.0)), rtol=1e-3, atol=0)
