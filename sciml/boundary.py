@@ -175,7 +175,7 @@ def check_tensor(value: Tensor, name: str) -> None:
         raise InputError(f"{name}: expected a tensor of a floating dtype, got {value.dtype}; convert it with .to(...)")
     if is_vmapped(value):
         raise InputError(
-            f"{name} is inside torch.func.vmap (jacfwd and jacrev are made of it too), which this library does not take: "
+            f"{name} is inside torch.func.vmap (also a part of jacfwd and jacrev), which this library does not take: "
             "give all rows at once, the leading axes of fields, parameters and initial states being a batch"
         )
     if not value.numel():

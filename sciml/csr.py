@@ -9,6 +9,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from .differentiation import detached
+
 
 def csr_entries(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Row indices, column indices (both int64) and values of a CSR tensor, each of length nnz."""
@@ -35,7 +37,7 @@ def sorted_entries(rows: Tensor, columns: Tensor, values: Tensor, width: int) ->
 def ascending(keys: Tensor) -> Tensor:
     """The order that sorts integers, equal ones as they stand; numpy's is ten times as fast as torch's on the CPU."""
     if keys.device.type == "cpu":
-        return torch.from_numpy(numpy.argsort(keys.numpy(), kind="stable"))
+        return torch.from_numpy(numpy.argsort(detached(keys).numpy(), kind="stable"))
     return torch.argsort(keys, stable=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .differentiation import detached
 from .linear_operator import LinearOperator, refuse_batch, require_batch
 
 
@@ -46,7 +47,7 @@ class DenseOperator(LinearOperator):
         return DenseOperator(self.matrices.to(dtype), self.space)
 
     def detach(self) -> LinearOperator:
-        return DenseOperator(self.matrices.detach(), self.space)
+        return DenseOperator(detached(self.matrices), self.space)
 
     def __getitem__(self, row: int) -> LinearOperator:
         require_batch(self)

@@ -23,6 +23,7 @@ from .boundary import (
     read_sides,
     split_by_unknown,
 )
+from .differentiation import kept
 from .errors import InputError
 from .voxelization import Method, Surface, voxelize
 
@@ -127,12 +128,12 @@ class Grid:
         names = [f"{a}_{s}" for a, wraps in zip(self.axes, self.periodic, strict=True) if not wraps for s in _SIDES]
         return (*names, *(["walls"] if self.solid is not None else []))
 
-    @cached_property
+    @kept
     def axis_coordinates(self) -> tuple[Tensor, ...]:
         """Where the unknowns stand along each axis: tensors of shape `(n,)`."""
         return tuple(self._places(axis, 0.0 if wraps else 0.5, 0) for axis, wraps in enumerate(self.periodic))
 
-    @cached_property
+    @kept
     def coordinates(self) -> tuple[Tensor, ...]:
         """Where the unknowns stand: one tensor of the grid's shape an axis (views of `axis_coordinates`)."""
         return torch.meshgrid(*self.axis_coordinates, indexing="ij")

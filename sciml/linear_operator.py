@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .csr import csr_entries, csr_tensor, sorted_entries
+from .differentiation import detached
 from .errors import InputError
 
 
@@ -200,7 +201,7 @@ class ScaledOperator(MatrixFreeOperator):
         return ScaledOperator(scale, self.operator.to(dtype))
 
     def detach(self) -> LinearOperator:
-        scale = self.scale.detach() if isinstance(self.scale, Tensor) else self.scale
+        scale = detached(self.scale) if isinstance(self.scale, Tensor) else self.scale
         return ScaledOperator(scale, self.operator.detach())
 
     def __getitem__(self, row: int) -> LinearOperator:
@@ -345,7 +346,9 @@ class BlockOperator(LinearOperator):
         return self._map(lambda block: block.to(dtype))
 
     def detach(self) -> LinearOperator:
-        return self._map(lambda block: block.detach())
+        null_space = None if self.null_space is None else detached(self.null_space)
+        blocks = [[None if block is None else block.detach() for block in row] for row in self.blocks]
+        return BlockOperator(blocks, null_space=null_space)
 
     def __getitem__(self, row: int) -> LinearOperator:
         require_batch(self)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .boundary import AXES
+from .differentiation import outside_transforms
 from .errors import InputError
 from .mesh_input import check_dtype, check_share, read_cells, read_device, read_groups, read_points, select
 from .mesh_quality import MeshQuality, measure
@@ -309,7 +310,7 @@ class Mesh:
         """
         kept = vars(self).setdefault(_KEPT, {})
         if make not in kept:
-            with torch.inference_mode(False):  # or what is kept could not be used with gradients later
+            with torch.inference_mode(False), outside_transforms():  # or it could not be used elsewhere later
                 kept[make] = make(self)
         return kept[make]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .csr import csr_tensor, sorted_entries
+from .differentiation import detached
 from .errors import InputError
 from .kernels import build, layout
 from .kernels.stencil import CompiledStencil, broadcast, writable
@@ -307,7 +308,8 @@ class StencilOperator(LinearOperator):
 
     def detach(self) -> StencilOperator:
         """The operator without gradients."""
-        return self._with([c.detach() for c in self.coefficients], self.null_space)
+        null_space = None if self.null_space is None else detached(self.null_space)
+        return self._with([detached(c) for c in self.coefficients], null_space)
 
     def negated(self) -> StencilOperator:
         """-A, as a stencil."""

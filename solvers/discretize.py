@@ -15,6 +15,7 @@ from sciml import discretization
 from sciml.boundary import Boundary
 from sciml.discretization import GridEvolution
 from sciml.discretization.conditions import read_evolving_conditions
+from sciml.differentiation import in_one_jvp, in_transform
 from sciml.discretization.inputs import require_problem
 from sciml.equations import Equation
 from sciml.errors import InputError
@@ -170,9 +171,9 @@ class _Preparation:
     domain: Grid | Mesh
 
     def __call__(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
-        if torch._C._functorch.maybe_current_level() is not None:
+        if in_transform() and not in_one_jvp():
             raise InputError(
-                "an equation with constraints cannot be discretized inside torch.func (vmap, grad, jvp): discretize it "
+                "an equation with constraints cannot be discretized inside torch.func (but for jvp alone): discretize it "
                 "outside, or use torch.autograd for derivatives"
             )
         chosen = _choose(operator, self.domain)
@@ -195,7 +196,7 @@ class _Inverse:
     def __call__(self, right: Tensor) -> Tensor:
         there = right.double() if self.single else right
         wanted = torch.is_grad_enabled() or forward_ad._current_level >= 0
-        if self.tracked and wanted and torch._C._functorch.maybe_current_level() is None:
+        if self.tracked and wanted and (in_one_jvp() or not in_transform()):
             return self.prepared.solve(_without_null_space(there, self.prepared)).value.to(right.dtype)
         solution: Tensor = _Solve.apply(there, self.prepared)
         return solution.to(right.dtype)
@@ -243,7 +244,7 @@ class _Solve(torch.autograd.Function):
         if isinstance(prepared.solver, Direct):
             return prepared.apply(right)  # accurate to rounding, row by row: nothing is to be checked
         right, axes = _without_null_space(right, prepared), tuple(range(-len(prepared.space), 0))
-        finite = torch.isfinite(right.sum(dim=axes, keepdim=True))
+        finite = torch.isfinite(torch.linalg.vector_norm(right, ord=torch.inf, dim=axes, keepdim=True))
         if bool(finite.all()):
             return prepared.solve(right).value
         return torch.where(finite, prepared.solve(torch.where(finite, right, 0.0)).value, torch.nan)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..boundary import Boundary
+from ..differentiation import directional_derivative
 from ..errors import InputError
 from ..evolving import EvolvingSystem, Prepare, Time, Tolerance, root_mean_square_ratio
 from ..given import require_names
@@ -357,7 +358,7 @@ class GridEvolution(EvolvingSystem):
 
         def forward(x: Tensor) -> Tensor:
             at, direction = both(x)
-            return -step * torch.func.jvp(part, (at,), (direction,))[1]
+            return -step * directional_derivative(part, at, direction)
 
         def backward(x: Tensor) -> Tensor:
             at, weights = both(x)

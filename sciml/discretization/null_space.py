@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from ..differentiation import detached, outside_transforms
 from ..errors import InputError
 from .differences import varies
 from .problem import Piece, Problem
@@ -197,6 +198,7 @@ def _labels_in(labels: Tensor, mask: Tensor, count: int) -> set[int]:
     return set(labels[mask].unique().tolist()) - {0}
 
 
+@outside_transforms()
 def components(fluid: Tensor, periodic: tuple[bool, ...], linked: list[bool]) -> tuple[Tensor, int]:
     """Number the connected components of a bool field from 1, neighbours being those along the linked axes; 0 outside.
 
@@ -211,7 +213,7 @@ def components(fluid: Tensor, periodic: tuple[bool, ...], linked: list[bool]) ->
     for axis in range(dimension):
         for place in (0, 1, 2) if linked[axis] else (1,):
             near[tuple(place if k == axis else 1 for k in range(dimension))] = True
-    labels, count = ndimage.label(fluid.cpu().numpy(), structure=near)
+    labels, count = ndimage.label(detached(fluid).cpu().numpy(), structure=near)
     pairs = []
     for axis in range(dimension):
         if linked[axis] and periodic[axis]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ..differentiation import is_wrapped, kept, outside_transforms
 from ..kernels import simplices
 from ..mesh import Mesh
 
@@ -47,10 +49,12 @@ class Geometry:
     def edge_products(self) -> Tensor:
         """`(pairs, m)`, volume times the product of the gradients of the two vertices of each pair: the element
         matrices of -laplacian(u) off the diagonal."""
-        pairs = combinations(self.gradients.unbind(0), 2)
-        return torch.stack([_dot(a.unbind(0), b.unbind(0)) * self.volumes for a, b in pairs])
+        plain = not is_wrapped(self.gradients) and forward_ad.unpack_dual(self.gradients).tangent is None
+        with outside_transforms() if plain else nullcontext():
+            pairs = combinations(self.gradients.unbind(0), 2)
+            return torch.stack([_dot(a.unbind(0), b.unbind(0)) * self.volumes for a, b in pairs])
 
-    @cached_property
+    @kept
     def local_facet_vertices(self) -> Tensor:
         """`(d, f)`, which vertex of its cell each point of a facet is."""
         own = self.cells[:, self.facet_cells]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..csr import csr_from_starts
+from ..differentiation import detached, in_transform
 from ..errors import InputError
 from ..linear_operator import LinearOperator, refuse_batch, require_batch
 from ..sparse import SparseOperator
@@ -20,7 +21,7 @@ def matrix_operator(
     pattern: Pattern, values: Tensor, *, symmetric: bool, null_space: Tensor | None = None
 ) -> LinearOperator:
     """The operator with the entries `(*batch, entries)`: a SparseOperator, or with a batch a SparseBatch."""
-    if values.ndim > 1 or torch._C._functorch.maybe_current_level() is not None:  # there are no CSR tensors in those
+    if values.ndim > 1 or in_transform():  # there are no CSR tensors in those
         return SparseBatch(pattern, values, symmetric=symmetric, null_space=null_space)
     matrix = csr_from_starts(pattern.starts, pattern.columns, values.detach(), (pattern.size, pattern.size))
     tracked = values if values.requires_grad or forward_ad._current_level >= 0 else None
@@ -100,7 +101,8 @@ class SparseBatch(LinearOperator):
         return SparseBatch(self.pattern, self.values.to(dtype), symmetric=self.symmetric, null_space=null_space)
 
     def detach(self) -> LinearOperator:
-        return self._with(self.values.detach())
+        null_space = None if self.null_space is None else detached(self.null_space)
+        return matrix_operator(self.pattern, detached(self.values), symmetric=self.symmetric, null_space=null_space)
 
     def __getitem__(self, row: int) -> LinearOperator:
         require_batch(self)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..csr import csr_from_starts
+from ..differentiation import kept
 from ..kernels.buckets import buckets, runs_of_pairs
 from ..kernels.sparse import sum_segments
 from ..mesh import Mesh
@@ -42,7 +43,7 @@ class SegmentSum:
         rows = values.reshape(-1, values.shape[-1])
         return torch.stack([torch.mv(matrix, row) for row in rows]).reshape(*values.shape[:-1], -1)
 
-    @cached_property
+    @kept
     def targets(self) -> Tensor:
         """`(k,)` int64, the segment that each entry of the vector belongs to."""
         segments = torch.arange(len(self.starts) - 1, device=self.starts.device)
@@ -54,11 +55,11 @@ class SegmentSum:
         """Without the matrices: torch does not copy CSR tensors."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_double", "_single")}
 
-    @cached_property
+    @kept
     def _double(self) -> Tensor:
         return self._ones(torch.float64)
 
-    @cached_property
+    @kept
     def _single(self) -> Tensor:
         return self._ones(torch.float32)
 
@@ -101,40 +102,40 @@ class Pattern:
         """The local vertices of each pair."""
         return tuple(combinations(range(len(self.cells)), 2))
 
-    @cached_property
+    @kept
     def swapped(self) -> Tensor:
         """bool `(pairs, m)`, whether the first vertex of a pair has the larger number."""
         return torch.stack([self.cells[a] > self.cells[b] for a, b in self.pairs])
 
-    @cached_property
+    @kept
     def cell_edges(self) -> Tensor:
         """`(pairs, m)`, the edge of each pair."""
         return self.edge_sum.targets.reshape(len(self.pairs), -1)
 
-    @cached_property
+    @kept
     def ends(self) -> Tensor:
         """`(2, e)`, the points of each edge, the larger first."""
         return self.end_sum.targets.reshape(2, -1)
 
-    @cached_property
+    @kept
     def point_sum(self) -> SegmentSum:
         """From `((d + 1) * m,)` to points."""
         return SegmentSum(*buckets(self.cells.to(self.starts.dtype).reshape(-1), self.size))
 
-    @cached_property
+    @kept
     def entries(self) -> tuple[Tensor, Tensor]:
         """Row and column of every entry, int64."""
         points = torch.arange(self.size, device=self.columns.device)
         return torch.repeat_interleave(points, self.starts.diff()), self.columns.long()
 
-    @cached_property
+    @kept
     def place_of(self) -> Tensor:
         """`(2 * e + n,)`, where in the entries each of (below, diagonal, above) stands."""
         result = torch.empty_like(self.places, dtype=torch.int64)
         result[self.places.long()] = torch.arange(len(self.places), device=self.places.device)
         return result
 
-    @cached_property
+    @kept
     def transposed(self) -> Tensor:
         """`(2 * e + n,)`, for each entry the place of the one across the diagonal."""
         below, diagonal, above = self.place_of.split([self.edges, self.size, self.edges])
@@ -151,7 +152,7 @@ class Pattern:
         before = count.cumsum(0) - count
         return torch.repeat_interleave(first - before, count) + torch.arange(int(count.sum()), device=points.device)
 
-    @cached_property
+    @kept
     def components(self) -> tuple[int, Tensor]:
         """The number of connected parts of the mesh, and `(n,)` which part each point belongs to."""
         from scipy import sparse

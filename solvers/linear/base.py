@@ -10,6 +10,7 @@ import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.copies import deep_copy
+from sciml.differentiation import detached, in_one_jvp, in_transform, outside_transforms
 from sciml.errors import InputError, SolveError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
 from sciml.solution import Solution
@@ -26,9 +28,9 @@ from sciml.sparse import as_operator
 from sciml.status import Status
 
 from .adjoint import attach_gradient
-from .finiteness import check_finite
+from .finiteness import check_finite, is_matrix
 from .inverse import ApproximateInverse
-from .rows import Rows
+from .rows import Rows, power_of_two
 from .settings import check_count, check_number
 
 _RESTARTS = 4
@@ -215,7 +217,9 @@ class Prepared(MatrixFreeOperator):
         start = time.perf_counter()
         self.solver = solver
         self.operator = operator
-        with torch.inference_mode(False), torch.no_grad():
+        # An operator that is known by its action alone may hold tensors that torch.func has wrapped: it stays inside.
+        self._outside = in_transform() and is_matrix(operator)
+        with torch.inference_mode(False), torch.no_grad(), self._place():
             self._plain = operator.detach()
             if state is None:
                 check_finite(self._plain)
@@ -294,21 +298,21 @@ class Prepared(MatrixFreeOperator):
         start = time.perf_counter()
         plain = self._plain
         self._check(b, "the right side")
-        if torch._C._functorch.maybe_current_level() is not None:
+        if in_transform() and not in_one_jvp():
             raise InputError(
-                "a solve inside torch.func (vmap, grad, jvp) is not supported: give a batch as leading axes, and use "
-                "torch.autograd for derivatives"
+                "a solve inside torch.func is supported by jvp alone, and not by vmap, grad and vjp: give a batch as "
+                "leading axes, and use torch.autograd for derivatives"
             )
         batch = self._common_batch(b, x0)
         rows = Rows(batch, plain.space)
-        with torch.no_grad():
-            right = b.detach().expand(*batch, *plain.space).contiguous()
+        with torch.no_grad(), self._place():
+            right = self._values(b).expand(*batch, *plain.space).contiguous()
             axes = tuple(range(-len(plain.space), 0))
             peak = torch.linalg.vector_norm(right, ord=torch.inf, dim=axes)
             if not bool(torch.isfinite(peak).all()):
                 bad = int((~torch.isfinite(right)).sum())
                 raise InputError(f"the right side holds {bad} NaN or infinite values")
-            unit = _power_of_two(peak)
+            unit = power_of_two(peak)
             if unit is not None:
                 right = right / rows.spread(unit, right)
             scale = rows.norm(right)
@@ -319,7 +323,7 @@ class Prepared(MatrixFreeOperator):
                 norms = scale
             else:
                 self._check(x0, "the start x0")
-                x = x0.detach().expand_as(right).clone(memory_format=torch.contiguous_format)
+                x = self._values(x0).expand_as(right).clone(memory_format=torch.contiguous_format)
                 if unit is not None:
                     x /= rows.spread(unit, x)
                 if plain.null_space is not None:
@@ -370,6 +374,13 @@ class Prepared(MatrixFreeOperator):
         if throw and bool((task.codes != Status.CONVERGED).any()):
             raise SolveError(failure_message(solution), solution)
         return solution
+
+    def _place(self) -> AbstractContextManager[None]:
+        """Where it computes: outside transforms of torch.func, if it can."""
+        return outside_transforms() if self._outside else nullcontext()
+
+    def _values(self, tensor: Tensor) -> Tensor:
+        return detached(tensor) if self._outside else tensor.detach()
 
     def _run(self, task: Iteration, norms: Tensor) -> Tensor:
         """Iterate, then trust only b - A x computed afresh; rows that fall short are continued from where they are."""
@@ -460,16 +471,6 @@ class Prepared(MatrixFreeOperator):
                 "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
             )
         return projected
-
-
-def _power_of_two(peak: Tensor) -> Tensor | None:
-    """Powers of two by which to divide rows whose squares would leave their dtype's range; None if all are within."""
-    tiny, huge = torch.finfo(peak.dtype).tiny ** 0.25, torch.finfo(peak.dtype).max ** 0.25
-    unsafe = (peak > 0) & ((peak < tiny) | (peak > huge))
-    if not bool(unsafe.any()):
-        return None
-    exponent = torch.frexp(peak.double()).exponent
-    return torch.where(unsafe, torch.ldexp(torch.ones_like(peak, dtype=torch.float64), exponent), 1.0)
 
 
 def _project_out(x: Tensor, null_space: Tensor, rows: Rows) -> Tensor:

@@ -1,4 +1,4 @@
-"""Refuses operators that hold NaN or infinity."""
+"""What operators are made of: whether that is coefficients alone, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -7,8 +7,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from sciml.dense_operator import DenseOperator
+from sciml.elements.operator import SparseBatch
 from sciml.errors import InputError
-from sciml.linear_operator import BlockOperator, LinearOperator, ProductOperator, ScaledOperator, SumOperator
+from sciml.linear_operator import (
+    BlockOperator,
+    Identity,
+    LinearOperator,
+    ProductOperator,
+    ScaledOperator,
+    SumOperator,
+)
 from sciml.sparse import SparseOperator
 from sciml.stencil import StencilOperator
 
@@ -22,6 +31,19 @@ def check_finite(operator: LinearOperator) -> None:
             bad += int((~torch.isfinite(coefficient)).sum())
     if bad:
         raise InputError(f"the operator holds {bad} entries that are NaN or infinite")
+
+
+def is_matrix(operator: LinearOperator) -> bool:
+    """Whether all that an operator is made of are coefficients, no other functions."""
+    if isinstance(operator, ScaledOperator):
+        return is_matrix(operator.operator)
+    if isinstance(operator, SumOperator):
+        return all(map(is_matrix, operator.operators))
+    if isinstance(operator, ProductOperator):
+        return is_matrix(operator.left) and is_matrix(operator.right)
+    if isinstance(operator, BlockOperator):
+        return all(block is None or is_matrix(block) for row in operator.blocks for block in row)
+    return isinstance(operator, StencilOperator | SparseOperator | SparseBatch | DenseOperator | Identity)
 
 
 def _coefficients(operator: LinearOperator) -> Iterator[Tensor]:

@@ -113,3 +113,13 @@ class Rows:
                 return None
         library = build.library() if dtype in layout.NAMES else None
         return None if library is None else getattr(library, f"{name}_{layout.NAMES[dtype]}")
+
+
+def power_of_two(peak: Tensor) -> Tensor | None:
+    """Powers of two by which to divide rows whose squares would leave their dtype's range; None if all are within."""
+    tiny, huge = torch.finfo(peak.dtype).tiny ** 0.25, torch.finfo(peak.dtype).max ** 0.25
+    unsafe = (peak > 0) & ((peak < tiny) | (peak > huge))
+    if not bool(unsafe.any()):
+        return None
+    exponent = torch.frexp(peak.double()).exponent
+    return torch.where(unsafe, torch.ldexp(torch.ones_like(peak, dtype=torch.float64), exponent), 1.0)
