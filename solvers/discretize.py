@@ -13,9 +13,9 @@ from torch.autograd import forward_ad
 
 from sciml import discretization
 from sciml.boundary import Boundary
+from sciml.differentiation import in_one_jvp, in_transform
 from sciml.discretization import GridEvolution
 from sciml.discretization.conditions import read_evolving_conditions
-from sciml.differentiation import in_one_jvp, in_transform
 from sciml.discretization.inputs import require_problem
 from sciml.equations import Equation
 from sciml.errors import InputError
@@ -173,7 +173,7 @@ class _Preparation:
     def __call__(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
         if in_transform() and not in_one_jvp():
             raise InputError(
-                "an equation with constraints cannot be discretized inside torch.func (but for jvp alone): discretize it "
+                "an equation with constraints cannot be discretized inside torch.func, but for jvp alone: discretize it "
                 "outside, or use torch.autograd for derivatives"
             )
         chosen = _choose(operator, self.domain)
