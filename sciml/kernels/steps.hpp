@@ -59,12 +59,12 @@ void error_of_columns(const T *error, const T *before, const T *after, Index row
 
 // How steps follow from errors, in logarithms.
 struct StepControl {
-    double target, latest, middle, rejected, smallest, largest, forgotten;
+    double target, latest, middle, oldest, rejected, smallest, largest, least, forgotten, longest;
 };
 
 // Where rows stand, one number a row: the time, the step wanted, that taken, and whether it is the last.
 struct RowSteps {
-    double *t, *wanted, *taken, *memory, *limit;
+    double *t, *wanted, *taken, *memory, *before, *limit;
     bool *last;
     double *times;  // of the stages, stage by stage
 };
@@ -79,19 +79,21 @@ inline void advance_rows(Index rows, const StepControl &control, const double *r
             const bool good = ratio[row] <= 1;
             double error = std::log(ratio[row]) - control.target;
             if (!(error < HUGE_ERROR)) error = HUGE_ERROR;
-            if (error < -HUGE_ERROR) error = -HUGE_ERROR;
+            error = std::max(error, control.least);
             double growth = good ? std::min(now.memory[row] + control.latest * error, now.limit[row])
                                  : control.rejected * error;
             growth = std::max(growth, control.smallest);
             const double t = good ? (now.last[row] ? end[row] : now.t[row] + now.taken[row]) : now.t[row];
-            const double wanted = now.taken[row] * std::exp(growth), remaining = end[row] - t;
+            const double wanted = std::min(now.taken[row] * std::exp(growth), control.longest);
+            const double remaining = end[row] - t, remembered = std::max(error, control.forgotten);
             const bool last = wanted >= remaining;
             accepted[row] = good;
             next.t[row] = t;
             next.wanted[row] = wanted;
             next.last[row] = last;
             next.taken[row] = last ? remaining : wanted;
-            next.memory[row] = control.middle * std::max(error, control.forgotten);
+            next.memory[row] = good ? control.middle * remembered + control.oldest * now.before[row] : now.memory[row];
+            next.before[row] = good ? remembered : now.before[row];
             next.limit[row] = good ? control.largest : 0;
             for (Index i = 0; i < stages; ++i) next.times[i * rows + row] = t + c[i] * next.taken[row];
         }

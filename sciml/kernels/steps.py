@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,14 +70,28 @@ class _Control(ctypes.Structure):
 
     _fields_ = tuple(
         (name, ctypes.c_double)
-        for name in ("target", "latest", "middle", "rejected", "smallest", "largest", "forgotten")
+        for name in (
+            "target",
+            "latest",
+            "middle",
+            "oldest",
+            "rejected",
+            "smallest",
+            "largest",
+            "least",
+            "forgotten",
+            "longest",
+        )
     )
+
+
+_NUMBERS = ("t", "wanted", "taken", "memory", "before", "limit")  # of a row
 
 
 class _RowSteps(ctypes.Structure):
     """`RowSteps` of steps.hpp."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("t", "wanted", "taken", "memory", "limit", "last", "times"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in (*_NUMBERS, "last", "times"))
 
 
 class RowSteps:
@@ -82,49 +99,77 @@ class RowSteps:
 
     Attributes:
         t, wanted, taken: the time, the step that the error suggests, and the one taken, which ends at the last time.
-        memory, limit: what the growth of the step depends on besides the error, in logarithms.
+        memory, before, limit: what the growth of the step depends on besides its error, in logarithms.
         last: whether `taken` ends at the last time.
         times: of the stages.
     """
 
     def __init__(self, batch: Sequence[int], stages: int) -> None:
-        numbers = torch.empty(5 + stages, *batch, dtype=torch.float64)
-        self.t, self.wanted, self.taken, self.memory, self.limit, *times = numbers.unbind(0)
+        numbers = torch.empty(len(_NUMBERS) + stages, *batch, dtype=torch.float64)
+        self.t, self.wanted, self.taken, self.memory, self.before, self.limit, *times = numbers.unbind(0)
         self.times = tuple(times)
         self.last = torch.empty(tuple(batch), dtype=torch.bool)
-        rows = [part.data_ptr() for part in (self.t, self.wanted, self.taken, self.memory, self.limit)]
-        self.table = _RowSteps(*rows, self.last.data_ptr(), numbers[5].data_ptr())
+        self.table = _RowSteps(
+            *(part.data_ptr() for part in numbers[: len(_NUMBERS)]),
+            self.last.data_ptr(),
+            numbers[len(_NUMBERS) :].data_ptr(),
+        )
         self._held = numbers
 
 
+@dataclass(frozen=True, eq=False)
 class RowControl:
-    """Accepts and rejects the steps of all rows in one call.
+    """How steps follow from errors: with s the logarithm of an error relative to the tolerance, less `target`, the step
+    grows by the exponential of latest * s_n + middle * s_(n-1) + oldest * s_(n-2), the latter two of accepted steps;
+    after a rejected step by that of rejected * s_n.
 
-    Args:
-        target, latest, middle, rejected, smallest, largest, forgotten: see `advance_rows` in steps.hpp; logarithms and
-            exponents of a step-size controller.
-        c: the times of the stages within a step.
+    Attributes:
+        c: times of the stages within a step.
+        target, latest, middle, oldest, rejected: see above.
+        smallest, largest: bounds of the logarithm of the growth.
+        least, forgotten: bounds from below of s_n, and of s_(n-1) and s_(n-2).
+        longest: the largest step.
     """
 
-    def __init__(self, *numbers: float, c: Sequence[float]) -> None:
-        self._control = _Control(*numbers)
-        self._c = (ctypes.c_double * len(c))(*c)
+    c: tuple[float, ...]
+    target: float
+    latest: float
+    middle: float
+    oldest: float
+    rejected: float
+    smallest: float
+    largest: float
+    least: float
+    forgotten: float
+    longest: float
+
+    @cached_property
+    def _arguments(self) -> tuple[Any, Any, Any] | None:
         library = build.library()
-        self.available = library is not None
-        self._function = None if library is None else library.advance_rows_float64
+        if library is None:
+            return None
+        control = _Control(*(getattr(self, name) for name, _ in _Control._fields_))
+        return library.advance_rows_float64, control, (ctypes.c_double * len(self.c))(*self.c)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `advance` can be called."""
+        return self._arguments is not None
 
     def advance(self, ratio: Tensor, end: Tensor, now: RowSteps, following: RowSteps, accepted: Tensor) -> None:
         """Fill `following` and `accepted` from the error ratios of the steps that `now` describes, in float64."""
-        if self._function is not None:
-            self._function(
-                ctypes.c_int64(ratio.numel()),
-                ctypes.byref(self._control),
-                ctypes.c_void_p(ratio.data_ptr()),
-                ctypes.c_void_p(end.data_ptr()),
-                ctypes.c_int64(len(self._c)),
-                self._c,
-                ctypes.byref(now.table),
-                ctypes.byref(following.table),
-                ctypes.c_void_p(accepted.data_ptr()),
-                layout.threads(),
-            )
+        if self._arguments is None:
+            return
+        function, control, c = self._arguments
+        function(
+            ctypes.c_int64(ratio.numel()),
+            ctypes.byref(control),
+            ctypes.c_void_p(ratio.data_ptr()),
+            ctypes.c_void_p(end.data_ptr()),
+            ctypes.c_int64(len(self.c)),
+            c,
+            ctypes.byref(now.table),
+            ctypes.byref(following.table),
+            ctypes.c_void_p(accepted.data_ptr()),
+            layout.threads(),
+        )

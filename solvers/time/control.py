@@ -12,6 +12,7 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem, Tolerance
 
+NEGLIGIBLE = 1e-10  # errors relative to the tolerance that are smaller count as this large
 FORGOTTEN = 1e-2  # earlier steps that were far too small, as the first may be, count as if they had this ratio
 
 
@@ -62,7 +63,8 @@ class Controller:
         """The factor of the step after accepted ones of these ratios, the latest first."""
         target = self.safety**order
         found = 1.0
-        for ratio, exponent, least in zip(ratios, self.exponents(order), (1e-10, FORGOTTEN, FORGOTTEN), strict=True):
+        floors = (NEGLIGIBLE, FORGOTTEN, FORGOTTEN)
+        for ratio, exponent, least in zip(ratios, self.exponents(order), floors, strict=True):
             if exponent:
                 found *= (max(ratio, least) / target) ** exponent
         return min(max(found, self.smallest), self.largest)

@@ -2,63 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import log, prod
-from typing import Any
+from dataclasses import replace
+from math import inf, prod
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
-from sciml.kernels.steps import RowControl, RowSteps
-from sciml.ordinary import OrdinarySystem
 from sciml.status import Status
 
-from .control import FORGOTTEN, Controller, initial_step
-from .explicit import ExplicitRungeKutta, dense, stiffness
-from .tableau import Row
+from .control import Controller, initial_step
+from .event_search import EventSearch
+from .explicit import ExplicitRungeKutta
+from .row_steps import RowStepper, State, Tried
+from .stepper import Attempt
 from .teller import Teller
 from .trajectory import Task, Trajectory
 
 _CHUNK = 8  # steps between two looks at whether all rows have ended
-_LARGE = 40.0  # the logarithm of an error that is infinite or NaN
 _CHUNK_ENTRIES = 1 << 18  # of the stages that are kept until then, for the outputs within these steps
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """Of every row; the numbers are of batch shape.
-
-    Attributes:
-        y, first: the state and its slope, `(*batch, *state_space)`.
-        t, h: the time and the next step.
-        memory: the logarithm of the factor that the step before contributes to the size of the next.
-        limit: of the logarithm of the growth of the step.
-    """
-
-    y: Tensor
-    first: Tensor
-    t: Tensor
-    h: Tensor
-    memory: Tensor
-    limit: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Tried:
-    """What was tried in a step: its start, size (0 of rows that have ended), whether it was accepted, error ratio, the
-    stages times h, and the stiffness estimate if asked for."""
-
-    y: Tensor
-    t: Tensor
-    h: Tensor
-    accepted: Tensor
-    ratio: Tensor
-    stages: list[Tensor]
-    stiffness: Tensor | None
 
 
 def integrate_rows(method: ExplicitRungeKutta, system: EvolvingSystem, initial: Tensor, task: Task) -> Trajectory:
@@ -68,7 +31,8 @@ def integrate_rows(method: ExplicitRungeKutta, system: EvolvingSystem, initial: 
         method, system, initial, task: as for `march.integrate`; task.step must be None.
 
     Raises:
-        InputError: for a method without error estimate or dense output, checkpointing, or events.
+        InputError: for a method without error estimate or dense output, checkpointing, and functions that do not take
+            the times of all rows at once.
     """
     tableau = method.tableau
     if tableau.error is None or tableau.dense is None or not method.dense:
@@ -78,78 +42,73 @@ def integrate_rows(method: ExplicitRungeKutta, system: EvolvingSystem, initial: 
         )
     if task.gradient == "checkpointed":
         raise InputError("control='row' keeps all steps for gradients: take gradient='recorded', or control='joint'")
-    if task.events:
-        raise InputError("control='row' does not look for events in this version: take control='joint'")
-    times = torch.tensor(task.times, dtype=torch.float64, device=initial.device)
-    start = times[0].expand(initial.shape[: initial.ndim - len(system.state_space)])
-    tracked = forward_ad._current_level >= 0 or (
-        torch.is_grad_enabled() and (initial.requires_grad or system.slope(initial, start).requires_grad)
-    )
-    with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-        weights = (tableau.error, tableau.dense)
-        return _Rows(method, weights, system, initial, task, times, tracked).run()
+    recorded = torch.is_grad_enabled() and (initial.requires_grad or system.has_derivatives)
+    entries = tableau.stages * max(1, initial.numel())
+    chunk = max(1, min(_CHUNK, _CHUNK_ENTRIES // entries))
+    stepper = RowStepper(method, tableau.error, tableau.dense, system, task, initial, chunk, recorded)
+    # Events may depend on tensors of their own, whatever the steps depend on.
+    with torch.set_grad_enabled(recorded or (torch.is_grad_enabled() and bool(task.events))):
+        return _Rows(method, stepper, system, initial, task, chunk).run()
 
 
 class _Rows:
     def __init__(
         self,
         method: ExplicitRungeKutta,
-        weights: tuple[Row, tuple[Row, ...]],
+        stepper: RowStepper,
         system: EvolvingSystem,
         initial: Tensor,
         task: Task,
-        times: Tensor,
-        tracked: bool,
+        chunk: int,
     ) -> None:
-        self.method, self.system, self.task, self.tracked = method, system, task, tracked
-        self.tableau = method.tableau
+        self.stepper, self.system, self.task, self.chunk = stepper, system, task, chunk
+        self.tableau, self.record = method.tableau, method.record
         self.controller: Controller = method.controller
-        self.initial, self.times = dense(initial), times
-        self.double = initial.dtype == torch.float64
-        self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
-        self.spread = (*self.batch, *(1,) * len(system.state_space))
-        self.order = self.tableau.embedded + 1
-        self.log_target = self.order * log(self.controller.safety)
-        self.log_forgotten = log(FORGOTTEN) - self.log_target
-        self.log_smallest, self.log_largest = log(self.controller.smallest), log(self.controller.largest)
+        self.initial = initial
+        self.times = times = torch.tensor(task.times, dtype=torch.float64, device=initial.device)
+        self.batch = stepper.batch
         span = float(times[-1] - times[0])
         self.smallest = 16 * torch.finfo(torch.float64).eps * max(float(times.abs().max()), span)
         self.end = times[-1].expand(self.batch).clone()
         self.codes = torch.zeros(self.batch, dtype=torch.int64, device=initial.device)
         self.since = torch.full_like(self.end, torch.nan)
+        if task.failed is not None:
+            self.codes = task.failed.to(initial.device)
+            self.end = torch.where(self.codes != 0, times[0], self.end)
+            self.since = torch.where(self.codes != 0, times[0], self.since)
         self.steps = torch.zeros_like(self.codes)
         self.rejected = torch.zeros_like(self.codes)
         self.sizes = (torch.full_like(self.end, torch.inf), torch.zeros_like(self.end))
         self.kept: list[Tried] = []
-        place: dict[str, Any] = {"dtype": initial.dtype, "device": initial.device}
-        self.error_weights, powers = weights
-        self.dense = torch.tensor(powers, **place)  # (stages, powers)
-        entries = self.tableau.stages * max(1, initial.numel())
-        self.c = torch.tensor(self.tableau.c, dtype=torch.float64, device=initial.device)
-        self.c = self.c.reshape(-1, *(1,) * len(self.batch))
-        self.chunk = max(1, min(_CHUNK, _CHUNK_ENTRIES // entries))
+        self.search = EventSearch(task.events, system, None, self.batch) if task.events else None
 
     def run(self) -> Trajectory:
         state = self._first()
         states: list[tuple[Tensor, Tensor, Tensor]] = []  # of pairs (row, time): flat row, time index, state
-        step = self._stepping()
         tried_in_all = 0
-        teller = Teller(self.task.observer, self.initial, self.times, len(self.batch))
+        teller = Teller(self.task.observer, self._as_told(self.initial), self.times, len(self.batch))
         while tried_in_all < self.controller.max_steps:
             tried: list[Tried] = []
+            stopped = None if self.search is None else self.search.stopped
             for _ in range(self.chunk):
-                state, one = step(state, len(tried))
+                with torch.set_grad_enabled(self.stepper.recorded):
+                    after, one = self.stepper.step(state, self.end, len(tried))
                 tried.append(one)
+                before, state = state, after
+                if self.search is not None:
+                    self._look(self.search, before, state, one)
+                    if self.search.stopped is not stopped:
+                        break
             tried_in_all += len(tried)
             if len(self.times) > 2 and (outputs := self._outputs(tried)) is not None:
                 states.append(outputs)
                 teller.put(*outputs)
             self._count(tried)
-            if self.method.record:
-                self.kept += [self._recorded(one) for one in tried]
-            state = self._without_failed(state)
+            if self.record:
+                self.kept += [_recorded(one) for one in tried]
+            state = self._replaced(state, self._stop(state, stopped, teller) | self._fail(state, tried[-1]))
             if len(self.times) > 2:
-                teller.tell(torch.where(self.codes != 0, torch.inf, state.t))
+                teller.tell(torch.where(self._over(), torch.inf, state.t))
             if not bool((self.end > state.t).any()):
                 break
         else:
@@ -157,16 +116,16 @@ class _Rows:
             self.codes = torch.where(late, int(Status.MAX_STEPS), self.codes)
             self.since = torch.where(late, state.t, self.since)
         if len(self.times) == 2:
-            row = (state.t == self.times[1]).reshape(-1).nonzero().squeeze(-1)
+            row = ((state.t == self.times[1]) & ~self._over()).reshape(-1).nonzero().squeeze(-1)
             states.append((row, torch.ones_like(row), state.y.reshape(len(self.codes.reshape(-1)), -1)[row]))
             teller.put(*states[-1])
         teller.tell(torch.full_like(state.t, torch.inf))
         return self._trajectory(states)
 
     def _first(self) -> State:
-        t = self.times[0].expand(self.batch).clone()
-        first = self.system.slope(self.initial, t)
-        task = self.task
+        t, task = self.times[0].expand(self.batch).clone(), self.task
+        with torch.set_grad_enabled(self.stepper.recorded):
+            first = self._slope(t)
         with torch.no_grad():
             span = float(self.times[-1] - self.times[0])
             h = initial_step(
@@ -179,104 +138,39 @@ class _Rows:
                 task.atol,
                 span,
             ).to(torch.float64)
-        return State(self.initial, first, t, h, torch.zeros_like(t), torch.full_like(t, self.log_largest))
+        if self.controller.first_step is not None:
+            h = torch.full_like(h, self.controller.first_step)
+        if self.search is not None:
+            self.search.begin(self.initial, float(self.times[0]))
+        return self.stepper.begin(self.initial, first, t, h.clamp(max=self.controller.largest_step))
 
-    # Steps
+    def _slope(self, t: Tensor) -> Tensor:
+        """The first slope, with a word on functions that take one time only."""
+        try:
+            return self.system.slope(self.initial, t)
+        except (TypeError, ValueError, RuntimeError) as error:
+            try:
+                self.system.slope(self.initial, self.task.times[0])
+            except Exception:
+                raise error from None
+            raise InputError(
+                "control='row': every row has a time of its own, and functions of the time are called with a tensor "
+                f"of them (torch.sin(t), not math.sin(t), and torch.where in place of if): {error}"
+            ) from error
 
-    def _stepping(self) -> Callable[[State, int], tuple[State, Tried]]:
-        if self.method.compile:
-            compiled = torch.compile(self._try_out_of_place, dynamic=False)
-            return lambda state, place: compiled(state)
-        if self.tracked:
-            return lambda state, place: self._try_out_of_place(state)
-        return _InPlace(self).step
+    # Between steps
 
-    def _try_out_of_place(self, state: State) -> tuple[State, Tried]:
-        tableau, slope = self.tableau, self.system.slope
-        h, last = self._sizes(state)
-        times = self._times(state.t, h)
-        spread = h.to(state.y.dtype).reshape(self.spread)
-        stages, k = [spread * state.first], state.first
-        equal: dict[int, tuple[Tensor, Tensor]] = {}
-        value = state.y
-        for i in range(1, tableau.stages):
-            value = _weighted(state.y, stages, tableau.a[i])
-            k = slope(value, times[i])
-            stages.append(spread * k)
-            if self.method.record and tableau.equal is not None and i in tableau.equal:
-                equal[i] = (value, k)
-        error = _weighted(0.0, stages, self.error_weights)
-        with torch.set_grad_enabled(self.method.record and torch.is_grad_enabled()):
-            ratio = self.system.error_ratio(error, state.y, value, self.task.rtol, self.task.atol)
-        return self._after(state, value, k, ratio, h, last, stages, equal)
-
-    def _after(
-        self,
-        state: State,
-        value: Tensor,
-        k: Tensor,
-        ratio: Tensor,
-        h: Tensor,
-        last: Tensor,
-        stages: list[Tensor],
-        equal: dict[int, tuple[Tensor, Tensor]],
-    ) -> tuple[State, Tried]:
-        """The state after a step that has its error ratio."""
-        accepted, new_h, memory, limit = self._control(state, ratio.detach(), h)
-        chosen = accepted.view(self.spread)
-        after = State(
-            torch.where(chosen, value, state.y),
-            torch.where(chosen, k, state.first),
-            torch.where(accepted, torch.where(last, self.end, state.t + h), state.t),
-            new_h,
-            memory,
-            limit,
-        )
-        stiff = stiffness(list(equal.values()), len(self.system.state_space)) if equal else None
-        return after, Tried(state.y, state.t, h, accepted, ratio, stages, stiff)
-
-    def _times(self, t: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-        """The times of the stages, one tensor of batch shape each."""
-        return torch.addcmul(t, self.c, h).unbind(0)
-
-    def _sizes(self, state: State) -> tuple[Tensor, Tensor]:
-        """The steps, 0 of rows that have ended, and which of them are the last."""
-        remaining = self.end - state.t
-        last = state.h >= remaining
-        return torch.where(last, remaining, state.h), last
-
-    def _control(self, state: State, ratio: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Which rows are accepted, and their next steps with what these depend on; `Controller` in logarithms."""
-        controller, order = self.controller, self.order
-        latest, middle, _ = controller.exponents(order)
-        accepted = ratio <= 1.0
-        logarithm = torch.log(ratio if self.double else ratio.to(torch.float64)).sub_(self.log_target)
-        logarithm = torch.nan_to_num(logarithm, _LARGE, _LARGE, -_LARGE)
-        grown = torch.minimum(torch.add(state.memory, logarithm, alpha=latest), state.limit)
-        growth = torch.where(accepted, grown, logarithm * (-1 / order)).clamp_(min=self.log_smallest)
-        memory = logarithm.clamp_(min=self.log_forgotten).mul_(middle)
-        limit = torch.where(accepted, self.log_largest, 0.0)
-        return accepted, growth.exp_().mul_(h), memory, limit
-
-    def compiled_control(self) -> RowControl | None:
-        """The same in one call, None without a compiler."""
-        latest, middle, _ = self.controller.exponents(self.order)
-        control = RowControl(
-            self.log_target,
-            latest,
-            middle,
-            -1 / self.order,
-            self.log_smallest,
-            self.log_largest,
-            self.log_forgotten,
-            c=self.tableau.c,
-        )
-        return control if control.available else None
+    def _look(self, search: EventSearch, before: State, after: State, one: Tried) -> None:
+        """Look for events in the steps that were accepted."""
+        h = torch.where(one.accepted, one.h, 0.0)
+        attempt = Attempt(after.y, None, 0, interpolate=lambda theta: self.stepper.interpolate(one, theta))  # type: ignore[arg-type]
+        search.look(before.y, attempt, before.t, h, self.codes != 0)
 
     # Between chunks
 
     def _outputs(self, tried: list[Tried]) -> tuple[Tensor, Tensor, Tensor] | None:
         """States at the output times within accepted steps: flat rows, time indices, and states `(pairs, *space)`."""
+        dense = self.stepper.dense
         starts = torch.stack([one.t for one in tried]).reshape(len(tried), -1)
         sizes = torch.stack([one.h for one in tried]).reshape(len(tried), -1)
         accepted = torch.stack([one.accepted for one in tried]).reshape(len(tried), -1)
@@ -293,8 +187,8 @@ class _Rows:
         index = low.reshape(-1)[pair] + torch.arange(total, device=count.device) - begin[pair]
         place, row = pair // rows_in_all, pair % rows_in_all
         theta = ((self.times[index] - starts.reshape(-1)[pair]) / sizes.reshape(-1)[pair]).clamp(max=1.0)
-        powers = theta[:, None] ** torch.arange(1, self.dense.shape[1] + 1, device=theta.device)
-        weights = powers.to(self.dense.dtype) @ self.dense.t()  # (pairs, stages)
+        powers = theta[:, None] ** torch.arange(1, dense.shape[1] + 1, device=theta.device)
+        weights = powers.to(dense.dtype) @ dense.t()  # (pairs, stages)
         size = prod(self.system.state_space)
         stages = torch.stack([torch.stack(one.stages) for one in tried]).reshape(
             len(tried), self.tableau.stages, rows_in_all, size
@@ -306,31 +200,66 @@ class _Rows:
     def _count(self, tried: list[Tried]) -> None:
         with torch.no_grad():
             sizes = torch.stack([one.h for one in tried])
+            starts = torch.stack([one.t for one in tried])
+            accepted = torch.stack([one.accepted for one in tried])
             active = sizes > 0
-            accepted = torch.stack([one.accepted for one in tried]) & active
+            accepted = accepted & active
             self.steps += accepted.sum(0)
             self.rejected += (active & ~accepted).sum(0)
-            taken = torch.where(accepted, sizes, torch.inf)
+            # The last step is cut short to end on the last time, which says nothing.
+            whole = accepted & (sizes < self.end - starts)
             self.sizes = (
-                torch.minimum(self.sizes[0], taken.amin(0)),
+                torch.minimum(self.sizes[0], torch.where(whole, sizes, torch.inf).amin(0)),
                 torch.maximum(self.sizes[1], torch.where(accepted, sizes, 0.0).amax(0)),
             )
 
-    def _without_failed(self, state: State) -> State:
+    def _over(self) -> Tensor:
+        """Which rows have failed or stopped at an event."""
+        failed = self.codes != 0
+        return failed if self.search is None or self.search.stopped is None else failed | self.search.stopped
+
+    def _stop(self, state: State, before: Tensor | None, teller: Teller) -> Tensor:
+        """End the rows that stopped at an event since, and tell what they are from then on."""
+        search = self.search
+        if search is None or search.stopped is None or search.stopped is before:
+            return torch.zeros_like(self.codes, dtype=torch.bool)
+        new = search.stopped if before is None else search.stopped & ~before
+        self.end = torch.where(new, state.t, self.end)
+        later = (new & (search.stopped_at <= self.times.reshape(-1, *(1,) * new.ndim))).reshape(len(self.times), -1)
+        index, row = later.nonzero().unbind(-1)
+        teller.put(row, index, search.hold(state.y, inf).reshape(new.numel(), -1)[row])
+        return new
+
+    def _fail(self, state: State, latest: Tried) -> Tensor:
         """End the rows whose steps are too small to go on; their time stays where it is."""
         failing = (state.h < self.smallest) & (state.limit <= 0.0) & (self.end > state.t)
         if bool(failing.any()):
-            slope = self.system.slope(state.y.detach(), state.t)
-            axes = tuple(range(-len(self.system.state_space), 0))
-            finite = torch.isfinite(slope).all(axes) if axes else torch.isfinite(slope)
+            finite = torch.isfinite(latest.ratio.detach())
             codes = torch.where(finite, int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
             self.codes = torch.where(failing, codes, self.codes)
             self.since = torch.where(failing, state.t, self.since)
             self.end = torch.where(failing, state.t, self.end)
-        return state
+        return failing
 
-    def _recorded(self, one: Tried) -> Tried:
-        return Tried(one.t, one.t.clone(), one.h.clone(), one.accepted.clone(), one.ratio, [], one.stiffness)
+    def _replaced(self, state: State, over: Tensor) -> State:
+        """The state of a living row for rows that are over: all rows go through all further steps, and what is not
+        finite there would make all derivatives NaN."""
+        living = ~self._over()
+        if not bool(over.any()) or not bool(living.any()):
+            return state
+        place = int(living.reshape(-1).int().argmax())
+        spread = over.reshape(self.stepper.spread)
+
+        def of_living(y: Tensor) -> Tensor:
+            return torch.where(spread, y.detach().reshape(over.numel(), -1)[place].reshape(self.system.state_space), y)
+
+        return replace(state, y=of_living(state.y), first=of_living(state.first))
+
+    def _as_told(self, y: Tensor) -> Tensor:
+        """The initial state, NaN in rows that had failed before."""
+        if self.task.failed is None:
+            return y
+        return torch.where((self.codes != 0).reshape(self.stepper.spread), torch.nan, y)
 
     # Results
 
@@ -341,134 +270,39 @@ class _Rows:
         found = torch.full(shape, torch.nan, dtype=self.initial.dtype, device=self.initial.device)
         row = torch.cat([torch.arange(rows_in_all, device=found.device), *(part[0] for part in states)])
         index = torch.cat([row.new_zeros(rows_in_all), *(part[1] for part in states)])
-        value = torch.cat([self.initial.reshape(rows_in_all, -1), *(part[2] for part in states)])
-        found = found.index_put((row, index), value)
-        stages = self.tableau.stages - 1
+        value = torch.cat([self._as_told(self.initial).reshape(rows_in_all, -1), *(part[2] for part in states)])
+        found = found.index_put((row, index), value).reshape(*self.batch, len(self.times), *space)
+        events: tuple[dict[str, Tensor], ...] = ()
+        if self.search is not None:
+            axis = len(self.batch)
+            held = self.search.hold(found.movedim(axis, 0), self.times.reshape(-1, *(1,) * axis))
+            found, events = held.movedim(0, axis), self.search.results()
+        counted = self.steps > 0
+        smallest = torch.where(self.sizes[0].isfinite(), self.sizes[0], self.sizes[1])
         statistics = {
-            "evaluations": (self.steps + self.rejected) * stages + 2,
+            "evaluations": (self.steps + self.rejected) * (self.tableau.stages - 1) + 2,
             "steps": self.steps,
             "rejected": self.rejected,
-            "smallest_step": torch.where(self.steps > 0, self.sizes[0], torch.nan),
-            "largest_step": torch.where(self.steps > 0, self.sizes[1], torch.nan),
+            "smallest_step": torch.where(counted, smallest, torch.nan),
+            "largest_step": torch.where(counted, self.sizes[1], torch.nan),
             "failed_at": self.since,
         }
-        states_in_time = found.reshape(*self.batch, len(self.times), *space)
-        return Trajectory(states_in_time, self.codes, statistics, self._history())
+        return Trajectory(found, self.codes, statistics, self._history(), events)
 
     def _history(self) -> dict[str, Tensor]:
         if not self.kept:
             return {}
-        found = {
-            "time": torch.stack([one.t for one in self.kept]),
-            "step": torch.stack([one.h for one in self.kept]),
-            "accepted": torch.stack([one.accepted for one in self.kept]),
-            "error": torch.stack([one.ratio for one in self.kept]),
+        names = {"time": "t", "step": "h", "accepted": "accepted", "error": "ratio", "stiffness": "stiffness"}
+        return {
+            name: torch.stack([getattr(one, attribute) for one in self.kept])
+            for name, attribute in names.items()
+            if getattr(self.kept[0], attribute) is not None
         }
-        if self.kept[0].stiffness is not None:
-            found["stiffness"] = torch.stack([one.stiffness for one in self.kept])  # type: ignore[misc]
-        return found
 
 
-class _InPlace:
-    """The same step without gradients: stages, times h, are the rows of a matrix, one for each step of a chunk."""
-
-    def __init__(self, rows: _Rows) -> None:
-        self.rows = rows
-        tableau, y = rows.tableau, rows.initial
-        place: dict[str, Any] = {"dtype": y.dtype, "device": y.device}
-        self.weights = [torch.tensor(row, **place) for row in tableau.a]
-        self.error_weights = torch.tensor(rows.error_weights, **place)
-        stages = torch.zeros(rows.chunk, tableau.stages, y.numel(), **place)
-        self.length, self.shape, self.strides = (y.numel(),), y.shape, y.stride()
-        self.stages = [
-            [row.as_strided(self.shape, self.strides, row.storage_offset()) for row in part] for part in stages
-        ]
-        self.transposed = [part.t() for part in stages]
-        self.earlier = [[part[:, :i] for i in range(tableau.stages)] for part in self.transposed]
-        self.value, self.error = torch.empty(y.numel(), **place), torch.empty(y.numel(), **place)
-        self.shaped_value = self.value.as_strided(self.shape, self.strides)
-        self.shaped_error = self.error.as_strided(self.shape, self.strides)
-        self.tape = rows.system.tape(y) if isinstance(rows.system, OrdinarySystem) and rows.double else None
-        self.control = self.slots = None
-        control = rows.compiled_control() if y.device.type == "cpu" else None
-        if control is not None:
-            self.control = control
-            self.slots = [RowSteps(rows.batch, tableau.stages) for _ in range(rows.chunk + 1)]
-            self.accepted = [torch.empty(rows.batch, dtype=torch.bool) for _ in range(rows.chunk)]
-
-    def step(self, state: State, place: int) -> tuple[State, Tried]:
-        rows = self.rows
-        tableau, slope = rows.tableau, self.slope
-        if self.slots is None:
-            h, last = rows._sizes(state)
-            times = rows._times(state.t, h)
-        else:
-            now = self.slots[place]
-            if place == 0:
-                self._enter(state, now)
-            h, last, times = now.taken, now.last, now.times
-        spread = (h if rows.double else h.to(state.y.dtype)).view(rows.spread)
-        stages, earlier, value = self.stages[place], self.earlier[place], self.shaped_value
-        base = self._flat(state.y)
-        torch.mul(state.first, spread, out=stages[0])
-        equal: dict[int, tuple[Tensor, Tensor]] = {}
-        for i in range(1, tableau.stages):
-            torch.addmv(base, earlier[i], self.weights[i], out=self.value)
-            k = slope(value, times[i])
-            torch.mul(k, spread, out=stages[i])
-            if rows.method.record and tableau.equal is not None and i in tableau.equal:
-                equal[i] = (value.clone(), k)
-        torch.mv(self.transposed[place], self.error_weights, out=self.error)
-        ratio = rows.system.error_ratio(self.shaped_error, state.y, value, rows.task.rtol, rows.task.atol)
-        if self.slots is None or self.control is None:
-            return rows._after(state, value, k, ratio, h, last, stages, equal)
-        following, accepted = self.slots[place + 1], self.accepted[place]
-        self.control.advance(ratio if rows.double else ratio.double(), rows.end, now, following, accepted)
-        chosen = accepted.view(rows.spread)
-        after = State(
-            torch.where(chosen, value, state.y),
-            torch.where(chosen, k, state.first),
-            following.t,
-            following.wanted,
-            following.memory,
-            following.limit,
-        )
-        stiff = stiffness(list(equal.values()), len(rows.system.state_space)) if equal else None
-        return after, Tried(state.y, now.t, h, accepted, ratio, stages, stiff)
-
-    def slope(self, y: Tensor, t: Tensor) -> Tensor:
-        """The right-hand side at states in the order of the stages; no need to look for the quickest way again."""
-        if self.tape is None:
-            return self.rows.system.slope(y, t)
-        rate = torch.empty_strided(self.shape, self.strides, dtype=y.dtype)
-        self.tape.rate(y, t, rate)
-        return rate
-
-    def _enter(self, state: State, slot: RowSteps) -> None:
-        """Take up the rows at the beginning of a chunk, when some may have been ended."""
-        h, last = self.rows._sizes(state)
-        for target, source in (
-            (slot.t, state.t),
-            (slot.wanted, state.h),
-            (slot.taken, h),
-            (slot.last, last),
-            (slot.memory, state.memory),
-            (slot.limit, state.limit),
-            *zip(slot.times, self.rows._times(state.t, h), strict=True),
-        ):
-            target.copy_(source)
-
-    def _flat(self, y: Tensor) -> Tensor:
-        """The state in the order of its memory, which is that of the stages."""
-        if y.stride() != self.strides:
-            y = torch.empty_strided(self.shape, self.strides, dtype=y.dtype, device=y.device).copy_(y)
-        return y.as_strided(self.length, (1,))
-
-
-def _weighted(y: Tensor | float, stages: list[Tensor], weights: tuple[float, ...]) -> Tensor:
-    """y + sum(w k)."""
-    total = y
-    for k, weight in zip(stages, weights, strict=True):
-        if weight:
-            total = torch.add(total, k, alpha=weight) if isinstance(total, Tensor) else weight * k
-    return torch.as_tensor(total)
+def _recorded(one: Tried) -> Tried:
+    """What the history keeps of a step; nothing was tried for rows that have ended."""
+    active = one.h > 0
+    stiffness = None if one.stiffness is None else torch.where(active, one.stiffness, torch.nan)
+    ratio = torch.where(active, one.ratio, torch.nan)
+    return Tried(one.t, one.t.clone(), one.h.clone(), one.accepted & active, ratio, [], stiffness)
