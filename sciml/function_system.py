@@ -25,8 +25,9 @@ class FunctionSystem(EvolvingSystem):
 
     Args:
         function: (u, t) -> du/dt, for example a torch.nn.Module; u and du/dt are `(*batch, *space)`, and t is a float,
-            or, where rows have steps of their own (control="row"), a float64 tensor of the batch's shape. Not every
-            library has this order: `lambda u, t: f(t, u)` turns it around.
+            or, where rows have steps of their own (control="row"), a float64 tensor of the batch's shape:
+            `torch.as_tensor(t, dtype=u.dtype)[..., None]` goes with rows of one axis either way. Not every library has
+            this order: `lambda u, t: f(t, u)` turns it around.
         space: the trailing shape of a row, `()` for a number; all axes before it are batch.
         dtype, device: of the states, and so of the function's own tensors.
 

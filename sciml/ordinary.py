@@ -21,6 +21,7 @@ from .given import Number, batch_shape, check_value, refuse_strangers
 from .kernels import build
 from .kernels.tape import Tape
 from .linear_operator import LinearOperator
+from .time_functions import clock
 
 if TYPE_CHECKING:
     from .equations import Equation
@@ -33,7 +34,8 @@ class OrdinarySystem(EvolvingSystem):
     Args:
         equation: evolving, with `coordinates=()`.
         fields: one value for each of `equation.coefficients`: a number, a tensor of the batch's shape, or a function of
-            t that returns either.
+            t that returns either. It is called with a float64 tensor without axes, or of the batch's shape where rows
+            have steps of their own.
         parameters: values that replace those stored in the equation: numbers, or tensors of the batch's shape.
         dtype, device: of the states; torch.float64 or torch.float32.
 
@@ -204,8 +206,9 @@ class OrdinarySystem(EvolvingSystem):
     def _values(self, u: Tensor, t: Time) -> dict[str, Number]:
         channels = (u,) if not self.space else u.unbind(-1)
         values = {**self._known, **dict(zip(self.unknowns, channels, strict=True)), "t": t}
-        for name, function in self._functions.items():
-            values[name] = function(t)
+        if self._functions:
+            now = clock(t, 0, self.device)
+            values.update({name: function(now) for name, function in self._functions.items()})
         return values
 
     def _evaluate(self, expressions: tuple[sympy.Expr, ...], u: Tensor, t: Time) -> Tensor:
@@ -213,7 +216,7 @@ class OrdinarySystem(EvolvingSystem):
         if not self.space:
             return self._full(found[0], u)
         like = u[..., 0]
-        rates = [rate if isinstance(rate, Tensor) else self._full(rate, like) for rate in found]
+        rates = [rate.to(u.dtype) if isinstance(rate, Tensor) else self._full(rate, like) for rate in found]
         if any(rate.shape != like.shape for rate in rates):
             rates = list(torch.broadcast_tensors(like, *rates)[1:])
         return torch.stack(rates).movedim(0, -1)
@@ -221,6 +224,7 @@ class OrdinarySystem(EvolvingSystem):
     def _full(self, rate: Number, like: Tensor) -> Tensor:
         if not isinstance(rate, Tensor):
             return torch.full_like(like, rate)
+        rate = rate.to(like.dtype)  # times of the rows are in float64
         return rate if rate.shape == like.shape else rate.expand(torch.broadcast_shapes(rate.shape, like.shape))
 
     def _dense(self, entries: Mapping[tuple[int, int], sympy.Expr], values: Mapping[str, Number]) -> DenseOperator:

@@ -55,8 +55,8 @@ def discretize(
         domain: the grid or mesh; None for ordinary differential equations.
         fields: one value for each of `equation.coefficients`: a number, a tensor that broadcasts to `(*batch, *space)`
             given at the unknowns, or a function of the coordinates, called with one tensor of the grid's shape an axis;
-            of an evolving equation also of the coordinates and time, t last: a tensor without axes, or, where rows have
-            steps of their own, one of the batch's shape and an axis of length 1 for each of space.
+            of an evolving equation also of the coordinates and time, t last: a float64 tensor without axes, or, where
+            rows have steps of their own, one of the batch's shape with an axis of length 1 for each of space.
             On a mesh of n points and m cells a tensor is `(*batch, n)`, by point (also where m = n), or `(*batch, m)`,
             by cell; a dict by region, "rest" being what is left, gives each a number or a tensor of the batch's shape;
             and a function is called with the coordinates of points, or of the centres of cells or facets.
@@ -173,8 +173,8 @@ class _Preparation:
     def __call__(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
         if in_transform() and not in_one_jvp():
             raise InputError(
-                "an equation with constraints cannot be discretized inside torch.func, but for jvp alone: discretize it "
-                "outside, or use torch.autograd for derivatives"
+                "an equation with constraints cannot be discretized inside torch.func, but for jvp alone: discretize "
+                "it outside, or use torch.autograd for derivatives"
             )
         chosen = _choose(operator, self.domain)
         accuracy = 1e-12 if operator.dtype == torch.float64 else 1e-6

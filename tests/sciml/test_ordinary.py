@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -99,6 +100,27 @@ def test_coefficients_may_be_functions_of_the_time():
     assert float(solution.value[-1]) == pytest.approx(
         float(torch.exp(torch.tensor(-4.0, dtype=torch.float64))), rel=1e-7
     )
+
+
+@pytest.mark.parametrize("control", ["joint", "row"])
+@pytest.mark.parametrize("unknowns", [["u"], ["u", "v"]], ids=["one", "two"])
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["alone", "batch"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_functions_of_the_time_get_a_tensor(dtype, batch, unknowns, control):
+    """u = u(0) exp(sin t + t^2 / 2) and its derivative in u(0), in the dtype of the state."""
+    texts = [f"{name}_t = f*{name} + t*{name}" for name in unknowns]
+    equation = Equation(texts, unknowns=unknowns, coordinates=())
+    start = (1 + torch.rand((*batch, *[2] * (len(unknowns) == 2)), dtype=dtype)).requires_grad_()
+    tolerance = 5e-4 if dtype == torch.float32 else 5e-6
+    functions = [torch.cos] if batch and control == "row" else [torch.cos, math.cos]
+    for function in functions:
+        solution = sciml.evolve(equation, initial=start, times=(0.0, 1.0), fields={"f": function}, control=control)
+        growth = torch.full_like(start, math.exp(math.sin(1.0) + 0.5))
+        last = solution.value.select(len(batch), -1)
+        assert last.dtype == dtype
+        torch.testing.assert_close(last, start * growth, rtol=tolerance, atol=0)
+        (slope,) = torch.autograd.grad(last.sum(), start)
+        torch.testing.assert_close(slope, growth, rtol=tolerance, atol=0)
 
 
 def test_systems_are_copied_and_pickled():
