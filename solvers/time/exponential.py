@@ -153,7 +153,7 @@ class ExponentialStepper(Stepper):
         self._formula = scheme.formula
         self._functions = self._prepared()
         self._known: OrderedDict[float, Coefficients] = OrderedDict()
-        self._buffers: list[Tensor] | None = None
+        self._buffers: dict[torch.Size, list[Tensor]] = {}
         self._evaluations = 0
 
     def counts(self) -> dict[str, int]:
@@ -195,13 +195,25 @@ class ExponentialStepper(Stepper):
         return self._known[h], ()
 
     @outside_inference_mode
-    def _prepared(self) -> Callable[[float], list[Tensor]]:
-        """s -> [phi_0(s L), ..., phi_3(s L)]."""
-        symbol = self.system.symbol
+    def _prepared(self) -> Callable[[float], Functions]:
+        """h -> c -> [phi_0(c h L), ..., phi_3(c h L)] for the nodes c."""
+        symbol, steps = self.system.symbol, sorted({*self.nodes, 1.0} - {0.0})
         if self.system.channels == 1:
-            return lambda s: phi(s * symbol, 3)
+            scales = torch.tensor(steps, dtype=torch.float64, device=symbol.device)
+            scales = scales.reshape(-1, *[1] * symbol.ndim)
+
+            def numbers(h: float) -> Functions:
+                found = [part.unbind(0) for part in phi(h * scales * symbol, 3)]
+                return lambda c: [part[steps.index(c)] for part in found]
+
+            return numbers
         matrices = PhiOfMatrices(torch.movedim(symbol, self._places, (-2, -1)))
-        return lambda s: matrices(s, 3)
+
+        def all_of(h: float) -> Functions:
+            found = {c: matrices(c * h, 3) for c in steps}
+            return lambda c: found[c]
+
+        return all_of
 
     @property
     def _places(self) -> tuple[int, int]:
@@ -213,17 +225,11 @@ class ExponentialStepper(Stepper):
         system = self.system
         dtype = torch.complex128 if system.dtype == torch.float64 else torch.complex64
         matrices = system.channels > 1
-        known: dict[float, list[Tensor]] = {}
-
-        def functions(c: float) -> list[Tensor]:
-            if c not in known:
-                known[c] = self._functions(c * h)
-            return known[c]
 
         def stored(factor: Tensor) -> Tensor:
             return (torch.movedim(factor, (-2, -1), self._places) if matrices else factor).to(dtype).contiguous()
 
-        found = self._formula(functions, h, torch.matmul if matrices else torch.mul)
+        found = self._formula(self._functions(h), h, torch.matmul if matrices else torch.mul)
         return Coefficients(
             {c: stored(factor) for c, factor in found.exponentials.items()},
             tuple(tuple((j, stored(factor)) for j, factor in row) for row in found.rows),
@@ -315,12 +321,16 @@ class ExponentialStepper(Stepper):
         return found[0], *(found[1:3] if self.embedded else (None, None))
 
     def _memory(self, c: Tensor) -> list[Tensor]:
-        """A stage and the nonlinear part at every node, for coefficients of a shape."""
-        if self._buffers is None or self._buffers[0].shape != c.shape:
+        """A stage and the nonlinear part at every node, for coefficients of a shape; kept for the two latest shapes,
+        since the last block of rows is smaller than the others."""
+        found = self._buffers.get(c.shape)
+        if found is None:
+            if len(self._buffers) == 2:
+                self._buffers.clear()
             with torch.inference_mode(False):
-                shape, dtype = c.shape, c.dtype
-                self._buffers = [torch.empty(shape, dtype=dtype) for _ in range(len(self.nodes) + 1)]
-        return self._buffers
+                found = [torch.empty(c.shape, dtype=c.dtype) for _ in range(len(self.nodes) + 1)]
+            self._buffers[c.shape] = found
+        return found
 
     def _compiled(self, coefficients: Coefficients, rows: tuple[int, ...]) -> list[Combination]:
         """The stages after the first, the value and the error as sums; operands are result, start and stages."""
@@ -352,7 +362,7 @@ class ExponentialStepper(Stepper):
                     else list(factor.select(-2 - modes.dimension, i).unbind(-1 - modes.dimension))
                 )
                 for j, entry in enumerate(entries):
-                    if bool(entry.any()):
+                    if channels == 1 or bool(entry.any()):
                         whole = entry.expand(*(rows if self.system.batch else ()), *modes.kept)
                         parts.append((whole.contiguous(), place(operand, j)))
             sums.append(Sum(place(0, i), parts))

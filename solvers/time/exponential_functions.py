@@ -12,14 +12,14 @@ from torch.autograd import forward_ad
 from sciml.one_thread import one_thread
 
 RADIUS = 4.0  # beyond, the recurrence does not cancel; below, the series does not
-TERMS = 36  # RADIUS**TERMS / TERMS! is below the rounding of any of them
+TERMS = 30  # RADIUS**TERMS / (TERMS + 3)! is below the rounding of phi_3(-RADIUS)
 
 
 def phi(z: Tensor, count: int) -> list[Tensor]:
     """phi_0 = exp, ..., phi_count of numbers: phi_k(z) = sum of z**n / (n + k)! over n >= 0.
 
     Args:
-        z: complex, of any shape; dimensionless.
+        z: real or complex, of any shape; dimensionless.
         count: the last k.
 
     The series where |z| is at most 4, elsewhere the recurrence phi_{k+1} = (phi_k - 1/k!) / z (Hochbruck and Ostermann,
@@ -27,12 +27,13 @@ def phi(z: Tensor, count: int) -> list[Tensor]:
     """
     large = z.abs() > RADIUS
     outer, inner = torch.where(large, z, RADIUS), torch.where(large, 0.0, z)
-    near = torch.full_like(z, 1 / factorial(TERMS + count))
-    for n in range(TERMS - 1, -1, -1):
-        near = near * inner + 1 / factorial(n + count)
-    series = [near]
-    for k in range(count - 1, 0, -1):
-        series.append(series[-1] * inner + 1 / factorial(k))
+    terms = [1 / factorial(n) for n in range(TERMS + count + 1)]
+    weights = torch.tensor(terms, dtype=z.dtype, device=z.device).unbind()
+    near, series = weights[-1], []
+    for n in range(TERMS + count - 1, 0, -1):
+        near = torch.addcmul(weights[n], near, inner)
+        if n <= count:
+            series.append(near)
     found = [torch.exp(z)]
     far = torch.where(large, found[0], 1.0)
     for k, part in enumerate(reversed(series)):
