@@ -21,6 +21,16 @@ def unbalanced(part: Tensor, size: Tensor) -> Tensor:
     return part > torch.finfo(size.dtype).eps ** 0.5 * size
 
 
+def drifted(part: Tensor, size: Tensor) -> Tensor:
+    """The same in the course of a run, up to eps^(1/4) of the right side: as that decays, the rounding of earlier steps
+    stays in its mean.
+
+    Args:
+        part, size: see `unbalanced`.
+    """
+    return part > torch.finfo(size.dtype).eps ** 0.25 * size
+
+
 def require_balanced(part: Tensor, size: Tensor, names: tuple[str, ...]) -> None:
     """Refuse a right side that is `unbalanced` in any row.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..balance import drifted, require_balanced
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from ..evolving import Prepare
@@ -16,8 +17,6 @@ from .assembly import Assembly
 from .linearization import NonlinearSystem
 from .null_space import names_in
 from .problem import Problem
-
-_ROUNDING = 1e4  # multiples of eps that the mean of a right side may have relative to its size
 
 
 def in_order_of_unknowns(
@@ -90,13 +89,19 @@ class Constraint:
             ) from error
 
     def solve(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The fields, `(*batch, *grid)` each.
+        """The fields, `(*batch, *grid)` each; NaN in rows that have none, since the right side has a mean that the
+        operator cannot reach.
 
         Args:
             now: the equation at a time.
             channels: the evolving unknowns, by name.
         """
-        solved = self.response(self.right_side(now, channels))
+        terms = self._terms(now, channels)
+        right = self._joined(terms)
+        solved = self.response(right)
+        if self.null_space is not None:
+            wrong = drifted(*self._imbalance(terms, right, self.null_space))
+            solved = torch.where(wrong.reshape(*wrong.shape, *[1] * len(self.operator.space)), torch.nan, solved)
         if len(self.names) == 1:
             return {self.names[0]: solved}
         return dict(zip(self.names, solved.unbind(-1 - self.grid.dimension), strict=True))
@@ -121,41 +126,47 @@ class Constraint:
         axes = len(self.operator.space)
         return without(solve(without(right, self.null_space, axes)), self.null_space, axes)
 
-    def right_side(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> Tensor:
-        """What the fields' operator must equal."""
-        names = now.unknowns
-        rows = range(self.first, len(names))
-        cells = {} if self.fixed else now.cells(channels, [now.rows[row] for row in rows])
-        results = []
-        for row in rows:
-            total = now.sources[row]
-            for column in range(self.first):
-                block = self.blocks[row][column]
-                if block is not None:
-                    total = total - block.apply(channels[names[column]])
-            if now.rows[row].rest != 0:
-                total = total - now.rest(row, cells)
-            results.append(total if self.grid.solid is None else torch.where(self.grid.solid, 0.0, total))
-        if len(results) == 1:
-            return results[0]
-        return torch.stack(torch.broadcast_tensors(*results), dim=-1 - self.grid.dimension)
-
     def check_balance(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> None:
         """Raise InputError where a field is determined up to a constant, and the right side has a mean."""
         if self.null_space is None:
             return
-        right = self.right_side(now, channels).detach()
-        axes = tuple(range(-len(self.operator.space), 0))
-        norm = torch.linalg.vector_norm(right, dim=axes)
-        for vector in self.null_space:
-            share = (right * vector).sum(dim=axes).abs()
-            if bool((share > _ROUNDING * torch.finfo(right.dtype).eps * norm).any()):
-                worst = float((share / torch.where(norm > 0, norm, 1.0)).max())
-                raise InputError(
-                    f"no side fixes the value of {names_in(vector, self.names)}, so that the mean of the right side of "
-                    f"its constraint must be zero, and it is not (relative to its size {worst:.2e}): subtract the mean "
-                    "from the initial state, or give a Dirichlet condition on one side"
-                )
+        with torch.no_grad():
+            terms = self._terms(now, channels)
+            part, size = self._imbalance(terms, self._joined(terms), self.null_space)
+        require_balanced(part, size, tuple(dict.fromkeys(names_in(v, self.names) for v in self.null_space)))
+
+    def _terms(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> list[list[Tensor]]:
+        """By row what the fields' operator must equal, to be added up."""
+        names = now.unknowns
+        rows = range(self.first, len(names))
+        cells = {} if self.fixed else now.cells(channels, [now.rows[row] for row in rows])
+        found = []
+        for row in rows:
+            terms = [now.sources[row]]
+            terms += [
+                -block.apply(channels[names[column]])
+                for column in range(self.first)
+                if (block := self.blocks[row][column]) is not None
+            ]
+            if now.rows[row].rest != 0:
+                rest = torch.as_tensor(now.rest(row, cells))
+                terms.append(-rest.expand(torch.broadcast_shapes(rest.shape, self.grid.shape)))
+            solid = self.grid.solid
+            found.append(terms if solid is None else [torch.where(solid, 0.0, term) for term in terms])
+        return found
+
+    def _joined(self, terms: list[list[Tensor]]) -> Tensor:
+        results = [sum(row[1:], start=row[0]) for row in terms]
+        if len(results) == 1:
+            return results[0]
+        return torch.stack(torch.broadcast_tensors(*results), dim=-1 - self.grid.dimension)
+
+    def _imbalance(self, terms: list[list[Tensor]], right: Tensor, null_space: Tensor) -> tuple[Tensor, Tensor]:
+        """The norms of what the operator cannot reach, and of all terms together: of batch shape."""
+        axes, grid_axes = (tuple(range(-n, 0)) for n in (len(self.operator.space), self.grid.dimension))
+        parts = torch.stack([(right.detach() * vector).sum(dim=axes) for vector in null_space])
+        norms = [torch.linalg.vector_norm(term.detach(), dim=grid_axes) for row in terms for term in row]
+        return torch.linalg.vector_norm(parts, dim=0), sum(norms[1:], start=norms[0])
 
     def _operator(self, own: Assembly) -> LinearOperator:
         if len(self.names) > 1:

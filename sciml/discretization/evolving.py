@@ -233,21 +233,20 @@ class GridEvolution(EvolvingSystem):
         return first if self._count == 1 and first is not None else BlockOperator(blocks)
 
     def hold(self, u: Tensor, t: Time) -> Tensor:
+        """The field itself.
+
+        Raises:
+            InputError: for a constraint that is determined up to a constant, whose right side has a mean.
+        """
+        if self._constraint is not None:
+            self._constraint.check_balance(self._motion.at(t), self._channels(u))
         return u
 
     # States
 
     def encode(self, u: Tensor) -> Tensor:
-        """The field itself, 0 in solid cells.
-
-        Raises:
-            InputError: for a constraint that is determined up to a constant, whose right side then has a mean.
-        """
-        channels = self._channels(u)
-        if self._constraint is not None and self._constraint.fixed:
-            rows = range(self._count, self._count + len(self._constraint.names))
-            if not any(self._motion.moves(row) for row in rows):
-                self._constraint.check_balance(self._motion.system, channels)
+        """The field itself, 0 in solid cells."""
+        self._channels(u)
         return u if self.domain.solid is None else torch.where(self.domain.solid, 0.0, u)
 
     def decode(self, y: Tensor) -> Tensor:

@@ -68,10 +68,6 @@ class Motion:
                 self.walls = {key: moving for key, moving in self.walls.items() if key not in unused}
         self.changes = "t" in self.wanted or bool(self.fields) or bool(self.walls)
 
-    def moves(self, row: int) -> bool:
-        """Whether the right side of a row changes in time by what stands on walls."""
-        return bool(self.walls) and (not self.local or any(row in shares.rows for shares in self._shares.values()))
-
     def at(self, t: Time) -> NonlinearSystem:
         """The equation at a time, a number or a tensor of the batch's shape."""
         if not self.changes:

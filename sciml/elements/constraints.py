@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..balance import drifted, require_balanced
 from ..errors import InputError
 from ..evolving import Prepare
 from ..linear_operator import BlockOperator, LinearOperator, MatrixFreeOperator, require_batch
@@ -51,19 +52,47 @@ class Constraints:
         return Constraints, (self.rows, self.first, self.prepare)
 
     def fields(self, known: Mapping[str, Tensor], moment: Moment) -> dict[str, Tensor]:
-        """The fields, given the others with the values at held points.
+        """The fields, given the others with the values at held points; NaN in rows that have none, since A is singular
+        and b has a mean."""
+        terms, lifts = self._terms(known, moment)
+        right = self._joined(terms)
+        found = self.solve(right)
+        if self.null_space is not None:
+            wrong = drifted(*self._imbalance(terms, right, self.null_space))
+            found = torch.where(wrong.reshape(*wrong.shape, *[1] * len(self.operator.space)), torch.nan, found)
+        parts = _parts(found, len(self.operator.space))
+        return {name: lifts[name] + part for name, part in zip(self.names, parts, strict=True)}
 
-        Raises:
-            InputError: where there are none: A is singular, and b has a mean.
-        """
+    def check_balance(self, known: Mapping[str, Tensor], moment: Moment) -> None:
+        """Raise InputError where A is singular and b has a mean."""
+        if self.null_space is None:
+            return
+        with torch.no_grad():
+            terms, _ = self._terms(known, moment)
+            require_balanced(*self._imbalance(terms, self._joined(terms), self.null_space), self.names)
+
+    def _terms(self, known: Mapping[str, Tensor], moment: Moment) -> tuple[list[list[Tensor]], dict[str, Tensor]]:
+        """By row what -b is the sum of, and the values at held points."""
         lifts = {row.own: moment.lifts[row.own] for row in self.rows}
         state = State(self.rows[0].form.geometry, {**known, **lifts})
         still = {row.own for row in self.rows if not row.holds}
         on = {place: u for place, (name, u) in enumerate(state.fields.items()) if name not in still}
-        left = [row.left_side(state, moment, on) for row in self.rows]
-        found = self.solve(_stacked([-part for part in left]))
-        parts = _parts(found, len(self.operator.space))
-        return {name: lifts[name] + part for name, part in zip(self.names, parts, strict=True)}
+        terms = [[-part for part in row.left_parts(state, moment, on)] for row in self.rows]
+        return [
+            [torch.where(row.held, 0.0, part) if row.holds else part for part in parts]
+            or [torch.zeros_like(state.fields[row.own])]
+            for row, parts in zip(self.rows, terms, strict=True)
+        ], lifts
+
+    def _joined(self, terms: list[list[Tensor]]) -> Tensor:
+        return _stacked([sum(parts[1:], start=parts[0]) for parts in terms])
+
+    def _imbalance(self, terms: list[list[Tensor]], right: Tensor, null_space: Tensor) -> tuple[Tensor, Tensor]:
+        """The norms of what A cannot reach, and of all terms together: of batch shape."""
+        axes = tuple(range(1 - null_space.ndim, 0))
+        parts = torch.stack([(right.detach() * vector).sum(axes) for vector in null_space])
+        norms = [torch.linalg.vector_norm(term.detach(), dim=-1) for row in terms for term in row]
+        return torch.linalg.vector_norm(parts, dim=0), sum(norms[1:], start=norms[0])
 
     def solve(self, right: Tensor) -> Tensor:
         """c with A c = right at free points, 0 at held ones: `(*batch, n)`, or `(*batch, channel, n)` of several."""
@@ -106,17 +135,8 @@ class Constraints:
         if self.null_space is None:
             return right
         axes = tuple(range(1 - self.null_space.ndim, 0))
-        size = torch.linalg.vector_norm(right.detach(), dim=axes)
         for vector in self.null_space:
-            part = (right * vector).sum(axes)
-            share = part.detach().abs() / torch.where(size > 0, size, 1.0)
-            if bool((share > torch.finfo(right.dtype).eps ** 0.5).any()):
-                raise InputError(
-                    f"the constraint that determines {', '.join(self.names)} holds nothing fixed, so that its right "
-                    f"side must have the mean 0, and has one (relative size {float(share.max()):.2e}): subtract the "
-                    "mean, or hold the field somewhere in boundary="
-                )
-            right = right - part.reshape(*part.shape, *[1] * len(axes)) * vector
+            right = right - (right * vector).sum(axes, keepdim=True) * vector
         return right
 
     def _with_mean_zero(self, found: Tensor) -> Tensor:

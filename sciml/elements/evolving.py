@@ -145,9 +145,16 @@ class MeshEvolution(EvolvingSystem):
         return {name: state.fields[name] for name in self.constraints.names}
 
     def hold(self, u: Tensor, t: Time) -> Tensor:
-        """A field with the values of Dirichlet conditions at time t where these hold."""
+        """A field with the values of Dirichlet conditions at time t where these hold.
+
+        Raises:
+            InputError: for a constraint that holds its field nowhere, and whose right side has a mean.
+        """
         moment = self._moment(t)
-        return self._stacked([row.lifted(part, moment) for row, part in zip(self.rows, self._parts(u), strict=True)])
+        lifted = self._lifted(u, moment)
+        if self.constraints is not None:
+            self.constraints.check_balance(lifted, moment)
+        return self._stacked(list(lifted.values()))
 
     def flux(self, value: Tensor, boundary_name: str, t: Time) -> Tensor:
         """The outward flux of a field through a named boundary at a time; see `evolving_flux.boundary_fluxes`.
@@ -286,8 +293,11 @@ class MeshEvolution(EvolvingSystem):
         lifts = {row.own: row.conditions[0].lift(argument) for row in rows}
         return Moment(argument, self.values.at_time(number, argument), lifts)
 
+    def _lifted(self, u: Tensor, moment: Moment) -> dict[str, Tensor]:
+        return {row.own: row.lifted(part, moment) for row, part in zip(self.rows, self._parts(u), strict=True)}
+
     def _state(self, u: Tensor, moment: Moment) -> State:
-        fields = {row.own: row.lifted(part, moment) for row, part in zip(self.rows, self._parts(u), strict=True)}
+        fields = self._lifted(u, moment)
         if self.constraints is not None:
             fields |= self.constraints.fields(fields, moment)
         return State(self.values.geometry, fields)

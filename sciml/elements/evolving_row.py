@@ -104,7 +104,12 @@ class EvolvingRow:
         return torch.where(self.held, moment.lifts[self.own], u) if self.holds else u
 
     def left_side(self, state: State, moment: Moment, fields: Mapping[int, Tensor]) -> Tensor:
-        """F, meaningless at held points.
+        """F, meaningless at held points: the sum of `left_parts`."""
+        parts = self.left_parts(state, moment, fields)
+        return sum(parts[1:], start=parts[0]) if parts else torch.zeros_like(state.fields[self.own])
+
+    def left_parts(self, state: State, moment: Moment, fields: Mapping[int, Tensor]) -> list[Tensor]:
+        """What F is the sum of.
 
         Args:
             state: where.
@@ -115,10 +120,7 @@ class EvolvingRow:
         parts += [operator.apply(fields[place]) for place, operator in self.operators.items() if place in fields]
         if self.nonlinear is not None:
             parts.append(self.nonlinear.at_time(moment.values).residual(state))
-        parts += self._through(state, moment)
-        if not parts:
-            return torch.zeros_like(state.fields[self.own])
-        return sum(parts[1:], start=parts[0])
+        return parts + self._through(state, moment)
 
     def jacobian_entries(self, state: State, moment: Moment, unknown: str, place: int) -> Tensor | None:
         """`(*batch, entries)`, dF by an unknown, conditions on the value left out; None where it is 0."""

@@ -6,6 +6,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 import sciml
-from sciml import Dirichlet, Equation, Grid, InputError, Neumann, Periodic
+from sciml import Dirichlet, Equation, Grid, InputError, Mesh, Neumann, Periodic, SolveError, Status
 from sciml.discretization import GridEvolution, System
 from sciml.evolving import EvolvingSystem
 from sciml.linear_operator import Kind
@@ -125,11 +126,18 @@ def test_constants_that_nothing_fixes() -> None:
     psi = system.constrained(system.encode(w), 0.0)["psi"]
     assert float(psi.mean().abs()) < 1e-15
     assert torch.allclose(psi, w / (5.0 * math.pi**2), rtol=0.05, atol=2e-4)
-    with pytest.raises(InputError, match=r"mean of the right side of its constraint must be zero.*2\.0.e-03"):
-        system.encode(w + 1e-3)
+    with pytest.raises(InputError, match=r"mean of the right side must be zero.*2\.0.e-03"):
+        system.hold(w + 1e-3, 0.0)
     unsteady = sciml.discretize(VORTICITY, CLOSED, {"f": lambda x, y, t: t * x})
     with pytest.raises(InputError, match="mean of the right side"):
-        unsteady.encode(w + 1e-3)
+        unsteady.hold(w + 1e-3, 0.0)
+    for constraint, known in (
+        ("laplacian(psi) = w**2", {}),
+        ("laplacian(psi) = g", {"g": lambda x, y, t: x * t - 0.5}),
+    ):
+        equation = Equation("w_t = psi", unknowns=["w", "psi"], constraints=constraint)
+        with pytest.raises(InputError, match=r"constraint on psi.*mean of the right side"):
+            sciml.discretize(equation, CLOSED, known).hold(w, 0.0)
 
 
 @pytest.mark.parametrize("constraint", ["psi_x = w", "laplacian(psi) + 16*(2 - sqrt(2))*psi = w"])
@@ -258,3 +266,29 @@ def test_systems_are_copied_and_pickled(copied: Callable[[Any], Any]) -> None:
     ):
         u = torch.rand(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         assert torch.equal(copied(system).rate(u, 0.3), system.rate(u, 0.3))
+
+
+@pytest.mark.parametrize("kind", ["grid", "mesh"])
+def test_a_row_whose_constraint_loses_its_solution_ends_there(kind: str, tmp_path: Path) -> None:
+    """A source that gives w a mean, which the operator of psi cannot reach, in one row of two."""
+    if kind == "grid":
+        domain: Any = Grid((8, 6), boundary=Neumann(0.0))
+        x, y = domain.coordinates
+    else:
+        domain = Mesh.box((8, 6), (0.0, 0.0), (1.0, 1.0))
+        x, y = domain.coordinates
+    w = torch.cos(math.pi * x) * torch.cos(2.0 * math.pi * y)
+    if kind == "mesh":
+        mass = sciml.discretize(Equation("w_t = laplacian(w)"), domain, boundary=Neumann(0.0)).apply_mass(x**0)
+        w = w - (mass * w).sum() / mass.sum()
+    source = torch.tensor([0.0, 1.0], dtype=w.dtype).reshape(2, *[1] * w.ndim)
+    boundary = None if kind == "grid" else Neumann(0.0)
+    given: dict[str, Any] = {"fields": {"f": source}, "boundary": boundary, "times": [0.0, 0.01, 0.02]}
+    solution = sciml.evolve(VORTICITY, domain, initial=w, throw=False, **given)
+    assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
+    assert 0.0 <= float(solution.statistics["failed_at"][1]) <= 0.01
+    psi = solution.fields["psi"].flatten(2).isfinite().all(-1)
+    assert psi.tolist() == [[True, True, True], [True, False, False]]
+    solution.save(tmp_path / "solution.h5")
+    with pytest.raises(SolveError, match="NON_FINITE by time"):
+        sciml.evolve(VORTICITY, domain, initial=w, **given)
