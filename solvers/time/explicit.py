@@ -18,8 +18,8 @@ from sciml.ordinary import OrdinarySystem
 
 from . import tableau as tableaus
 from .control import Controller
-from .stepper import Attempt, Integrator, Stepper, by_row, combined
-from .tableau import Tableau
+from .stepper import Attempt, Integrator, Stepper, combined, interpolated
+from .tableau import Row, Tableau
 
 
 @final
@@ -256,8 +256,8 @@ class ExplicitStepper(Stepper):
     # What comes with a step
 
     def _interpolant(self, flat: Tensor, value: Tensor, h: float, stages: Tensor) -> Callable[[Time], Tensor] | None:
-        weights_at = self._dense_weights
-        if weights_at is None:
+        table = self._dense_table
+        if table is None:
             return None
 
         def at(theta: Time) -> Tensor:
@@ -265,10 +265,10 @@ class ExplicitStepper(Stepper):
                 y, *slopes = [
                     x.as_strided(value.shape, value.stride(), x.storage_offset()) for x in (flat, *stages.t())
                 ]
-                return _interpolated(y, slopes, weights_at(theta), h)
+                return interpolated(y, slopes, theta.new_tensor(table) * h, theta)
             if theta == 1.0:
                 return value
-            weights = torch.tensor(weights_at(theta), dtype=flat.dtype, device=flat.device).mul_(h)
+            weights = torch.tensor(_weights(table, theta), dtype=flat.dtype, device=flat.device).mul_(h)
             return torch.addmv(flat, stages, weights).as_strided(value.shape, value.stride())
 
         return at
@@ -276,39 +276,33 @@ class ExplicitStepper(Stepper):
     def _interpolant_of(
         self, y: Tensor, value: Tensor, h: float, stages: list[Tensor]
     ) -> Callable[[Time], Tensor] | None:
-        weights_at = self._dense_weights
-        if weights_at is None:
+        table = self._dense_table
+        if table is None:
             return None
 
         def at(theta: Time) -> Tensor:
             if isinstance(theta, Tensor):
-                return _interpolated(y, stages, weights_at(theta), h)
-            return value if theta == 1.0 else combined(y, stages, weights_at(theta), h)
+                return interpolated(y, stages, theta.new_tensor(table) * h, theta)
+            return value if theta == 1.0 else combined(y, stages, _weights(table, theta), h)
 
         return at
 
     @cached_property
-    def _dense_weights(self) -> Callable[[Any], tuple[Any, ...]] | None:
-        """theta -> the weights b_i(theta) of the stages, None where steps end on the output times."""
+    def _dense_table(self) -> tuple[Row, ...] | None:
+        """For each stage the coefficients of theta, theta^2, ... in its weight; None where steps end on the output
+        times."""
         tableau = self.tableau
-        if not self.method.dense:
-            return None
-        if tableau.dense is not None:
-            rows = tableau.dense
-            return lambda theta: tuple(sum(c * theta ** (k + 1) for k, c in enumerate(row)) for row in rows)
+        if not self.method.dense or tableau.dense is not None:
+            return tableau.dense if self.method.dense else None
         if tableau.order > 3 or not tableau.first_same_as_last:
             return None
-        # The cubic through both ends and their slopes.
-        first = (1.0, *[0.0] * (tableau.stages - 1))
-        last = (*[0.0] * (tableau.stages - 1), 1.0)
-        middle = tableau.b
-
-        def weights(theta: Any) -> tuple[Any, ...]:
-            whole = theta * theta * (3 - 2 * theta)
-            left, right = theta * (theta - 1) ** 2, theta * theta * (theta - 1)
-            return tuple(whole * m + left * f + right * e for m, f, e in zip(middle, first, last, strict=True))
-
-        return weights
+        # The cubic through both ends and their slopes, of which the first and the last stage are those.
+        last = tableau.stages - 1
+        ends = [(float(i == 0), float(i == last)) for i in range(tableau.stages)]
+        return tuple(
+            (left, 3 * whole - 2 * left - right, left + right - 2 * whole)
+            for whole, (left, right) in zip(tableau.b, ends, strict=True)
+        )
 
 
 # Value, error, error relative to the tolerance, stiffness, and slopes of the stages.
@@ -349,12 +343,9 @@ def dense(y: Tensor) -> Tensor:
     return y
 
 
-def _interpolated(y: Tensor, slopes: list[Tensor], weights: tuple[Tensor, ...], h: float) -> Tensor:
-    """y + h sum(w k) with weights of their own for every row."""
-    total = y
-    for weight, k in zip(weights, slopes, strict=True):
-        total = torch.addcmul(total, torch.as_tensor(by_row(h * weight, y)), k)
-    return total
+def _weights(table: tuple[Row, ...], theta: float) -> tuple[float, ...]:
+    """The weights of the stages at one place in a step."""
+    return tuple(sum(c * theta ** (k + 1) for k, c in enumerate(row)) for row in table)
 
 
 def stiffness(pair: list[tuple[Tensor, Tensor]], axes: int) -> Tensor:

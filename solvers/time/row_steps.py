@@ -16,7 +16,7 @@ from sciml.ordinary import OrdinarySystem
 
 from .control import FORGOTTEN, NEGLIGIBLE, Controller
 from .explicit import ExplicitRungeKutta, dense, stiffness
-from .stepper import by_row, combined
+from .stepper import combined, interpolated
 from .tableau import Row
 from .trajectory import Task
 
@@ -127,12 +127,7 @@ class RowStepper:
 
     def interpolate(self, one: Tried, theta: Tensor) -> Tensor:
         """The states within a step, at one place a row."""
-        exponents = torch.arange(1, self.dense.shape[1] + 1, device=theta.device)
-        weights = (theta[..., None] ** exponents).to(self.dense.dtype) @ self.dense.t()
-        value = one.y
-        for weight, k in zip(weights.unbind(-1), one.stages, strict=True):
-            value = torch.addcmul(value, torch.as_tensor(by_row(weight, value)), k)
-        return value
+        return interpolated(one.y, one.stages, self.dense, theta)
 
     def _out_of_place(self, state: State, end: Tensor) -> tuple[State, Tried]:
         tableau, slope = self.tableau, self.system.slope

@@ -113,3 +113,13 @@ def by_row(number: Time, like: Tensor) -> Time:
     if not isinstance(number, Tensor):
         return number
     return number.to(like.dtype).reshape((*number.shape, *(1,) * (like.ndim - number.ndim)))
+
+
+def interpolated(y: Tensor, slopes: Sequence[Tensor], table: Tensor, theta: Tensor) -> Tensor:
+    """y + sum_i b_i(theta) k_i at one theta a row; the table `(stages, powers)` holds the coefficients of theta,
+    theta^2, ... in the weights b_i."""
+    exponents = torch.arange(1, table.shape[1] + 1, device=theta.device)
+    weights = (theta[..., None] ** exponents).to(table.dtype) @ table.t()
+    for weight, k in zip(weights.unbind(-1), slopes, strict=True):
+        y = torch.addcmul(y, weight.to(y.dtype).reshape((*weight.shape, *(1,) * (y.ndim - weight.ndim))), k)
+    return y
