@@ -48,7 +48,8 @@
     initial = "sin(x)"                   # at the first time; by unknown if several: { u = "sin(x)", v = 0.0 }; an array
                                          # { file = ..., dataset = ... }; or an earlier result: { file = "run.h5" }
     times = [0.0, 0.5, 1.0]              # or { start = 0.0, end = 1.0, count = 101 }
-    method = "tsit5"                     # or { name = "tsit5", controller = { safety = 0.8 } }; rk4, etd4, bdf2, ...
+    method = "tsit5"                     # or with its arguments, { name = "tsit5", controller = { first_step = 1e-4,
+                                         # largest_step = 0.1, safety = 0.8 } }; rk4, etd4, bdf2, ...
     step = 0.01                          # of fixed steps; without it rtol and atol decide
     control = "joint"                    # or "row": steps of its own for every row
 

@@ -230,10 +230,14 @@ def _make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[s
         if word not in words:
             raise InputError(f"{name}: unknown argument {word!r}{suggestion(word, words)}")
         if word == "controller":
+            if not isinstance(value, Mapping):
+                raise InputError(f"{name}: controller is a table, such as {{ safety = 0.8 }}, not {shown(value)}")
             kind = type(made.controller)
             options[word] = _make_object({"name": kind.__name__, **value}, {kind.__name__: kind}, word)
         elif word == "linear":
             options[word] = None if value == "none" else _make_object(value, methods, word)
+        elif isinstance(getattr(made, word), bool) and not isinstance(value, bool):
+            raise InputError(f"{name}: {word} is true or false, not {shown(value)}")
     try:
         return replace(made, **options)
     except TypeError as error:

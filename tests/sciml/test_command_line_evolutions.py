@@ -193,6 +193,31 @@ def test_two_unknowns_of_second_order_and_a_scheme(tmp_path: Path) -> None:
     torch.testing.assert_close(found, torch.sin(x) * math.cos(1.0), rtol=0, atol=1e-5)
 
 
+def test_the_controller_keeps_steps_from_passing_a_pulse(tmp_path: Path) -> None:
+    """The integral of the pulse, which lasts for a hundredth of the time, is c w sqrt(pi)."""
+    text = """
+[equation]
+text = "u_t = 100*exp(-((t - 5)/0.05)**2)"
+unknowns = ["u"]
+coordinates = []
+[solver]
+initial = 0
+times = [0, 10]
+method = { name = "tsit5", controller = { first_step = 0.03, largest_step = 0.1 } }
+atol = 1e-9
+rtol = 1e-9
+[output]
+formats = ["h5"]
+"""
+    result = invoke(tmp_path, text)
+    assert result.exit_code == 0, result.output
+    solution = Solution.load(tmp_path / "out" / "run.h5")
+    assert float(solution.value[-1]) == pytest.approx(5 * math.sqrt(math.pi), rel=1e-7)
+    sizes = solution.history["step"]
+    assert float(sizes[0]) == pytest.approx(0.03)
+    assert float(sizes.max()) == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize(
     ("text", "change", "message"),
     [
@@ -203,6 +228,12 @@ def test_two_unknowns_of_second_order_and_a_scheme(tmp_path: Path) -> None:
         (HEAT, ('"sin(x)"', '"sin(x)*t"'), "[solver] initial: "),
         (HEAT, ("count = 11 }", 'count = 11 }\nmethod = "etd5"'), "unknown method 'etd5'"),
         (HEAT, ("count = 11 }", 'count = 11 }\nmethod = { name = "rk4", steps = 3 }'), "rk4: unknown argument 'steps'"),
+        (HEAT, ("count = 11 }", 'count = 11 }\nmethod = { name = "tsit5", dense = "no" }'), "dense is true or false"),
+        (HEAT, ("count = 11 }", 'count = 11 }\nmethod = { name = "tsit5", controller = 3 }'), "controller is a table"),
+        (PLATE, ("safety = 0.8", "longest_step = 1"), "unknown argument 'longest_step'; did you mean 'largest_step'"),
+        (PLATE, ("safety = 0.8", "largest_step = -1"), "largest_step is a positive number in the unit of time, got -1"),
+        (PLATE, ("safety = 0.8", 'first_step = "a"'), "first_step is a positive number in the unit of time, got 'a'"),
+        (PLATE, ("safety = 0.8", 'safety = "a"'), "Controller: an argument is of the wrong type"),
         (HEAT, ("count = 11 }", "count = 11 }\nstep = 0.1\nrtol = 1e-3"), "give either step"),
         (HEAT, ("u_t = laplacian(u)", "laplacian(u) = u"), "times is for evolving equations"),
         (HEAT, ("[solver]", '[output]\nformats = ["vti"]\n[solver]'), "'vti' is not for evolutions"),
