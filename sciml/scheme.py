@@ -46,7 +46,9 @@ class FiniteVolume:
         limiter: of the slopes in cells from which the fluxes of evolving conservation laws, u_t = -div(f(u)), are
             reconstructed on faces, so that shocks neither smear over many cells nor ring: "minmod" (the most cautious),
             "van_leer", "mc" (monotonized central), "superbee" (the sharpest; it squares off smooth waves). "none" takes
-            such fluxes as any other. "auto": "van_leer" in equations without diffusion of their own, else "none".
+            such fluxes as any other. "auto": "van_leer" in equations without diffusion of their own, else "none", with
+            a warning at the start of a run where the cell Peclet number of a nonlinear flux exceeds 2. A limiter that
+            is asked for and finds no flux in div(...) to act on is refused.
             On a side with Dirichlet's condition one unknown by itself enters with the value given and leaves freely,
             while several take the values given. Steady equations know no limiters.
 

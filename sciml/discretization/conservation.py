@@ -12,12 +12,44 @@ from ..equations.components import Jet
 from ..equations.evaluation import names
 from ..equations.forms import Term, split_linear
 from ..equations.residuals import NonlinearFlux, ResidualForm, partial
+from ..errors import InputError
 
 _ZERO = sympy.Integer(0)
 _ONE = sympy.Integer(1)
 
 Fluxes = dict[str, tuple[sympy.Expr, ...]]
 """By unknown, one expression an axis: what stands in the divergence on the left side of its equation."""
+
+
+def share_fluxes(
+    forms: Sequence[ResidualForm],
+    unknowns: Sequence[str],
+    parameters: frozenset[str],
+    dimension: int,
+    *,
+    limiter: str,
+) -> tuple[Sequence[ResidualForm], Fluxes, Fluxes]:
+    """The forms without the fluxes that a limiter is to act on, these, and those that stay in the forms.
+
+    Args:
+        forms, unknowns, parameters, dimension: see `take_advective_fluxes`.
+        limiter: one of `LIMITERS`.
+
+    Raises:
+        InputError: for a limiter asked for by name that finds no flux.
+    """
+    rest, every = take_advective_fluxes(forms, unknowns, parameters, dimension, with_diffusion=True)
+    if limiter == "none":
+        return forms, {}, every
+    if limiter == "auto":
+        rest, found = take_advective_fluxes(forms, unknowns, parameters, dimension, with_diffusion=False)
+        return rest, found, {name: fluxes for name, fluxes in every.items() if name not in found}
+    if not every:
+        raise InputError(
+            f"scheme: FiniteVolume(limiter={limiter!r}) has nothing to limit: it acts on fluxes without derivatives in "
+            "div(...). Write -div([u**2/2]) in place of -u*u_x, and -div([c*u]) in place of -c*u_x, or take 'auto'"
+        )
+    return rest, every, {}
 
 
 def take_advective_fluxes(

@@ -22,8 +22,9 @@ from ..scheme import FiniteVolume, Scheme
 from ..stencil import StencilOperator
 from ..time_functions import depends_on_time
 from .builder import StencilBuilder
+from .central_fluxes import CentralFluxes
 from .conditions import Moving, read_evolving_conditions, split_moving
-from .conservation import Fluxes, take_advective_fluxes, with_linear_parts_apart
+from .conservation import Fluxes, share_fluxes, with_linear_parts_apart
 from .constraint import Constraint, in_order_of_unknowns
 from .linearization import Cells, NonlinearSystem
 from .motion import Motion
@@ -80,20 +81,21 @@ class GridEvolution(EvolvingSystem):
         chosen = choose_scheme(scheme, forms)
         expanded = self._forms(equation, grid, varying, conservative=False) if is_fourth_order(chosen) else forms
         given = {**fields, **{name: torch.zeros_like(field.at(0.0).detach()) for name, field in moving.items()}}
-        advective: Fluxes = {}
+        limited: Fluxes = {}
+        central: Fluxes = {}
         limiter = ""
         if isinstance(chosen, FiniteVolume):
             constants = frozenset(equation.parameters)
-            if chosen.limiter != "none":
-                limiter = "van_leer" if chosen.limiter == "auto" else chosen.limiter
-                forms, advective = take_advective_fluxes(
-                    forms, equation.unknowns, constants, grid.dimension, with_diffusion=chosen.limiter != "auto"
-                )
+            limiter = "van_leer" if chosen.limiter == "auto" else chosen.limiter
+            forms, limited, central = share_fluxes(
+                forms, equation.unknowns, constants, grid.dimension, limiter=chosen.limiter
+            )
             forms = expanded = [with_linear_parts_apart(form, frozenset(varying), constants) for form in forms]
         builder = Builder(
-            equation, grid, given, parameters, still, chosen, forms, expanded, advective=advective, limiter=limiter
+            equation, grid, given, parameters, still, chosen, forms, expanded, advective=limited, limiter=limiter
         )
-        self._limited = bool(advective)
+        self._limited = bool(limited)
+        self._central = CentralFluxes(central, builder.problem, asked=limiter == "none")
         system = builder.system(_refuse_rebuilding)
         problem = builder.problem
         self._prepare = prepare
@@ -112,7 +114,7 @@ class GridEvolution(EvolvingSystem):
         self.parameters = problem.parameters
         self.boundary = conditions.sides
         self.scheme = chosen
-        self.notes = system.notes
+        self.notes = (*system.notes, *self._central.notes)
         self.batch = problem.batch
         self.axes = grid.dimension
         self.space = (*([] if self._count == 1 else [self._count]), *grid.shape)
@@ -233,13 +235,16 @@ class GridEvolution(EvolvingSystem):
         return first if self._count == 1 and first is not None else BlockOperator(blocks)
 
     def hold(self, u: Tensor, t: Time) -> Tensor:
-        """The field itself.
+        """The field itself; warns of central fluxes beyond the cell Peclet number up to which these are sound.
 
         Raises:
             InputError: for a constraint that is determined up to a constant, whose right side has a mean.
         """
+        now, channels = self._motion.at(t), self._channels(u)
         if self._constraint is not None:
-            self._constraint.check_balance(self._motion.at(t), self._channels(u))
+            self._constraint.check_balance(now, channels)
+        if self._central.laws:
+            self._central.warn(now.cells(channels))
         return u
 
     # States

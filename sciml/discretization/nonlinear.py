@@ -292,6 +292,11 @@ class Builder:
             return notes
         taken = {symbol.name for row in rows for symbol in row.upwind}
         how = "upwind, of order 1" if taken else f"central, of order {self.problem.order}"
+        carried = any(
+            sum(jet.order) == 1 and jet.unknown in self.equation.unknowns for row in rows for jet in row.jets.values()
+        )
+        if self.equation.evolving and isinstance(self.scheme, FiniteVolume) and carried:
+            how += "; limiters act on divergences, such as -div([u**2/2]) for -u*u_x"
         return [*notes, f"first derivatives in nonlinear terms ({', '.join(sorted(symbols))}): {how}"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -255,7 +256,52 @@ def test_which_fluxes_are_limited() -> None:
     assert torch.allclose(limited.rate(u, 0.0), inviscid + diffusion, rtol=1e-12, atol=1e-12)
     central = evolution("u_t = -div([u**2/2])", grid, FiniteVolume(limiter="none")).rate(u, 0.0)
     assert torch.allclose(central, -(u.roll(-1) ** 2 - u.roll(1) ** 2) / (4 * grid.spacing[0]), rtol=1e-12)
-    assert not any("limited" in note for note in evolution("u_t = -u*u_x", grid, FiniteVolume()).notes)
+    assert any("limiters act on divergences" in note for note in evolution("u_t = -u*u_x", grid, FiniteVolume()).notes)
+
+
+@pytest.mark.parametrize("text", ["u_t = -u*u_x", "u_t = 0.1*u_xx", "u_t = -a*u_x"])
+def test_a_limiter_that_finds_no_flux_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"limiter='minmod'\) has nothing to limit.*-div\(\[u\*\*2/2\]\) in place of"):
+        evolution(
+            text,
+            Grid(16, boundary=Periodic()),
+            FiniteVolume(limiter="minmod"),
+            fields={"a": 1.0} if "a" in text else {},
+        )
+
+
+def test_central_fluxes_warn_beyond_their_cell_peclet_number() -> None:
+    """|u| h / nu, the largest over cells: of one unknown, of waves of two on two axes, and of diffusion that varies."""
+    grid = Grid((8, 4), upper=(2.0, 3.0), boundary=Periodic())
+    u = torch.rand(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) - 0.5
+    water = Equation(
+        ["h_t = -div([p, 0]) + nu*laplacian(h)", "p_t = -div([p**2/h + g*h**2/2, 0]) + nu*laplacian(p)"],
+        parameters={"g": 9.81, "nu": 1.0},
+    )
+    state = torch.stack([u + 2.0, u])
+    fastest = float((u.abs() / (u + 2.0) + (9.81 * (u + 2.0)).sqrt()).max())
+    k = 1.0 + torch.arange(32.0).double().reshape(8, 4)
+    cases: list[tuple[Any, dict[str, Any], Tensor, float]] = [
+        ("u_t = -div([0, u**2/2]) + nu*laplacian(u)", {"nu": 1.0}, u, float(u.abs().max()) * 0.75),
+        (water, {"nu": 1.0}, state, fastest * 0.25),
+        ("u_t = -div([u**2/2, 0]) + div(k*grad(u))", {"k": k}, u, float((u.abs() / k).max()) * 0.25),
+    ]
+    for text, given, initial, unit in cases:
+        name, value = next(iter(given.items()))
+        equation = Equation(text, parameters={"nu": 1.0} if name == "nu" else {}) if isinstance(text, str) else text
+        for peclet in (1.99, 2.01):
+            changed = {"parameters" if name == "nu" else "fields": {name: value * (unit / peclet)}}
+            system = evolution(equation, grid, FiniteVolume(average="arithmetic"), **changed)
+            assert any("central, no limiter (there is diffusion" in note for note in system.notes)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                system.hold(initial, 0.0)
+            assert [f"is {peclet:.3g} at the start" in str(one.message) for one in caught] == [True] * (peclet > 2.0)
+    quiet = evolution("u_t = -div([u**2/2, 0]) + 1e-9*laplacian(u)", grid, FiniteVolume(limiter="none"))
+    assert any("no limiter (as asked)" in note for note in quiet.notes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet.hold(u, 0.0)
 
 
 def test_gradients_flow_through_limited_fluxes() -> None:
