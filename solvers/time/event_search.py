@@ -149,7 +149,7 @@ class EventSearch:
                 end = step.at(place, rows).detach()
                 slope += by_row(weight, state) * end
                 speed += weight.to(value.dtype) * event.value(self._system.decode(end), step.time(place)).detach()
-            duration = torch.where(rows, width * step.h, 1.0)
+            duration = torch.where(rows, torch.ones_like(theta) * width * step.h, 1.0)
             slope, speed = slope / by_row(duration, state), speed / duration
             inverse = torch.where(rows & (speed != 0), 1 / speed, 0.0)
         moved = torch.where(rows, value - value.detach(), 0.0) * -inverse

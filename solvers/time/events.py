@@ -79,9 +79,10 @@ def locate(
     function: Callable[[Tensor, Tensor], Tensor], left: Tensor, right: Tensor, rows: Tensor, tolerance: float
 ) -> Tensor:
     """For each of some rows a zero in [0, 1] of a function with values `left` and `right` of opposite sign at the ends:
-    the end of the last bracket that has the sign of `right`, by the Illinois variant of regula falsi.
+    the end of the last bracket that has the sign of `right`, by inverse quadratic interpolation and, where that is not
+    to be trusted, bisection.
 
-    Dowell and Jarratt, BIT 11 (1971) 168-174.
+    Chandrupatla, Advances in Engineering Software 28 (1997) 145-149.
 
     Args:
         function: (places, rows that are asked for) -> values, all of the shape of the batch.
@@ -89,23 +90,26 @@ def locate(
         rows: which rows to look at; of the others the result is 1.
         tolerance: width of the last bracket.
     """
-    at_low, at_high = left.to(torch.float64), right.to(torch.float64)
-    low, high = torch.zeros_like(at_low), torch.ones_like(at_low)
-    moved = torch.zeros_like(at_low)  # 1 where the upper end moved last, -1 where the lower one did
-    rows = rows & (at_high != 0)
-    for _ in range(100):
-        rows = rows & (high - low > tolerance)
+    # The zero lies between a and b, a is the latest place, and c the one before, on the other side of a or of b.
+    fa, fb = right.to(torch.float64), left.to(torch.float64)
+    a, b = torch.ones_like(fa), torch.zeros_like(fb)
+    place, positive = torch.full_like(a, 0.5), fa > 0
+    rows = rows & (fa != 0)
+    for _ in range(200):
         if not bool(rows.any()):
             break
-        middle = high - at_high * (high - low) / (at_high - at_low)
-        middle = torch.where((low < middle) & (middle < high), middle, 0.5 * (low + high))
-        value = function(torch.where(rows, middle, high), rows).to(torch.float64)
-        upper = rows & ((value > 0) == (at_high > 0)) & (value != 0)
-        lower = rows & ~upper
-        # An end that stays twice has its value halved, or the other would crawl towards the zero.
-        at_low = torch.where(upper & (moved > 0), 0.5 * at_low, torch.where(lower, value, at_low))
-        at_high = torch.where(lower & (moved < 0), 0.5 * at_high, torch.where(upper, value, at_high))
-        high = torch.where(upper | (lower & (value == 0)), middle, high)
-        low = torch.where(lower, middle, low)
-        moved = torch.where(upper, 1.0, torch.where(lower, -1.0, moved))
-    return high
+        x = torch.where(rows, a + place * (b - a), a)
+        f = torch.where(rows, function(x, rows).to(torch.float64), fa)
+        same = (f > 0) == (fa > 0)
+        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
+        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
+        a, fa = x, f
+        width = (b - a).abs()
+        rows = rows & (width > tolerance) & (fa != 0)
+        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
+        quadratic = (phi * phi < xi) & ((1 - phi) ** 2 < 1 - xi)
+        inverse = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
+        place = torch.where(quadratic, inverse, 0.5)
+        least = (0.5 * tolerance / width).clamp(max=0.5)
+        place = torch.where(place.isfinite(), place, 0.5).clamp(min=least, max=1 - least)
+    return torch.where((fa == 0) | ((fa > 0) == positive), a, b)

@@ -137,7 +137,8 @@ class _Rows:
                 task.rtol,
                 task.atol,
                 span,
-            ).to(torch.float64)
+            )
+            h = h.detach().to(torch.float64)
         if self.controller.first_step is not None:
             h = torch.full_like(h, self.controller.first_step)
         if self.search is not None:
