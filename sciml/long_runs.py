@@ -50,14 +50,16 @@ class Record:
     ) -> None:
         self.system, self.times, self.method, self.path, self.show = system, tuple(times), method, path, show
         self.values: list[Tensor] = []
-        self._begun = self._saved = time.monotonic()
-        self._cost = 0.0
+        self._begun = time.monotonic()
+        self._saved = self._cost = 0.0
 
     def __call__(self, place: int, t: float, value: Tensor) -> None:
         self.values.append(value.detach())
         self.show(place, t)
         now = time.monotonic()
-        if self.path is not None and now - self._saved >= max(SAVE_EVERY, SAVE_SHARE * self._cost):
+        if len(self.values) == 1:
+            self._saved = now  # the initial state alone is not worth a file
+        elif self.path is not None and now - self._saved >= max(SAVE_EVERY, SAVE_SHARE * self._cost):
             self.solution("still running when this was written").save(self.path)
             self._saved = time.monotonic()
             self._cost = self._saved - now

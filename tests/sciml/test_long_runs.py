@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sciml import Equation, Grid, Neumann, Periodic, Status, discretize, evolve
+from sciml import Equation, Grid, Neumann, Periodic, Solution, Status, discretize, evolve, long_runs
 from sciml.long_runs import Record
 from sciml.solvers.time import Event, ExplicitRungeKutta, ImplicitRungeKutta
 
@@ -71,6 +72,19 @@ def test_numbers_without_space() -> None:
     assert found.value.shape == (2, 2)
     assert found.codes.tolist() == [0, 0]
     assert found.notes[-1] == "ended early: ends at t = 1 of 2, with 2 of 3 times"
+
+
+def test_no_file_holds_the_initial_state_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_runs, "SAVE_EVERY", 0.0)
+    path = tmp_path / "part.h5"
+    record = Record(discretize(HEAT, CLOSED), TIMES, "", path, lambda place, t: None)
+    value = torch.ones(8, dtype=torch.float64)
+    record(0, 0.0, value)
+    assert not path.exists()
+    record(1, 0.05, 2 * value)
+    solution = Solution.load(path)
+    assert torch.equal(solution.value, torch.stack((value, 2 * value)))
+    assert solution.notes[-1] == "still running when this was written: ends at t = 0.05 of 1, with 2 of 4 times"
 
 
 def test_rows_that_were_lost_on_the_way() -> None:
