@@ -192,7 +192,7 @@ def test_rows_that_stopped_go_on_from_when_they_did() -> None:
 BLOW_UP = Equation("u_t = k*u**2", parameters={"k": 1.0}, coordinates=())
 
 
-@pytest.mark.parametrize("control", ["joint"])
+@pytest.mark.parametrize("control", ["joint", "row"])
 def test_a_row_that_failed_takes_nobody_down(control: sciml.solvers.time.Control) -> None:
     """u = 1 / (1/u(0) - k t); the second row has no value after 0.1, and none of its gradients."""
     k = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
