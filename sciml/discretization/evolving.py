@@ -19,6 +19,7 @@ from ..inference import outside_inference_mode
 from ..kernels.stencil import broadcast
 from ..linear_operator import BlockOperator, Kind, LinearOperator
 from ..scheme import FiniteVolume, Scheme
+from ..shifted import ShiftedOperator
 from ..stencil import StencilOperator
 from ..time_functions import depends_on_time
 from .builder import StencilBuilder
@@ -31,7 +32,6 @@ from .motion import Motion
 from .nonlinear import Builder, choose_scheme, is_fourth_order
 from .problem import Problem
 from .properties import is_semidefinite
-from .shifted import ShiftedOperator
 
 if TYPE_CHECKING:
     from ..equations import Equation

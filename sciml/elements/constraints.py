@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..balance import drifted, require_balanced
-from ..errors import InputError
 from ..evolving import Prepare
-from ..linear_operator import BlockOperator, LinearOperator, MatrixFreeOperator, require_batch
+from ..linear_operator import BlockOperator, LinearOperator
+from ..shifted import ShiftedOperator
 from .evolving_row import EvolvingRow, Moment
 from .nonlinear_form import State
 from .operator import matrix_operator, negated
@@ -195,8 +195,9 @@ def _null_space(operator: LinearOperator, row: EvolvingRow) -> Tensor | None:
     return torch.stack(found) if found else None
 
 
-@final
-class ConstrainedShift(MatrixFreeOperator):
+def shifted_through(
+    base: LinearOperator, step: float, outer: Table, constraints: Constraints, inner: Table
+) -> ShiftedOperator:
     """M - a dG/du where G depends on u also through what constraints determine: S - a C A^-1 B, C and B being the
     derivatives of the left side of the equations by constrained fields, and of the constraints by unknowns.
 
@@ -206,95 +207,18 @@ class ConstrainedShift(MatrixFreeOperator):
         outer: C, by unknown and constrained field.
         constraints: whose derivative by the constrained fields is A.
         inner: B, by constrained field and unknown.
-        transposed: whether A^-1 is that of the transpose.
     """
+    several, fields = len(base.space), len(constraints.operator.space)
 
-    def __init__(
-        self,
-        base: LinearOperator,
-        step: float,
-        outer: Table,
-        constraints: Constraints,
-        inner: Table,
-        *,
-        transposed: bool = False,
-    ) -> None:
-        blocks = [block for row in (*outer, *inner) for block in row if block is not None]
-        batch = torch.broadcast_shapes(base.batch, *(block.batch for block in blocks))
-        super().__init__(base.space, batch, base.dtype, base.device)
-        self.base = base
-        self.step = step
-        self.outer = outer
-        self.constraints = constraints
-        self.inner = inner
-        self.transposed = transposed
+    def forward(x: Tensor) -> Tensor:
+        change = constraints.solve(_stacked(_product(inner, _parts(x, several))))
+        return -step * _stacked(_product(outer, _parts(change, fields)))
 
-    @cached_property
-    def preconditioner(self) -> LinearOperator:
-        """The inverse of `base`."""
-        return _PreparedInverse(self.base.detach(), self.constraints.prepare)
+    def backward(x: Tensor) -> Tensor:
+        change = constraints.solve_transposed(_stacked(_product(_transposed(outer), _parts(x, several))))
+        return -step * _stacked(_product(_transposed(inner), _parts(change, fields)))
 
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        constraints = self.constraints
-        image = _product(self.inner, _parts(x, len(self.space)))
-        solve = constraints.solve_transposed if self.transposed else constraints.solve
-        found = _product(self.outer, _parts(solve(_stacked(image)), len(constraints.operator.space)))
-        return torch.sub(self.base.apply(x), _stacked(found), alpha=self.step, out=out)
-
-    def transpose(self) -> LinearOperator:
-        outer, inner = _transposed(self.inner), _transposed(self.outer)
-        base = self.base.transpose()
-        return ConstrainedShift(base, self.step, outer, self.constraints, inner, transposed=not self.transposed)
-
-    def to(self, dtype: torch.dtype) -> LinearOperator:
-        if dtype == self.dtype:
-            return self
-        raise InputError(f"an operator with a constraint in it stays in {self.dtype}; take its `base` in {dtype}")
-
-    def detach(self) -> LinearOperator:
-        return self._mapped(lambda block: block.detach())
-
-    def __getitem__(self, row: int) -> LinearOperator:
-        require_batch(self)
-        if self.constraints.operator.batch:
-            raise InputError("a batch of operators with constraints that differ by row has no single rows")
-        first = len(self.batch)
-        return self._mapped(lambda b: b if len(b.batch) < first else b[row if b.batch[0] > 1 else 0])
-
-    def _mapped(self, change: Callable[[LinearOperator], LinearOperator]) -> LinearOperator:
-        outer, inner = (
-            [[None if block is None else change(block) for block in row] for row in table]
-            for table in (self.outer, self.inner)
-        )
-        base = change(self.base)
-        return ConstrainedShift(base, self.step, outer, self.constraints, inner, transposed=self.transposed)
-
-
-@final
-class _PreparedInverse(MatrixFreeOperator):
-    """The inverse of an operator by a prepared solver."""
-
-    def __init__(self, operator: LinearOperator, prepare: Prepare) -> None:
-        super().__init__(operator.space, operator.batch, operator.dtype, operator.device, symmetric=operator.symmetric)
-        self.operator = operator
-        self._prepare = prepare
-        self._solve = prepare(operator)
-
-    def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        found = self._solve(x)
-        return found if out is None else out.copy_(found)
-
-    def transpose(self) -> LinearOperator:
-        return self if self.symmetric else _PreparedInverse(self.operator.transpose(), self._prepare)
-
-    def to(self, dtype: torch.dtype) -> LinearOperator:
-        return _PreparedInverse(self.operator.to(dtype), self._prepare)
-
-    def detach(self) -> LinearOperator:
-        return self
-
-    def __getitem__(self, row: int) -> LinearOperator:
-        return _PreparedInverse(self.operator[row], self._prepare)
+    return ShiftedOperator(base, forward, backward, constraints.prepare)
 
 
 def _product(table: Table, parts: Sequence[Tensor]) -> list[Tensor]:

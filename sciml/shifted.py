@@ -1,4 +1,4 @@
-"""I - step J of a rate, where a part of the derivative J is known by its action alone."""
+"""M - step J of an evolving system, where a part of the derivative J is known by its action alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..evolving import Prepare
-from ..linear_operator import LinearOperator, MatrixFreeOperator
+from .errors import InputError
+from .evolving import Prepare
+from .linear_operator import LinearOperator, MatrixFreeOperator
 
 Action = Callable[[Tensor], Tensor]
 
