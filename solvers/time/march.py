@@ -93,16 +93,17 @@ class _March:
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
         self.spread = (*self.batch, *(1,) * len(system.state_space))
         self.entries: list[Entry] = []
-        self.tried = self.rejected = self.evaluations = 0
+        self.tried = self.rejected = 0
+        self.extra = 0  # evaluations besides those of the stepper
         self.sizes = (inf, 0.0)
-        self.ended: Tensor | None = None  # evaluations, steps and rejected of the rows that are over, -1 of the others
+        self.ended: Tensor | None = None  # counts of the rows that are over, -1 of the others
         self.search = EventSearch(task.events, system, method.stepper(system), self.batch) if task.events else None
 
     def run(self, checkpointed: bool) -> Trajectory:
         y, t = self.initial, self.times[0]
         if self.search is not None:
             self.search.begin(y, t)
-        memory = self._begin(y, t)
+        memory = self.stepper.begin(y, t)
         clock = self._first(y, memory)
         outputs = [self._as_told(y, t, clock)]
         if self.task.observer is not None:
@@ -131,13 +132,8 @@ class _March:
                     self._end(clock, over)
                     if not bool(over.all()):
                         y = self._replaced(y, over)
-                        memory = self._begin(y, clock.t)
+                        memory = self.stepper.begin(y, clock.t)
         return self._trajectory(outputs, clock)
-
-    def _begin(self, y: Tensor, t: float) -> Any:
-        memory = self.stepper.begin(y, t)
-        self.evaluations += isinstance(memory, Tensor)
-        return memory
 
     def _first(self, y: Tensor, memory: Any) -> Clock:
         task, h = self.task, inf
@@ -148,7 +144,7 @@ class _March:
                 span = self.times[-1] - self.times[0]
                 order = self.stepper.embedded
                 rows = initial_step(self.system, y, self.times[0], slope, order, task.rtol, task.atol, span)
-            self.evaluations += 1 if known else 2
+            self.extra += 1 if known else 2
             h = float(rows.min())
         clock = self.schedule.first(h)
         return clock if task.failed is None else self._failed(clock, task.failed, self.times[0])
@@ -201,7 +197,6 @@ class _March:
 
     def _judge(self, y: Tensor, attempt: Attempt, clock: Clock, h: float, over: Tensor | None) -> Entry:
         self.tried += 1
-        self.evaluations += attempt.evaluations
         self.schedule.interpolated = attempt.interpolate is not None
         adaptive = self.task.step is None
         rows = attempt.ratio
@@ -268,13 +263,16 @@ class _March:
     def _end(self, clock: Clock, over: Tensor) -> None:
         """Remember what the rows that are over have cost."""
         if self.ended is None:
-            self.ended = torch.full((3, *self.batch), -1, dtype=torch.int64, device=over.device)
-        now = torch.tensor((self._evaluations(), clock.steps, self.rejected), device=over.device)
-        now = now.reshape(3, *(1,) * len(self.batch))
+            self.ended = torch.full((len(self._counts(clock)), *self.batch), -1, dtype=torch.int64, device=over.device)
+        now = torch.tensor(list(self._counts(clock).values()), device=over.device)
+        now = now.reshape(-1, *(1,) * len(self.batch))
         self.ended = torch.where(over & (self.ended < 0), now, self.ended)
 
-    def _evaluations(self) -> int:
-        return self.evaluations + (0 if self.search is None else self.search.evaluations)
+    def _counts(self, clock: Clock) -> dict[str, int]:
+        """What has been done so far."""
+        counts = self.stepper.counts()
+        counts["evaluations"] += self.extra + (0 if self.search is None else self.search.evaluations)
+        return {**counts, "steps": clock.steps, "rejected": self.rejected}
 
     # Rows that fail in steps of fixed size
 
@@ -320,7 +318,6 @@ class _March:
             y = y.detach()
             for _ in range(_CHECK_EVERY):
                 attempt = self.stepper.step(y, now.t, self.schedule.size(now), memory)
-                self.evaluations += attempt.evaluations
                 now = self.schedule.accepted(now, now.h, 0.0)
                 if (codes := self._lost(attempt, over)) is not None:
                     clock = self._failed(clock, codes, now.t)
@@ -368,16 +365,15 @@ class _March:
             if self.search is not None:
                 fill = self.search.hold(fill, inf)
             outputs = [*outputs, *[fill] * missing]
-        counts = torch.tensor((self._evaluations(), clock.steps, self.rejected), **place)
-        counts = counts.reshape(3, *(1,) * len(self.batch)).expand(3, *self.batch)
+        named = self._counts(clock)
+        counts = torch.tensor(list(named.values()), **place).reshape(-1, *(1,) * len(self.batch))
+        counts = counts.expand(-1, *self.batch)
         if self.ended is not None:
             counts = torch.where(self.ended < 0, counts, self.ended)
         sizes = self.sizes if clock.steps else (torch.nan, torch.nan)
         smallest, largest = (torch.full(self.batch, size, dtype=torch.float64, **place) for size in sizes)
         statistics = {
-            "evaluations": counts[0],
-            "steps": counts[1],
-            "rejected": counts[2],
+            **dict(zip(named, counts, strict=True)),
             "smallest_step": smallest,
             "largest_step": largest,
             "failed_at": since,

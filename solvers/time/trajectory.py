@@ -50,7 +50,8 @@ class Trajectory:
     Attributes:
         states: `(*batch, time, *state_space)`; NaN after a row has failed.
         codes: int64 of batch shape, values of `Status`.
-        statistics: counts as int64 tensors of batch shape ("evaluations", "steps", "rejected"), "failed_at", the time
+        statistics: counts as int64 tensors of batch shape ("evaluations", "steps", "rejected", and of implicit methods
+            "iterations", "linear_iterations" and "setups"), until the row failed or stopped; "failed_at", the time
             by which a row had failed (NaN where it has not), "smallest_step" and "largest_step", of batch shape.
         history: tensors `(steps, *batch)`, one entry a step that was tried: "time" at its start, "step", "accepted",
             and of adaptive methods "error", relative to the tolerance; "stiffness" where the method was asked for it.
