@@ -65,24 +65,24 @@ def error_ratio(
     return ratio
 
 
+_CONTROL = (
+    "target",
+    "latest",
+    "middle",
+    "oldest",
+    "rejected",
+    "smallest",
+    "largest",
+    "least",
+    "forgotten",
+    "longest",
+)
+
+
 class _Control(ctypes.Structure):
     """`StepControl` of steps.hpp."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_double)
-        for name in (
-            "target",
-            "latest",
-            "middle",
-            "oldest",
-            "rejected",
-            "smallest",
-            "largest",
-            "least",
-            "forgotten",
-            "longest",
-        )
-    )
+    _fields_ = tuple((name, ctypes.c_double) for name in _CONTROL)
 
 
 _NUMBERS = ("t", "wanted", "taken", "memory", "before", "limit")  # of a row
@@ -148,7 +148,7 @@ class RowControl:
         library = build.library()
         if library is None:
             return None
-        control = _Control(*(getattr(self, name) for name, _ in _Control._fields_))
+        control = _Control(*(getattr(self, name) for name in _CONTROL))
         return library.advance_rows_float64, control, (ctypes.c_double * len(self.c))(*self.c)
 
     @property

@@ -175,14 +175,14 @@ class _Step:
         attempt, stepper = self._attempt, self._stepper
         if attempt.interpolate is not None or stepper is None:
             return attempt.interpolate(theta) if attempt.interpolate is not None else attempt.value
-        recorded = torch.is_grad_enabled()
+        t, h, recorded = float(self._t), float(self.h), torch.is_grad_enabled()
         if recorded not in self._memories:
-            self._memories[recorded] = stepper.begin(self._y, self._t)
+            self._memories[recorded] = stepper.begin(self._y, t)
         state = attempt.value
         # A step has one size for the whole batch, so that rows with an event elsewhere need one more.
         for place in theta[rows].unique().tolist():
             if place != 1.0:
-                part = stepper.step(self._y, self._t, place * self.h, self._memories[recorded])
+                part = stepper.step(self._y, t, place * h, self._memories[recorded])
                 state = torch.where(_spread(rows & (theta == place), state), part.value, state)
         return state
 
