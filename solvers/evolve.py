@@ -25,7 +25,7 @@ from sciml.status import Status
 
 from .discretize import evolving_system
 from .start import continued, resolve_start
-from .time.choice import choose, stability_limit
+from .time.choice import choose, unstable_step
 from .time.events import Event
 from .time.explicit import ExplicitRungeKutta
 from .time.march import integrate
@@ -80,7 +80,8 @@ def evolve(
             1e-4 in float32), and besides in its unit (None: rtol times the largest |initial| of each row of the batch;
             where that is 0, the largest |du/dt| times the time to the first output stands in).
         control: "joint": one step for the whole batch, so that every row meets its tolerance; "row": steps of its own
-            for every row, of explicit methods with dense output.
+            for every row, of explicit methods with dense output; functions of the time are then called with a tensor
+            of the times of the rows.
         gradient: "recorded" keeps what a backward pass needs of every step; "checkpointed" about as many states as the
             square root of twice the number of steps, and takes all steps once more.
         events: what to look for in the course of time.
@@ -122,12 +123,15 @@ def evolve(
     rtol = (RTOL if u.dtype == torch.float64 else 1e-4) if rtol is None else float(rtol)
     if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
         warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
-    chosen, why = (method, "as requested") if method is not None else choose(system, u, output_times, step, control)
+    atol = _absolute(rtol, u, system, output_times) if atol is None else float(atol)
+    chosen, why = method, "as requested"
+    if chosen is None:
+        chosen, why = choose(system, u, output_times, step, control, rtol, atol)
     task = Task(
         output_times,
         step,
         rtol,
-        _absolute(rtol, u, system, output_times) if atol is None else float(atol),
+        atol,
         gradient=gradient,
         events=(events,) if isinstance(events, Event) else tuple(events),
         observer=None if observer is None else lambda place, t, y: observer(place, t, system.decode(y)),
@@ -286,13 +290,5 @@ def _failure(
     advice = status.advice
     if step is not None and status is Status.NON_FINITE:
         advice = "NaN or infinity appeared in the state: the solution grows without bound, or the step is too large."
-        limit = stability_limit(method, system, state, start)
-        if limit is not None and limit < step:
-            other = (
-                "an implicit or exponential method" if isinstance(method, ExplicitRungeKutta) else "an implicit method"
-            )
-            advice = (
-                f"The step {step:g} is unstable: at the initial state the limit of this method is about {limit:.2g}. "
-                f"Take a smaller step, rtol and atol in place of step, or {other}."
-            )
+        advice = unstable_step(method, system, state, start, step) or advice
     return f"{method.describe()}: {where}ended with {status.name} by time {when:.6g}. {advice}"
