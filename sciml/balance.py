@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .errors import InputError
+
+
+def without(field: Tensor, null_space: Tensor) -> Tensor:
+    """A field `(*batch, *space)` without its part along orthonormal vectors `(k, *space)`."""
+    axes = tuple(range(1 - null_space.ndim, 0))
+    for vector in null_space:
+        field = field - (field * vector).sum(dim=axes, keepdim=True) * vector
+    return field
+
+
+def imbalance(right: Tensor, terms: Sequence[Tensor], null_space: Tensor, axes: int) -> tuple[Tensor, Tensor]:
+    """The size of what a singular operator cannot reach, and that of the terms of a right side, for `unbalanced`.
+
+    Args:
+        right: `(*batch, *space)`.
+        terms: what it is the sum of, each over the last `axes` axes.
+        null_space: `(k, *space)`, orthonormal, of the transposed operator.
+        axes: of one unknown's field.
+    """
+    space = tuple(range(1 - null_space.ndim, 0))
+    parts = torch.stack([(right.detach() * vector).sum(dim=space) for vector in null_space])
+    norms = [torch.linalg.vector_norm(term.detach(), dim=tuple(range(-axes, 0))) for term in terms]
+    return torch.linalg.vector_norm(parts, dim=0), sum(norms[1:], start=norms[0])
 
 
 def unbalanced(part: Tensor, size: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import final
 
@@ -60,6 +60,61 @@ class ShiftedOperator(MatrixFreeOperator):
 
     def __getitem__(self, row: int) -> LinearOperator:
         raise InputError("an operator that is known by its action on a whole batch has no rows to pick")
+
+
+Table = Sequence[Sequence[LinearOperator | None]]
+"""Blocks by row and column, None standing for 0."""
+
+
+def shifted_through(
+    near: LinearOperator,
+    step: float,
+    outer: Table,
+    inner: Table,
+    solve: Action,
+    solve_transposed: Action,
+    prepare: Prepare,
+    *,
+    axes: int,
+    solid: Tensor | None = None,
+) -> ShiftedOperator:
+    """M - a dG/du where G depends on u also through what constraints determine: S - a C A^-1 B.
+
+    Args:
+        near: S, M - a dG/du with the constrained fields kept.
+        step: a.
+        outer: C, the derivative of -G, by unknown and constrained field.
+        inner: B, that of the constraints, by constrained field and unknown.
+        solve, solve_transposed: by A, the derivative of the constraints by the fields that they determine.
+        prepare: see `sciml.evolving`.
+        axes: of one unknown's field.
+        solid: where everything is 0.
+    """
+
+    def product(table: Table, x: Tensor, columns: int) -> Tensor:
+        parts = (x,) if columns == 1 else x.unbind(-1 - axes)
+        results = []
+        for row in table:
+            total = torch.zeros_like(parts[0])
+            for block, part in zip(row, parts, strict=True):
+                if block is not None:
+                    total = total + block.apply(part.contiguous())
+            results.append(total if solid is None else torch.where(solid, 0.0, total))
+        return results[0] if len(results) == 1 else torch.stack(torch.broadcast_tensors(*results), dim=-1 - axes)
+
+    def transposed(table: Table) -> Table:
+        return [
+            [None if block is None else block.transpose() for block in column] for column in zip(*table, strict=True)
+        ]
+
+    def forward(x: Tensor) -> Tensor:
+        return -step * product(outer, solve(product(inner, x, len(outer))), len(inner))
+
+    def backward(x: Tensor) -> Tensor:
+        change = solve_transposed(product(transposed(outer), x, len(outer)))
+        return -step * product(transposed(inner), change, len(inner))
+
+    return ShiftedOperator(near, forward, backward, prepare)
 
 
 @final

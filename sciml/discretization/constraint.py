@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..balance import drifted, require_balanced
+from ..balance import drifted, imbalance, require_balanced, without
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from ..evolving import Prepare
@@ -123,8 +123,7 @@ class Constraint:
             right = -right
         if self.null_space is None:
             return solve(right)
-        axes = len(self.operator.space)
-        return without(solve(without(right, self.null_space, axes)), self.null_space, axes)
+        return without(solve(without(right, self.null_space)), self.null_space)
 
     def check_balance(self, now: NonlinearSystem, channels: Mapping[str, Tensor]) -> None:
         """Raise InputError where a field is determined up to a constant, and the right side has a mean."""
@@ -162,11 +161,7 @@ class Constraint:
         return torch.stack(torch.broadcast_tensors(*results), dim=-1 - self.grid.dimension)
 
     def _imbalance(self, terms: list[list[Tensor]], right: Tensor, null_space: Tensor) -> tuple[Tensor, Tensor]:
-        """The norms of what the operator cannot reach, and of all terms together: of batch shape."""
-        axes, grid_axes = (tuple(range(-n, 0)) for n in (len(self.operator.space), self.grid.dimension))
-        parts = torch.stack([(right.detach() * vector).sum(dim=axes) for vector in null_space])
-        norms = [torch.linalg.vector_norm(term.detach(), dim=grid_axes) for row in terms for term in row]
-        return torch.linalg.vector_norm(parts, dim=0), sum(norms[1:], start=norms[0])
+        return imbalance(right, [term for row in terms for term in row], null_space, self.grid.dimension)
 
     def _operator(self, own: Assembly) -> LinearOperator:
         if len(self.names) > 1:
@@ -185,13 +180,6 @@ class Constraint:
             null_space=self.null_space,
             kind=kind,
         )
-
-
-def without(field: Tensor, null_space: Tensor, axes: int) -> Tensor:
-    """The field without its part in the null space, over the last `axes` axes."""
-    for vector in null_space:
-        field = field - (field * vector).sum(dim=tuple(range(-axes, 0)), keepdim=True) * vector
-    return field
 
 
 def _constant_kernel(operator: StencilOperator) -> Tensor | None:

@@ -19,7 +19,7 @@ from ..inference import outside_inference_mode
 from ..kernels.stencil import broadcast
 from ..linear_operator import BlockOperator, Kind, LinearOperator
 from ..scheme import FiniteVolume, Scheme
-from ..shifted import ShiftedOperator
+from ..shifted import ShiftedOperator, shifted_through
 from ..stencil import StencilOperator
 from ..time_functions import depends_on_time
 from .builder import StencilBuilder
@@ -301,8 +301,18 @@ class GridEvolution(EvolvingSystem):
         direct = self._identity_plus(step, table, [symmetric for _, symmetric in found], positive)
         if self._constraint is None:
             return direct
-        return ShiftedOperator(
-            direct, *self._through_constraint(self._constraint, now, cells, table, step), self._prepare
+        constraint = self._constraint
+        fields = [now.linearized(row, cells)[0] for row in range(self._count, len(now.unknowns))]
+        return shifted_through(
+            direct,
+            step,
+            [[builders[name].coupling_block() for name in constraint.names] for builders in table],
+            [[builders[name].coupling_block() for name in self.unknowns] for builders in fields],
+            constraint.response,
+            constraint.response_transposed,
+            self._prepare,
+            axes=self.axes,
+            solid=self.domain.solid,
         )
 
     def shifted_linear(self, step: float) -> LinearOperator:
@@ -367,51 +377,6 @@ class GridEvolution(EvolvingSystem):
         def backward(x: Tensor) -> Tensor:
             at, weights = both(x)
             return -step * torch.func.vjp(part, at)[1](weights)[0]
-
-        return forward, backward
-
-    def _through_constraint(
-        self,
-        constraint: Constraint,
-        now: NonlinearSystem,
-        cells: Cells,
-        table: Sequence[Mapping[str, StencilBuilder]],
-        step: float,
-    ) -> tuple[Any, Any]:
-        """x -> what the constrained fields add to the shifted operator's action, and its transpose."""
-        names = constraint.names
-        outward = [{name: builders[name].coupling_block() for name in names} for builders in table]
-        found = [now.linearized(row, cells)[0] for row in range(self._count, len(now.unknowns))]
-        inward = [{name: builders[name].coupling_block() for name in self.unknowns} for builders in found]
-        solid = self.domain.solid
-
-        def split(x: Tensor, count: int) -> tuple[Tensor, ...]:
-            return (x,) if count == 1 else x.unbind(-1 - self.axes)
-
-        def joined(parts: list[Tensor]) -> Tensor:
-            return parts[0] if len(parts) == 1 else torch.stack(torch.broadcast_tensors(*parts), dim=-1 - self.axes)
-
-        def product(
-            table: Sequence[Mapping[str, StencilOperator | None]], columns: Sequence[str], x: Tensor, transposed: bool
-        ) -> Tensor:
-            rows, parts = range(len(table)), split(x, len(table) if transposed else len(columns))
-            results = []
-            for i in range(len(columns)) if transposed else rows:
-                total = torch.zeros_like(parts[0])
-                for j in rows if transposed else range(len(columns)):
-                    block = table[j][columns[i]] if transposed else table[i][columns[j]]
-                    if block is not None:
-                        total = total + (block.transpose() if transposed else block).apply(parts[j])
-                results.append(total if solid is None else torch.where(solid, 0.0, total))
-            return joined(results)
-
-        def forward(x: Tensor) -> Tensor:
-            change = constraint.response(-product(inward, self.unknowns, x, False))
-            return step * product(outward, names, change, False)
-
-        def backward(x: Tensor) -> Tensor:
-            change = constraint.response_transposed(product(outward, names, x, True))
-            return -step * product(inward, self.unknowns, change, True)
 
         return forward, backward
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from ..balance import drifted, require_balanced
+from ..balance import drifted, imbalance, require_balanced, without
 from ..evolving import Prepare
 from ..linear_operator import BlockOperator, LinearOperator
-from ..shifted import ShiftedOperator
 from .evolving_row import EvolvingRow, Moment
 from .nonlinear_form import State
 from .operator import matrix_operator, negated
-
-Table = list[list[LinearOperator | None]]
-"""Blocks by row and column, None standing for 0."""
 
 Solve = Callable[[Tensor], Tensor]
 
@@ -88,11 +84,7 @@ class Constraints:
         return _stacked([sum(parts[1:], start=parts[0]) for parts in terms])
 
     def _imbalance(self, terms: list[list[Tensor]], right: Tensor, null_space: Tensor) -> tuple[Tensor, Tensor]:
-        """The norms of what A cannot reach, and of all terms together: of batch shape."""
-        axes = tuple(range(1 - null_space.ndim, 0))
-        parts = torch.stack([(right.detach() * vector).sum(axes) for vector in null_space])
-        norms = [torch.linalg.vector_norm(term.detach(), dim=-1) for row in terms for term in row]
-        return torch.linalg.vector_norm(parts, dim=0), sum(norms[1:], start=norms[0])
+        return imbalance(right, [term for row in terms for term in row], null_space, 1)
 
     def solve(self, right: Tensor) -> Tensor:
         """c with A c = right at free points, 0 at held ones: `(*batch, n)`, or `(*batch, channel, n)` of several."""
@@ -106,7 +98,7 @@ class Constraints:
         held = _stacked([row.held for row in self.rows])
         right = torch.where(held, 0.0, right)
         right = -right if self._negative else right
-        found = solve(self._without_mean(right).contiguous())
+        found = solve((right if self.null_space is None else without(right, self.null_space)).contiguous())
         return self._with_mean_zero(found)
 
     @cached_property
@@ -130,14 +122,6 @@ class Constraints:
                 blocks[-1].append(negated(block) if self._negative else block)
         (only, *_), *_ = blocks
         return BlockOperator(blocks, null_space=null_space) if len(blocks) > 1 or only is None else only
-
-    def _without_mean(self, right: Tensor) -> Tensor:
-        if self.null_space is None:
-            return right
-        axes = tuple(range(1 - self.null_space.ndim, 0))
-        for vector in self.null_space:
-            right = right - (right * vector).sum(axes, keepdim=True) * vector
-        return right
 
     def _with_mean_zero(self, found: Tensor) -> Tensor:
         if self.null_space is None:
@@ -193,47 +177,6 @@ def _null_space(operator: LinearOperator, row: EvolvingRow) -> Tensor | None:
             if good:
                 break
     return torch.stack(found) if found else None
-
-
-def shifted_through(
-    base: LinearOperator, step: float, outer: Table, constraints: Constraints, inner: Table
-) -> ShiftedOperator:
-    """M - a dG/du where G depends on u also through what constraints determine: S - a C A^-1 B, C and B being the
-    derivatives of the left side of the equations by constrained fields, and of the constraints by unknowns.
-
-    Args:
-        base: S, M - a dG/du with the constrained fields kept; a matrix near the whole, to make preconditioners of.
-        step: a.
-        outer: C, by unknown and constrained field.
-        constraints: whose derivative by the constrained fields is A.
-        inner: B, by constrained field and unknown.
-    """
-    several, fields = len(base.space), len(constraints.operator.space)
-
-    def forward(x: Tensor) -> Tensor:
-        change = constraints.solve(_stacked(_product(inner, _parts(x, several))))
-        return -step * _stacked(_product(outer, _parts(change, fields)))
-
-    def backward(x: Tensor) -> Tensor:
-        change = constraints.solve_transposed(_stacked(_product(_transposed(outer), _parts(x, several))))
-        return -step * _stacked(_product(_transposed(inner), _parts(change, fields)))
-
-    return ShiftedOperator(base, forward, backward, constraints.prepare)
-
-
-def _product(table: Table, parts: Sequence[Tensor]) -> list[Tensor]:
-    found = []
-    for row in table:
-        total = torch.zeros_like(parts[0])
-        for block, part in zip(row, parts, strict=True):
-            if block is not None:
-                total = total + block.apply(part.contiguous())
-        found.append(total)
-    return found
-
-
-def _transposed(table: Table) -> Table:
-    return [[None if block is None else block.transpose() for block in column] for column in zip(*table, strict=True)]
 
 
 def _stacked(parts: list[Tensor]) -> Tensor:

@@ -17,9 +17,10 @@ from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
 from ..mesh import Mesh
 from ..scheme import FiniteElement
+from ..shifted import Table, shifted_through
 from ..time_functions import clock, depends_on_time
 from .boundary import read_conditions, split_by_unknown
-from .constraints import Constraints, Table, couplings, shifted_through
+from .constraints import Constraints, couplings
 from .evolving_flux import boundary_fluxes
 from .evolving_row import EvolvingRow, Moment, make_row
 from .geometry import geometry_of
@@ -211,7 +212,16 @@ class MeshEvolution(EvolvingSystem):
         inner: Table = [couplings(row, state, moment, self.unknowns, 0) for row in self.constraints.rows]
         if not all(any(block is not None for row in table for block in row) for table in (outer, inner)):
             return blocks
-        return shifted_through(blocks, step, outer, self.constraints, inner)
+        return shifted_through(
+            blocks,
+            step,
+            outer,
+            inner,
+            self.constraints.solve,
+            self.constraints.solve_transposed,
+            self.constraints.prepare,
+            axes=1,
+        )
 
     def shifted_linear(self, step: float) -> LinearOperator:
         return self._blocks(step, lambda row, name, place: row.entries.get(place))
