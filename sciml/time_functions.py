@@ -134,10 +134,12 @@ def _tensor(value: Any, like: Tensor) -> Tensor:
 def _refuse_hidden_change(
     function: Callable[..., Any], coordinates: list[Tensor], t: Tensor, value: Tensor, slope: Tensor, name: str
 ) -> None:
-    """Refuse a derivative that a small step neither ahead nor back bears out to a twentieth, down to rounding."""
+    """Refuse a derivative that a small step neither ahead nor back bears out to a twentieth, down to rounding, nor
+    more and more the smaller it is, as where the derivative is 0."""
     rounding = 8 * torch.finfo(value.dtype).eps * value.abs().max()
-    for relative in _STEPS:
-        for direction in (1.0, -1.0):
+    for direction in (1.0, -1.0):
+        before = None
+        for relative in _STEPS:
             nearby = t + direction * relative * t.abs().clamp(min=1.0)
             try:
                 change = _tensor(function(*coordinates, nearby), t) - value
@@ -145,9 +147,13 @@ def _refuse_hidden_change(
                 return  # read from a file, and known at some times only
             expected = (nearby - t) * slope
             size = torch.maximum(change.abs().max(), expected.abs().max())
-            agrees = not bool((change - expected).abs().max() > 0.05 * size + rounding)
+            error = (change - expected).abs().max()
+            agrees = not bool(error > 0.05 * size + rounding)
             if agrees and (relative == _STEPS[0] or bool(size > 20 * rounding)):
                 return  # where change is rounding it agrees with anything
+            if before is not None and bool((before > 200 * rounding) & (error <= 0.05 * before)):
+                return  # the error of a derivative goes with the square of the step, a tenth of the one before
+            before = error
     raise InputError(
         f"{name} changes in time, and its derivative is needed: compute all of it with torch (torch.sin(t), not "
         "math.sin(t)), so that it can be differentiated"

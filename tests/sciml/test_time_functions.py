@@ -130,6 +130,14 @@ def test_values_that_rest_for_a_while() -> None:
     assert not bool(steady(X, torch.tensor(2.0, dtype=torch.float64)).any())
 
 
+@pytest.mark.parametrize("function", [torch.cos, torch.square, lambda t: t**3, lambda t: 1e-9 * t**4 + 5.0])
+def test_derivatives_where_a_function_turns(function: Any) -> None:
+    """The derivative is 0 there, and every difference quotient is not."""
+    for start in (0.0, 3.0):
+        moving = time_derivative(lambda x, t, s=start: x * function(t - s), "the value")
+        assert float(moving(X, torch.tensor(start, dtype=torch.float64)).abs().max()) < 1e-15
+
+
 def test_a_change_that_torch_does_not_know_of_is_refused() -> None:
     hidden = time_derivative(lambda x, t: x * float(t.detach()) ** 2, "the value")
     with pytest.raises(InputError, match=r"the value changes in time.*torch.sin\(t\), not math.sin\(t\)"):
