@@ -123,15 +123,15 @@ def evolve(
     rtol = (RTOL if u.dtype == torch.float64 else 1e-4) if rtol is None else float(rtol)
     if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
         warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
-    atol = _absolute(rtol, u, system, output_times) if atol is None else float(atol)
+    allowed: Tolerance = _absolute(rtol, u, system, output_times) if atol is None else float(atol)
     chosen, why = method, "as requested"
     if chosen is None:
-        chosen, why = choose(system, u, output_times, step, control, rtol, atol)
+        chosen, why = choose(system, u, output_times, step, control, rtol, allowed)
     task = Task(
         output_times,
         step,
         rtol,
-        atol,
+        allowed,
         gradient=gradient,
         events=(events,) if isinstance(events, Event) else tuple(events),
         observer=None if observer is None else lambda place, t, y: observer(place, t, system.decode(y)),

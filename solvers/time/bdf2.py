@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 
 from ..linear.base import LinearSolver
 from .implicit import ImplicitStepper, is_tracked
@@ -43,7 +43,7 @@ class Bdf2(Integrator):
     def describe(self) -> str:
         return "BDF2, implicit"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         return Bdf2Stepper(system, StageSolver(system, rtol, atol, self.linear))
 
 

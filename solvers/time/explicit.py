@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from sciml.evolving import EvolvingSystem, Time
+from sciml.evolving import EvolvingSystem, Time, Tolerance
 from sciml.kernels.tape import Tape
 from sciml.ordinary import OrdinarySystem
 
@@ -82,7 +82,7 @@ class ExplicitRungeKutta(Integrator):
     def describe(self) -> str:
         return f"{self.tableau.name}, explicit"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         return ExplicitStepper(self, system, rtol, atol)
 
 
@@ -90,7 +90,7 @@ class ExplicitRungeKutta(Integrator):
 class ExplicitStepper(Stepper):
     """One step of an explicit Runge-Kutta method for the whole batch; its memory is the slope at the state."""
 
-    def __init__(self, method: ExplicitRungeKutta, system: EvolvingSystem, rtol: float | None, atol: float) -> None:
+    def __init__(self, method: ExplicitRungeKutta, system: EvolvingSystem, rtol: float | None, atol: Tolerance) -> None:
         tableau = method.tableau
         self.rtol, self.atol = rtol, atol
         self.method = method

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
 from sciml.spectral import SpectralSystem, forward_mode
@@ -132,7 +132,7 @@ class ExponentialRungeKutta(Integrator):
     def describe(self) -> str:
         return f"{self.name}, exponential Runge-Kutta"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         if not isinstance(system, SpectralSystem):
             raise InputError(
                 f"{self.describe()}, needs a linear part that is a number or a small matrix for each wavenumber, as "

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem, Time
+from sciml.evolving import EvolvingSystem, Time, Tolerance
 
 from ..linear.base import LinearSolver
 from . import implicit_tableau as tableaus
@@ -82,7 +82,7 @@ class ImplicitRungeKutta(Integrator):
     def describe(self) -> str:
         return f"{self.tableau.name}, implicit"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         return ImplicitStepper(self.tableau, system, StageSolver(system, rtol, atol, self.linear))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.linear_operator import LinearOperator
 
 from ..linear import ConjugateGradient, Jacobi
@@ -80,7 +80,7 @@ class ImplicitExplicit(Integrator):
         name = "Crank-Nicolson Adams-Bashforth 2" if self.tableau is None else self.tableau.name
         return f"{name}, implicit in the linear part"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         if system.linear_part is None:
             raise InputError(
                 f"{self.describe()}: the equation has no linear part with coefficients constant in time; use "

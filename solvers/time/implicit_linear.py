@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import log10
+from math import log10, prod
 from typing import Protocol, cast, final, runtime_checkable
 
 import torch
@@ -31,6 +31,7 @@ from ..linear.stationary import StationaryMethod
 from ..mesh_methods import choose_for_jacobian, factorization_is_possible, surer_on_mesh
 
 _SMALL = 200  # unknowns up to which dense factors are quicker than anything else
+_DENSE = 4_000_000  # entries of matrices that are formed where nothing is known that helps an iteration
 
 # Unknowns up to which factors, which serve for many steps, are quicker than multigrid, by dimension of the grid.
 _FACTORED = {1: 5_000_000, 2: 20_000, 3: 4_000}
@@ -159,6 +160,8 @@ def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
         return OwnInverse()
     if isinstance(operator, DenseOperator) or operator.size <= _SMALL:
         return DenseLU()
+    if system.linear_part is None and not structured and operator.size**2 * prod(operator.batch) <= _DENSE:
+        return DenseLU()  # what would precondition an iteration is the linear part
     if isinstance(operator, Preconditioned):
         return GMRES(preconditioner=_Brought())
     if structured and isinstance(domain, Mesh):
@@ -319,6 +322,17 @@ def finite_rows(y: Tensor, axes: int) -> Tensor:
     found = torch.isfinite(y.sum(tuple(range(-axes, 0))))
     # The sum is quicker, but that of large numbers may overflow.
     return found if bool(found.all()) else torch.isfinite(y).flatten(-axes).all(-1)
+
+
+def healthy(y: Tensor, axes: int) -> Tensor | None:
+    """States with a finite row in place of those that are not, so that these spoil nothing; None if there is none."""
+    finite = finite_rows(y, axes)
+    if bool(finite.all()):
+        return y
+    if not bool(finite.any()):
+        return None
+    some = y.reshape(-1, *y.shape[y.ndim - axes :])[int(finite.reshape(-1).nonzero()[0])]
+    return torch.where(finite.reshape(*finite.shape, *(1,) * axes), y, some)
 
 
 @final

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 
 from ..linear.settings import check_number
 from .stepper import Attempt, Integrator, Stepper
@@ -31,7 +31,7 @@ class AdamsBashforth3(Integrator):
     def describe(self) -> str:
         return "Adams-Bashforth 3, explicit"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         return _AdamsBashforth(system)
 
 
@@ -106,7 +106,7 @@ class Leapfrog(Integrator):
     def describe(self) -> str:
         return f"leapfrog, Robert-Asselin filter {self.filter:g}, explicit"
 
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         return _Leapfrog(self.filter, system)
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.errors import InputError
-from sciml.evolving import EvolvingSystem
+from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.linear_operator import LinearOperator
 from sciml.solution import Solution
 from sciml.status import Status
 
 from ..linear.adjoint import attach_implicit_gradient
 from ..linear.base import LinearSolver, Prepared
-from .implicit_linear import DenseLU, Mass, ShiftedSolver, finite_rows, with_axis
+from .implicit_linear import DenseLU, Mass, ShiftedSolver, finite_rows, healthy, with_axis
 
 # Limits on the iterations of a stage: to a fraction of the tolerance, where a smaller step helps more than many of
 # them, and to rounding.
@@ -94,7 +94,11 @@ class StageSolver:
     """
 
     def __init__(
-        self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0, method: LinearSolver | None = None
+        self,
+        system: EvolvingSystem,
+        rtol: float | None = None,
+        atol: Tolerance = 0.0,
+        method: LinearSolver | None = None,
     ) -> None:
         self.system = system
         self.rtol = rtol
@@ -149,11 +153,11 @@ class StageSolver:
             self._entries.move_to_end(a)
             entry.fresh, entry.rate = False, 0.0
             return entry
-        healthy = self._healthy(y)
-        if healthy is None:
+        sound = healthy(y, self.axes)
+        if sound is None:
             return None
         try:
-            operator = self.system.shifted(healthy, t, a)
+            operator = self.system.shifted(sound, t, a)
             solver = ShiftedSolver(operator, self.system, self._chosen, requested=self.method is not None)
         except InputError:
             if self.method is not None and not self.setups:
@@ -170,17 +174,6 @@ class StageSolver:
         if len(self._entries) > _KEPT:
             self._linear_iterations += self._entries.popitem(last=False)[1].solver.iterations
         return made
-
-    def _healthy(self, y: Tensor) -> Tensor | None:
-        """y with a finite row in place of those that are not, so that these spoil no set-up; None if there is none."""
-        finite = self.finite_rows(y)
-        if bool(finite.all()):
-            return y
-        if not bool(finite.any()):
-            return None
-        flat = y.reshape(-1, *self.system.state_space)
-        some = flat[int(finite.reshape(-1).nonzero()[0])]
-        return torch.where(self.spread(finite), y, some)
 
     def finite_rows(self, y: Tensor) -> Tensor:
         """bool of batch shape."""
@@ -250,7 +243,7 @@ class _Step:
         solver = self.solver
         if self.alive is not None:
             guess = torch.where(self.solver.spread(self.alive), guess, torch.nan)
-            guess = solver._healthy(guess)  # type: ignore[assignment]
+            guess = healthy(guess, solver.axes)  # type: ignore[assignment]
             if guess is None:
                 return None
         wanted = self.alive

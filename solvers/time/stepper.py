@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sciml.evolving import EvolvingSystem, Time
+from sciml.evolving import EvolvingSystem, Time, Tolerance
 
 
 class Attempt(NamedTuple):
@@ -94,14 +94,15 @@ class Integrator(ABC):
         """What it is, in a few words."""
 
     @abstractmethod
-    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: float = 0.0) -> Stepper:
+    def stepper(self, system: EvolvingSystem, rtol: float | None = None, atol: Tolerance = 0.0) -> Stepper:
         """The method prepared for a system.
 
         Args:
             system: what is to evolve.
             rtol, atol: the tolerances of a run whose steps adapt, to a fraction of which equations within a step are
                 solved; they are solved to rounding for rtol None, as where steps are fixed, or where a step is to give
-                the same result whenever it is repeated. atol in the unit of the system's fields.
+                the same result whenever it is repeated. atol in the unit of the system's fields, a float or one number
+                for each row.
 
         Raises:
             InputError: if it does not fit the system, with what would.

@@ -91,21 +91,6 @@ def test_dense_output_is_of_fourth_order_everywhere_and_meets_the_step(method):
 
 
 @NAMED
-def test_stability_on_the_negative_axis(method):
-    """|R(z)| <= 1 up to the stated length, and not a little beyond it."""
-    a = numpy.zeros((method.stages, method.stages))
-    for i, row in enumerate(method.a):
-        a[i, : len(row)] = row
-
-    def amplification(z: float) -> float:
-        inner = numpy.linalg.solve(numpy.eye(method.stages) - z * a, numpy.ones(method.stages))
-        return abs(1 + z * numpy.array(method.b) @ inner)
-
-    assert max(amplification(-z) for z in numpy.linspace(0, 0.9999 * method.stability, 2000)) <= 1 + 1e-12
-    assert amplification(-1.001 * method.stability) > 1
-
-
-@NAMED
 def test_equal_stages_have_equal_times(method):
     if method.equal is None:
         return
