@@ -46,8 +46,11 @@ def error_ratio(
     batch = shape[: error.ndim - axes]
     rows = prod(batch)
     ratio = torch.empty(batch, dtype=error.dtype)
-    by_row = isinstance(atol, Tensor)
-    absolute = torch.as_tensor(atol, dtype=torch.float64).expand(batch if by_row else ()).contiguous()
+    if isinstance(atol, Tensor):
+        by_row, rows_of_it = True, atol.to(torch.float64).expand(batch).contiguous()
+        absolute = ctypes.c_void_p(rows_of_it.data_ptr())
+    else:
+        by_row, absolute = False, ctypes.byref(ctypes.c_double(atol))
     function = library.step_error_float64 if error.dtype == torch.float64 else library.step_error_float32
     function(
         ctypes.c_void_p(error.data_ptr()),
@@ -57,7 +60,7 @@ def error_ratio(
         ctypes.c_int64(error.numel() // max(1, rows)),
         ctypes.c_int(columns),
         ctypes.c_double(rtol),
-        ctypes.c_void_p(absolute.data_ptr()),
+        absolute,
         ctypes.c_int64(by_row),
         ctypes.c_void_p(ratio.data_ptr()),
         layout.threads(),

@@ -36,3 +36,36 @@ def test_a_row_with_nan_is_nan_and_the_others_are_not():
     ratio = root_mean_square_ratio(error, state, state, 1.0, 0.0, 1)
     assert ratio.isnan().tolist() == [False, True, False]
     torch.testing.assert_close(ratio[[0, 2]], torch.ones(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("shape", "axes"), [((5,), 0), ((4, 9), 1), ((2, 3, 40, 50), 2)])
+@pytest.mark.parametrize("columns", [False, True])
+def test_every_row_may_have_a_tolerance_of_its_own(shape, axes, dtype, columns):
+    generator = torch.Generator().manual_seed(1)
+    error, before, after = (torch.randn(shape, dtype=dtype, generator=generator) for _ in range(3))
+    if columns and len(shape) == 2:
+        error, before, after = (x.t().contiguous().t() for x in (error, before, after))
+    atol = torch.logspace(-3, 3, torch.Size(shape[: len(shape) - axes]).numel(), dtype=dtype)
+    atol = atol.reshape(error.shape[: error.ndim - axes])
+    together = root_mean_square_ratio(error, before, after, 0.1, atol, axes)
+    tracked = root_mean_square_ratio(error.clone().requires_grad_(), before, after, 0.1, atol, axes)
+    torch.testing.assert_close(tracked.detach(), together)
+    for row in range(len(atol)):
+        alone = root_mean_square_ratio(
+            error[row].contiguous(), before[row].contiguous(), after[row].contiguous(), 0.1, atol[row], axes
+        )
+        torch.testing.assert_close(together[row], alone)
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 2)])
+def test_an_error_of_nothing_is_nothing_and_has_a_derivative(shape, tracked):
+    zero = torch.zeros(shape, dtype=torch.float64, requires_grad=tracked)
+    state = torch.zeros(shape, dtype=torch.float64)
+    axes = max(0, len(shape) - 1)
+    ratio = root_mean_square_ratio(zero, state, state, 1e-6, 0.0, axes)
+    assert float(ratio.detach().abs().max()) < 1e-100
+    if tracked:
+        (slope,) = torch.autograd.grad(root_mean_square_ratio(zero, state, state, 1e-6, 1.0, axes).sum(), zero)
+        assert bool(torch.isfinite(slope).all())
