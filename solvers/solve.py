@@ -32,7 +32,7 @@ from .mesh_methods import choose_on_mesh, factorization_is_possible, surer_on_me
 from .nonlinear import Continuation, Newton, Picard
 from .nonlinear.base import NonlinearSolver
 from .singular import why_singular
-from .start import resolve_start
+from .start import guess, resolve_start
 
 if TYPE_CHECKING:
     from sciml.equations import Equation
@@ -67,8 +67,9 @@ def solve(
         method: a linear solver, for example `ConjugateGradient(preconditioner=Multigrid())`; None chooses one, and
             `solution.method` says which and why. For a nonlinear equation Newton(), Picard() or Continuation(...) of
             `sciml.solvers.nonlinear`, or a linear solver for the steps of Newton's method; None is Newton().
-        initial: start of the iteration, a tensor shaped like the solution, or an earlier solution; zero if None. Of a
-            nonlinear equation also a number or a function of the coordinates, of several unknowns a dict by name.
+        initial: start of the iteration, a tensor shaped like the solution, or an earlier solution, of an evolution its
+            last state; zero if None. Of a nonlinear equation also a number or a function of the coordinates, of several
+            unknowns a dict by name.
         rtol, atol: stop at |b - A u| <= max(rtol |b|, atol), row by row, b and A being the right side and the operator
             of the discrete system; of a nonlinear equation F(u) = 0 at |F(u)| <= max(rtol |F(0)|, atol). None is that
             of `method`, for which rtol, dimensionless, is 1e-8 in float64 and 1e-5 in float32, and atol, in the unit
@@ -105,7 +106,7 @@ def solve(
         chosen = replace(chosen, rtol=rtol)
     if atol is not None:
         chosen = replace(chosen, atol=atol)
-    start = initial.value if isinstance(initial, Solution) else initial
+    start = guess(initial, system.unknowns)
     relief = None
     if method is None:
         relief = (surer_on_mesh if isinstance(system, MeshSystem) else slower_but_surer)(chosen, operator)
@@ -171,7 +172,7 @@ def _solve_nonlinear(
         inner = replace(inner, atol=atol)
     chosen = replace(chosen, method=inner) if isinstance(chosen, Continuation) else inner
     if method is not None or initial is not None:
-        given = initial.value.detach() if isinstance(initial, Solution) else initial
+        given = guess(initial, system.unknowns)
         start = None if given is None else resolve_start(given, system, complete=False)
         return chosen.solve(system, start, throw=throw)
     try:

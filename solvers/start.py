@@ -70,6 +70,19 @@ def resolve_start(initial: Any, system: _Unknowns, *, complete: bool) -> Tensor:
     raise InputError(f"initial: of several unknowns give a dict by name, or a tensor (*batch, {shape})")
 
 
+def guess(initial: Any, unknowns: tuple[str, ...]) -> Any:
+    """What a steady solve begins with: of an earlier solution the value, of an evolution that at its last time, with
+    the channels in the order of these unknowns if it has the same; anything else as it is."""
+    if not isinstance(initial, Solution):
+        return initial
+    batch = initial.codes.ndim
+    value = initial.value if initial.times is None else initial.value.select(batch, -1)
+    before = initial.unknowns
+    if before != unknowns and sorted(before) == sorted(unknowns):
+        value = value.index_select(batch, _order(before, unknowns, value))
+    return value.detach()
+
+
 def continued(solution: Solution, system: EvolvingSystem, start: float) -> tuple[Tensor, Tensor]:
     """Where an evolution begins that goes on from an earlier one.
 
@@ -98,13 +111,16 @@ def continued(solution: Solution, system: EvolvingSystem, start: float) -> tuple
     batch = failed.ndim
     field = solution.value.select(batch, -1)
     if system.unknowns != before.unknowns:
-        order = [before.unknowns.index(name) for name in system.unknowns]
-        field = field.index_select(-1 - system.axes, torch.tensor(order, device=field.device))
+        field = field.index_select(batch, _order(before.unknowns, system.unknowns, field))
     if bool(failed.any()):
         alive = int((~failed).reshape(-1).to(torch.int64).argmax())
         instead = field.detach().reshape(-1, *system.space)[alive]
         field = torch.where(failed.reshape(*failed.shape, *[1] * len(system.space)), instead, field)
     return torch.as_tensor(check_value(field, _place(system), "initial")), solution.codes.to(torch.int64)
+
+
+def _order(before: tuple[str, ...], now: tuple[str, ...], like: Tensor) -> Tensor:
+    return torch.tensor([before.index(name) for name in now], device=like.device)
 
 
 def _check_same_place(before: EvolvingSystem, system: EvolvingSystem) -> None:

@@ -141,6 +141,12 @@ def test_a_function_may_return_its_argument(function: Callable[..., Tensor], how
     torch.testing.assert_close(one, other, rtol=1e-13, atol=0)
 
 
+def test_a_batch_is_no_vmap() -> None:
+    system = FunctionSystem(lambda u, t: -u)
+    with pytest.raises(InputError, match="leading axes of fields, parameters and initial states being a batch"):
+        torch.func.vmap(lambda u: sciml.evolve(system, initial=u, times=(0.0, 1.0)).value)(torch.ones(3).double())
+
+
 def still(u: Tensor, t: Any) -> Tensor:
     return torch.zeros_like(u)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from sciml import Dirichlet, Equation, Grid, InputError, Mesh, Neumann, Solution
 from sciml.evolving import EvolvingSystem
 from sciml.function_system import FunctionSystem
 from sciml.ordinary import OrdinarySystem
+from sciml.solvers.linear import GMRES
+from sciml.solvers.nonlinear import Newton
 from sciml.solvers.start import continued
+from sciml.solvers.time import Event
 
 HEAT = Equation("u_t = laplacian(u)")
 DECAY = Equation("u_t = -u", coordinates=())
@@ -186,6 +190,19 @@ def test_rows_that_stopped_go_on_from_when_they_did() -> None:
     assert torch.equal(continued(replace(stopped, codes=codes), system, 0.5)[0], value[0, 1].expand(2))
 
 
+@pytest.mark.parametrize(("more", "method"), [("", GMRES()), (" - u**3", Newton())])
+def test_a_steady_solve_begins_where_an_evolution_ended(more: str, method: Any) -> None:
+    """Of all times the last, channels by name: at the solution itself there is nothing to do."""
+    grid, rates = Grid(12), ["laplacian(u) - v + 1", f"laplacian(v) + u{more}"]
+    evolving = Equation([f"{name}_t = {rate}" for name, rate in zip("uv", rates, strict=True)], unknowns=["u", "v"])
+    ended = sciml.evolve(evolving, grid, initial={"u": 0.0, "v": 0.0}, times=(0.0, 1.0, 10.0), rtol=1e-8)
+    steady = Equation([f"{rate} = 0" for rate in rates], unknowns=["v", "u"])
+    near = sciml.solve(steady, grid, initial=ended, rtol=1e-5, method=method)
+    assert near.value.shape == (2, 12)
+    assert int(near.statistics["iterations"]) == 0
+    assert torch.equal(near.fields["u"], ended.fields["u"][-1])
+
+
 # Runs
 
 
@@ -193,13 +210,13 @@ BLOW_UP = Equation("u_t = k*u**2", parameters={"k": 1.0}, coordinates=())
 
 
 @pytest.mark.parametrize("control", ["joint", "row"])
-def test_a_row_that_failed_takes_nobody_down(control: sciml.solvers.time.Control) -> None:
+def test_a_row_that_failed_takes_nobody_down(control: Any) -> None:
     """u = 1 / (1/u(0) - k t); the second row has no value after 0.1, and none of its gradients."""
     k = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64, requires_grad=True)
     start = torch.tensor([0.1, 10.0, 0.2], dtype=torch.float64)
-    given = {"parameters": {"k": k}, "control": control, "throw": False, "rtol": 1e-9, "atol": 1e-9}
-    first = sciml.evolve(BLOW_UP, initial=start, times=(0.0, 1.0), **given)  # type: ignore[arg-type]
-    second = sciml.evolve(BLOW_UP, initial=first, times=(1.0, 1.5, 2.0), **given)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"parameters": {"k": k}, "control": control, "throw": False, "rtol": 1e-9, "atol": 1e-9}
+    first = sciml.evolve(BLOW_UP, initial=start, times=(0.0, 1.0), **given)
+    second = sciml.evolve(BLOW_UP, initial=first, times=(1.0, 1.5, 2.0), **given)
     assert second.status == first.status
     assert [bool(status) for status in second.status] == [False, True, False]
     exact = 1 / (1 / start - k.detach() * 2.0)
@@ -221,7 +238,7 @@ def test_one_row_goes_on_as_many() -> None:
 def test_a_ball_that_bounced_flies_on() -> None:
     """Rows that stopped at the same time go on from there, whatever output times came after."""
     fall = Equation(["h_t = v", "v_t = -9.81"], coordinates=())
-    ground = sciml.solvers.time.Event(lambda u, t: u[..., 0], direction=-1)
+    ground = Event(lambda u, t: u[..., 0], direction=-1)
     speeds = torch.tensor([[0.0, 2.0], [0.0, 2.0]], dtype=torch.float64)
     down = sciml.evolve(fall, initial=speeds, times=(0.0, 0.3, 1.0), events=ground)
     stopped_at = down.statistics["stopped_at"]
