@@ -93,7 +93,8 @@ class RowStepper:
         self.dense = torch.tensor(powers, dtype=initial.dtype, device=initial.device)  # (stages, powers)
         self._try = torch.compile(self._out_of_place, dynamic=False) if method.compile else self._out_of_place
         self._in_place = None
-        if not (method.compile or recorded or forward_ad._current_level >= 0):
+        transformed = forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+        if not (method.compile or recorded or transformed):
             self._in_place = _InPlace(self, dense(initial), chunk)
 
     def begin(self, y: Tensor, first: Tensor, t: Tensor, h: Tensor) -> State:

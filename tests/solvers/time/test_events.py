@@ -229,6 +229,11 @@ def test_tensors_of_the_function_alone(control):
     for found in (solution.events[0]["time"][0], solution.events[0]["value"][0], solution.value[0, -1]):
         (slope,) = torch.autograd.grad(found, level, retain_graph=True)
         assert float(slope) == pytest.approx(1.0, abs=1e-10)
+
+    def time(c):
+        return sciml.evolve(RAMP, initial=0.0, times=(0.0, 2.0), events=at(c), control=control).events[0]["time"]
+
+    assert float(torch.func.grad(time)(level.detach())) == pytest.approx(1.0, abs=1e-10)
     with torch.no_grad():
         held = sciml.evolve(RAMP, initial=numbers(0.0), times=(0.0, 2.0), events=at(level), control=control)
     assert not held.events[0]["time"].requires_grad and not held.value.requires_grad
