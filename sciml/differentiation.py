@@ -13,6 +13,8 @@ from torch._C import _functorch
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.autograd import forward_ad
 
+from .errors import InputError
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -31,6 +33,15 @@ def in_one_jvp() -> bool:
     """Whether it runs inside a single torch.func.jvp, and no other transform."""
     stack = _functorch.get_interpreter_stack()
     return stack is not None and len(stack) == 1 and stack[0].key() == _functorch.TransformType.Jvp
+
+
+def refuse_transforms_but_jvp(what: str) -> None:
+    """Raise InputError inside torch.func.vmap, grad and vjp, and inside transforms in each other."""
+    if in_transform() and not in_one_jvp():
+        raise InputError(
+            f"{what} inside torch.func is supported by jvp alone, and not by vmap, grad and vjp, or one in another: "
+            "give a batch as leading axes, and use torch.autograd for derivatives"
+        )
 
 
 def is_wrapped(tensor: Tensor) -> bool:

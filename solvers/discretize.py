@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from sciml import discretization
 from sciml.boundary import Boundary
-from sciml.differentiation import in_one_jvp, in_transform
+from sciml.differentiation import in_one_jvp, in_transform, refuse_transforms_but_jvp
 from sciml.discretization import GridEvolution
 from sciml.discretization.conditions import read_evolving_conditions
 from sciml.discretization.inputs import require_problem
@@ -171,11 +171,7 @@ class _Preparation:
     domain: Grid | Mesh
 
     def __call__(self, operator: LinearOperator) -> Callable[[Tensor], Tensor]:
-        if in_transform() and not in_one_jvp():
-            raise InputError(
-                "an equation with constraints cannot be discretized inside torch.func, but for jvp alone: discretize "
-                "it outside, or use torch.autograd for derivatives"
-            )
+        refuse_transforms_but_jvp("to discretize an equation with constraints")
         chosen = _choose(operator, self.domain)
         accuracy = 1e-12 if operator.dtype == torch.float64 else 1e-6
         single = operator.dtype == torch.float32 and not isinstance(chosen, Direct)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from sciml.copies import deep_copy
-from sciml.differentiation import detached, in_one_jvp, in_transform, outside_transforms
+from sciml.differentiation import detached, in_transform, outside_transforms, refuse_transforms_but_jvp
 from sciml.errors import InputError, SolveError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
 from sciml.solution import Solution
@@ -298,11 +298,7 @@ class Prepared(MatrixFreeOperator):
         start = time.perf_counter()
         plain = self._plain
         self._check(b, "the right side")
-        if in_transform() and not in_one_jvp():
-            raise InputError(
-                "a solve inside torch.func is supported by jvp alone, and not by vmap, grad and vjp: give a batch as "
-                "leading axes, and use torch.autograd for derivatives"
-            )
+        refuse_transforms_but_jvp("a solve")
         batch = self._common_batch(b, x0)
         rows = Rows(batch, plain.space)
         with torch.no_grad(), self._place():

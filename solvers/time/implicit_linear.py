@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sciml.dense_operator import DenseOperator
+from sciml.differentiation import refuse_transforms_but_jvp
 from sciml.elements.operator import SparseBatch
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
@@ -151,6 +152,12 @@ class _Kept:
         return self.approximate
 
 
+def check_linear(given: object) -> None:
+    """Refuse what is neither a linear solver nor None."""
+    if given is not None and not isinstance(given, LinearSolver):
+        raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {given!r}")
+
+
 def choose(operator: LinearOperator, system: EvolvingSystem) -> LinearSolver:
     """The method for the matrix of an implicit step. A symmetric one is taken for definite, as it is where a step is
     not too long; the caller takes a surer method where that fails."""
@@ -216,6 +223,7 @@ class ShiftedSolver:
     def __init__(
         self, operator: LinearOperator, system: EvolvingSystem, method: LinearSolver | None, *, requested: bool
     ) -> None:
+        refuse_transforms_but_jvp("an implicit step")
         self.given = operator
         self.scalar = operator.space == ()
         if self.scalar:
