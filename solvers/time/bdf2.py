@@ -8,11 +8,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem, Tolerance
 
 from ..linear.base import LinearSolver
 from .implicit import ImplicitStepper, is_tracked
+from .implicit_linear import check_linear
 from .implicit_tableau import ALEXANDER
 from .multistep import same_step
 from .stage_solver import StageSolver
@@ -37,8 +37,7 @@ class Bdf2(Integrator):
     linear: LinearSolver | None = None
 
     def __post_init__(self) -> None:
-        if self.linear is not None and not isinstance(self.linear, LinearSolver):
-            raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {self.linear!r}")
+        check_linear(self.linear)
 
     def describe(self) -> str:
         return "BDF2, implicit"

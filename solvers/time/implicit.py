@@ -16,6 +16,7 @@ from sciml.evolving import EvolvingSystem, Time, Tolerance
 from ..linear.base import LinearSolver
 from . import implicit_tableau as tableaus
 from .control import Controller
+from .implicit_linear import check_linear
 from .implicit_tableau import ImplicitTableau
 from .stage_solver import StageSolver
 from .stepper import Attempt, Integrator, Stepper, by_row, combined
@@ -46,8 +47,7 @@ class ImplicitRungeKutta(Integrator):
                 f"tableau must be an ImplicitTableau, got {self.tableau!r}: write for example "
                 "ImplicitRungeKutta.kvaerno5()"
             )
-        if self.linear is not None and not isinstance(self.linear, LinearSolver):
-            raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {self.linear!r}")
+        check_linear(self.linear)
 
     @classmethod
     def backward_euler(cls) -> ImplicitRungeKutta:
@@ -98,11 +98,8 @@ class ImplicitStepper(Stepper):
     """
 
     def __init__(self, tableau: ImplicitTableau, system: EvolvingSystem, solver: StageSolver) -> None:
-        self.tableau = tableau
-        self.system = system
-        self.solver = solver
-        self.order = tableau.order
-        self.embedded = tableau.embedded
+        self.tableau, self.system, self.solver = tableau, system, solver
+        self.order, self.embedded = tableau.order, tableau.embedded
         self.even = system.domain is not None
 
     def begin(self, y: Tensor, t: float) -> Tensor:

@@ -20,7 +20,7 @@ from ..linear.base import LinearSolver, Prepared
 from . import implicit_tableau as tableaus
 from .control import Controller
 from .implicit import is_tracked, unsolved
-from .implicit_linear import Mass, ShiftedSolver, finite_rows
+from .implicit_linear import Mass, ShiftedSolver, check_linear, finite_rows
 from .implicit_tableau import AdditiveTableau
 from .multistep import same_step
 from .stepper import Attempt, Integrator, Stepper, combined
@@ -55,8 +55,7 @@ class ImplicitExplicit(Integrator):
                 f"tableau must be an AdditiveTableau or None, got {self.tableau!r}: write for example "
                 "ImplicitExplicit.ark4()"
             )
-        if self.linear is not None and not isinstance(self.linear, LinearSolver):
-            raise InputError(f"linear must be a linear solver, for example GMRES(...), or None, got {self.linear!r}")
+        check_linear(self.linear)
 
     @classmethod
     def cnab2(cls) -> ImplicitExplicit:
@@ -230,11 +229,8 @@ class AdditiveStepper(Stepper):
     """
 
     def __init__(self, tableau: AdditiveTableau, system: EvolvingSystem, part: LinearPart) -> None:
-        self.tableau = tableau
-        self.system = system
-        self.part = part
-        self.order = tableau.order
-        self.embedded = tableau.embedded
+        self.tableau, self.system, self.part = tableau, system, part
+        self.order, self.embedded = tableau.order, tableau.embedded
         self.even = system.domain is not None
         self._moving = False
 

@@ -223,7 +223,6 @@ class ShiftedSolver:
     def __init__(
         self, operator: LinearOperator, system: EvolvingSystem, method: LinearSolver | None, *, requested: bool
     ) -> None:
-        refuse_transforms_but_jvp("an implicit step")
         self.given = operator
         self.scalar = operator.space == ()
         if self.scalar:
@@ -354,6 +353,7 @@ class Mass:
     """
 
     def __init__(self, system: EvolvingSystem) -> None:
+        refuse_transforms_but_jvp("an implicit method")
         self.system = system
         generator = torch.Generator().manual_seed(0)
         probe = torch.rand(system.state_space, generator=generator, dtype=torch.float64).add_(0.5)
