@@ -100,6 +100,22 @@ def test_a_module_as_right_hand_side(how: dict[str, Any]) -> None:
     torch.testing.assert_close(found, -(sine * exact)[:, -1].sum(0), rtol=0, atol=2e-7)
 
 
+@pytest.mark.parametrize("control", ["joint", "row"])
+def test_derivatives_that_come_late(control: Any) -> None:
+    """A push that begins at t = 1 has no derivative before."""
+    push = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def rate(u: Tensor, t: Any) -> Tensor:
+        late = torch.as_tensor(t) > 1.0
+        return push * late.to(u) + 0.0 * u if bool(late.any()) else torch.zeros_like(u)
+
+    solution = sciml.evolve(
+        FunctionSystem(rate), initial=torch.zeros(2).double(), times=(0.0, 1.0, 2.0), control=control
+    )
+    (found,) = torch.autograd.grad(solution.value[:, -1].sum(), push)
+    assert float(found) == pytest.approx(2.0, abs=1e-3)
+
+
 def test_what_a_function_has_no_equation_for() -> None:
     solution = sciml.evolve(FunctionSystem(lambda u, t: -u, (3,)), initial=1.0, times=(0.0, 1.0))
     assert solution.equation is None
