@@ -51,10 +51,8 @@ class FunctionSystem(EvolvingSystem):
         self.equation = None  # type: ignore[assignment]
         self.domain = None
         self.unknowns = ("u",)
-        self.fields, self.parameters = (
-            {"function": function},
-            {},
-        )  # where `has_derivatives` looks for what may bring some
+        self.fields = {"function": function}  # where `has_derivatives` looks
+        self.parameters = {}
         self.boundary = self.scheme = None
         self.notes = ()
         self.batch = ()
