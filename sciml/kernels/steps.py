@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,11 +47,13 @@ def error_ratio(
     batch = shape[: error.ndim - axes]
     rows = prod(batch)
     ratio = torch.empty(batch, dtype=error.dtype)
+    by_row = isinstance(atol, Tensor)
+    absolute: Any
     if isinstance(atol, Tensor):
-        by_row, rows_of_it = True, atol.to(torch.float64).expand(batch).contiguous()
-        absolute = ctypes.c_void_p(rows_of_it.data_ptr())
+        tolerances = atol.to(torch.float64).expand(batch).contiguous()
+        absolute = ctypes.c_void_p(tolerances.data_ptr())
     else:
-        by_row, absolute = False, ctypes.byref(ctypes.c_double(atol))
+        absolute = ctypes.byref(ctypes.c_double(atol))
     function = library.step_error_float64 if error.dtype == torch.float64 else library.step_error_float32
     function(
         ctypes.c_void_p(error.data_ptr()),
