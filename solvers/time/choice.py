@@ -100,6 +100,11 @@ def choose(
                 allowed = _allowed(explicit, damped(found))
                 if suffices(allowed) or _allowed(explicit, whole() if waves is None else waves) < allowed / 2:
                     return explicit, "waves and transport, for which stable steps are accurate ones"
+        if isinstance(system, SpectralSystem):
+            # Of powers of u, the derivative that a product rule gives may be 0/0 where u is 0, and the slope is not.
+            moved = system.shifted(y, start, 1.0).apply(y)
+            if not bool(torch.isfinite(moved).all()):
+                return explicit, "stiff, but the Jacobian, which an implicit method needs, is not finite"
     reason = f"stiff: stable steps of explicit methods are up to about {allowed:.2g}"
     return (ImplicitRungeKutta.kvaerno5() if step is None else ImplicitRungeKutta.sdirk2()), reason
 

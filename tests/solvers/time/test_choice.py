@@ -152,6 +152,18 @@ def test_on_grids(text, grid, given, end, stiff):
     assert why.startswith("stiff: stable steps" if stiff else ("waves and transport, ", "not stiff: "))
 
 
+def test_an_implicit_method_needs_a_jacobian():
+    """That of u**m may be 0/0 in Fourier series where u is 0, as at x = pi here, and nowhere for larger u."""
+    system = sciml.discretize(catalogue.get("porous_medium").equation, RING)
+    for least in (0.0, 0.5):
+        u = least + 1 + torch.cos(RING.coordinates[0])
+        y = system.encode(u)
+        exists = bool(torch.isfinite(system.shifted(y, 0.0, 1.0).apply(y)).all())
+        method, why = choose(system, u, (0.0, 5.0), None, "joint", 1e-6, 1e-6)
+        assert method.describe().startswith("Kvaerno" if exists else "Tsitouras") and why.startswith("stiff")
+        assert exists or not least
+
+
 def test_a_strongly_damped_wave():
     """cos(pi x) stays an eigenvector of the differences, and its amplitude obeys a'' = -k (a + 5 a')."""
     solution = sciml.evolve(
