@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from math import pi
 from typing import Any
@@ -11,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..discretization.conditions import Moving
 from ..discretization.inputs import resolve_field
 from ..equations import Equation
 from ..errors import InputError
 from ..evolving import Time
-from ..given import Number, call, check_value, require_names
+from ..given import Number, require_names
 from ..grid import Grid
+from ..time_functions import depends_on_time
 from .modes import Modes
 from .plan import given_factor
 
@@ -25,27 +26,16 @@ def split_by_time(given: Mapping[str, Any], equation: Equation, dimension: int) 
     """The names of the fields that are functions of the coordinates and t.
 
     Raises:
-        InputError: for a name too many or missing.
+        InputError: for a name too many or missing, or a function of t that takes too few coordinates.
     """
     require_names(given, equation.coefficients)
-    return frozenset(
-        name for name, value in given.items() if takes(value, dimension + 1) and not takes(value, dimension)
-    )
-
-
-def takes(value: Any, count: int) -> bool:
-    """Whether it is a function that can be called with that many arguments."""
-    if isinstance(value, Tensor) or not callable(value):
-        return False
-    try:
-        inspect.signature(value).bind(*[None] * count)
-    except (TypeError, ValueError):
-        return False
-    return True
+    return frozenset(name for name, value in given.items() if depends_on_time(value, dimension, f"field {name!r}"))
 
 
 class GivenFields:
     """The values of given fields, of their derivatives, of coordinates and parameters by name.
+
+    What does not depend on time is formed at once, so that it is formed with the derivatives that the data carry.
 
     Args:
         given: as the caller gave them; functions that take t too depend on time.
@@ -54,6 +44,7 @@ class GivenFields:
         parameters: floats or tensors `(*batch, 1, ..., 1)`.
         modes: the modes kept.
         equation: the equation.
+        wanted: the names whose values will be asked for.
     """
 
     def __init__(
@@ -64,44 +55,63 @@ class GivenFields:
         parameters: Mapping[str, Number],
         modes: Modes,
         equation: Equation,
+        wanted: Iterable[str],
     ) -> None:
         self.given = given
-        self.varying = varying
         self.resolved = resolved
         self.parameters = parameters
         self.modes = modes
         self.equation = equation
+        self.moving = {name: Moving(f"field {name!r}", given[name], self.coordinates) for name in sorted(varying)}
         self._steady: dict[str, Number] = {}
+        for name in sorted(set(wanted) - {"t", *parameters, *equation.coordinates}):
+            field, order = self._factor(name)
+            if field not in varying:
+                self._steady[name] = self._differentiated(self._on_fine(field), order)
+
+    def samples(self) -> dict[str, Number]:
+        """What the functions of time give at t = 0, for its shape; without those that have no value there."""
+        found: dict[str, Number] = {}
+        for name, moving in self.moving.items():
+            try:
+                with torch.no_grad():
+                    found[name] = moving.at(0.0)
+            except InputError:
+                raise
+            except (ArithmeticError, ValueError):
+                continue
+        return found
 
     def values(self, names: set[str], t: Time | None) -> dict[str, Number]:
         """The value of every name on the finer grid; t None where nothing may depend on time."""
         found: dict[str, Number] = {}
-        fields: dict[str, Number] = {}
+        fields: dict[str, Tensor] = {}
         for name in names:
             if name == "t":
-                found[name] = self.time(t)
+                found[name] = self._number(t)
             elif name in self.parameters:
                 found[name] = self.parameters[name]
             elif name in self.equation.coordinates:
                 found[name] = self.coordinates[self.equation.coordinates.index(name)]
+            elif name in self._steady:
+                found[name] = self._steady[name]
             else:
-                found[name] = self._field(name, t, fields)
+                field, order = self._factor(name)
+                if field not in fields:
+                    fields[field] = self.moving[field].at(_known(t))
+                found[name] = self._differentiated(fields[field], order)
         return found
 
-    def time(self, t: Time | None) -> Number:
+    def _number(self, t: Time | None) -> Number:
         """t, of rows with their own times as `(*batch, 1, ..., 1)`."""
+        t = _known(t)
         if isinstance(t, Tensor):
             return t.reshape(*t.shape, *[1] * self.modes.dimension)
-        if t is None:
-            raise InputError("a part that depends on time was taken for one that does not")
         return float(t)
 
     @cached_property
     def coordinates(self) -> tuple[Tensor, ...]:
         """Of the finer grid, one tensor of its shape an axis."""
-        grid = self.modes.grid
-        if self.modes.fine == grid.shape:
-            return grid.coordinates
         return self._fine_grid.coordinates
 
     @cached_property
@@ -111,26 +121,12 @@ class GivenFields:
             return grid
         return Grid(self.modes.fine, grid.lower, grid.upper, dict(grid.sides()), device=grid.device, dtype=grid.dtype)
 
-    def _field(self, name: str, t: Time | None, fields: dict[str, Number]) -> Number:
-        if name in self._steady:
-            return self._steady[name]
+    def _factor(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """The field, and how often it is differentiated along each axis."""
         field, order, in_time = given_factor(name, self.equation.coordinates[: self.modes.dimension], self.equation)
         if in_time:
             raise InputError(f"'{name}', the rate of a given field, is not formed: give it as a field of its own")
-        if field in self.varying:
-            if field not in fields:
-                fields[field] = self._at(field, t)
-            return self._differentiated(fields[field], order)
-        value = self._differentiated(self._on_fine(field), order)
-        self._steady[name] = value
-        return value
-
-    def _at(self, field: str, t: Time | None) -> Number:
-        function: Callable[..., Any] = self.given[field]
-        clock = torch.as_tensor(self.time(t), dtype=self._fine_grid.dtype, device=self._fine_grid.device)
-        value = call(function, (*self.coordinates, clock), f"field {field!r}")
-        wanted = "a number or a tensor"
-        return check_value(value, self._fine_grid, f"field {field!r}", from_function=True, wanted=wanted)
+        return field, order
 
     def _on_fine(self, field: str) -> Number:
         value = self.given[field]
@@ -153,6 +149,12 @@ class GivenFields:
             length = self.modes.grid.upper[axis] - self.modes.grid.lower[axis]
             value = _derivative(value, axis - self.modes.dimension, length, count) if count else value
         return value
+
+
+def _known(t: Time | None) -> Time:
+    if t is None:
+        raise InputError("a part that depends on time was taken for one that does not")
+    return t
 
 
 def _resampled(values: Tensor, dim: int, length: int) -> Tensor:

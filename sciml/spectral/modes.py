@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..grid import Grid
-from ..scheme import Spectral
 
 
 class Modes:
@@ -18,27 +17,32 @@ class Modes:
     Of the last axis only k >= 0 is kept, the other half being the conjugate; along the others the order is
     0, 1, ..., -2, -1. Coefficients have the shape `(..., *kept)`.
 
+    Args:
+        grid: periodic.
+        dealias: a word of `Spectral`.
+
     Attributes:
         shape: of the grid.
         kept: number of coefficients along each axis.
         fine: shape of the grid on which products are formed.
     """
 
-    def __init__(self, grid: Grid, scheme: Spectral) -> None:
+    def __init__(self, grid: Grid, dealias: str) -> None:
         self.grid = grid
-        self.scheme = scheme
+        self.dealias = dealias
         self.shape = grid.shape
         self.dimension = grid.dimension
-        if scheme.dealias == "none":
+        if dealias == "none":
             self.highest = tuple(n // 2 for n in self.shape)
             full = (*self.shape[:-1], self.shape[-1] // 2 + 1)
             self.kept = full
             self.fine = self.shape
         else:
-            divisor = 3 if scheme.dealias == "2/3" else 2
+            divisor = 3 if dealias == "2/3" else 2
             self.highest = tuple((n - 1) // divisor for n in self.shape)
             self.kept = (*(2 * k + 1 for k in self.highest[:-1]), self.highest[-1] + 1)
-            self.fine = self.shape if divisor == 3 else tuple(fast_length(3 * k + 1) for k in self.highest)
+            finer = (fast_length(max(3 * k + 1, n)) for k, n in zip(self.highest, self.shape, strict=True))
+            self.fine = self.shape if divisor == 3 else tuple(finer)
 
     @cached_property
     def numbers(self) -> tuple[Tensor, ...]:
@@ -62,7 +66,7 @@ class Modes:
                 continue
             length = self.grid.upper[axis] - self.grid.lower[axis]
             factor = (self.numbers[axis] * (2 * pi / length)) ** count
-            if count % 2 and self.scheme.dealias == "none":
+            if count % 2 and self.dealias == "none":
                 factor = torch.where(2 * self.numbers[axis].abs() == self.shape[axis], 0.0, factor)
             symbol = symbol * factor
         return symbol, sum(order) % 4
@@ -109,6 +113,23 @@ class Modes:
             return c
         upper = count - count // 2 - 1
         return torch.cat([c.narrow(dim, 0, count // 2 + 1), c.narrow(dim, length - upper, upper)], dim=dim)
+
+    @cached_property
+    def doubled(self) -> list[int]:
+        """The places along the last axis where both c(k) and c(-k) are kept."""
+        last = self.kept[-1] - 1
+        return [0, last] if last > 0 and 2 * last == self.shape[-1] else [0]
+
+    def symmetrized(self, c: Tensor) -> Tensor:
+        """Coefficients with c(-k) = conj(c(k)) also where both are kept."""
+        dims = tuple(range(-self.dimension, -1))
+        columns = []
+        for place in self.doubled:
+            column = c.narrow(-1, place, 1)
+            mirrored = torch.roll(torch.flip(column, dims), [1] * len(dims), dims)
+            columns.append((column + mirrored.conj()) / 2)
+        inner = c.narrow(-1, 1, c.shape[-1] - len(self.doubled))
+        return torch.cat([columns[0], inner, *columns[1:]], dim=-1)
 
     def mean(self, c: Tensor) -> Tensor:
         """The coefficient of the constant mode."""

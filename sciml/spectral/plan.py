@@ -11,7 +11,7 @@ from sympy.core.function import AppliedUndef
 
 from ..equations import Equation
 from ..equations.components import spell
-from ..equations.evaluation import shown
+from ..equations.evaluation import names, shown
 from ..equations.forms import expand
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
@@ -77,6 +77,20 @@ class Plan:
     products: tuple[sympy.Expr, ...]
     polynomials: tuple[tuple[tuple[Monomial, sympy.Expr], ...] | None, ...]
     outputs: tuple[Output, ...]
+
+    @property
+    def given(self) -> set[str]:
+        """The names in products and sources that are no inputs: of given fields and their derivatives, and others."""
+        expressions = (*self.products, *(expression for _, expression in self.sources))
+        return set().union(*(names(e) for e in expressions)) - {self.name(factor) for factor in self.inputs}
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether nothing is to be cut off: no product holds the state, and no constraint has an odd derivative, which
+        would be singular at the highest cosine of an even number of points."""
+        first = len(self.unknowns)
+        constraints = [t for t in self.linear if t.row >= first and t.field in self.constrained]
+        return not self.inputs and not any(n % 2 for term in constraints for n in term.order)
 
     def name(self, factor: Factor) -> str:
         """("u", (2, 0)) -> "u_xx"."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+import warnings
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any, final
 
-import sympy
 import torch
 from torch import Tensor
 
 from ..discretization.inputs import batch_shape, resolve_field, resolve_parameters
 from ..equations import Equation
-from ..equations.evaluation import evaluate_all, names
-from ..equations.residuals import partial
 from ..errors import InputError
 from ..evolving import EvolvingSystem, Time, Tolerance, by_row
-from ..given import Number
 from ..grid import Grid
 from ..inference import outside_inference_mode
 from ..kernels.fourier import symmetrize
@@ -28,8 +24,9 @@ from .jacobian import ShiftedJacobian
 from .modes import Modes
 from .operator import FourierOperator, times
 from .plan import make_plan
+from .rates import Rates
 from .requirements import require_periodic
-from .tables import Symbol, Tables, added, combined, common_shape, stacked
+from .tables import Tables, common_shape, stacked
 from .workspace import Workspace, Workspaces, available, find_polynomials, rows_at_once
 
 MAX_WORKSPACES = 8
@@ -60,110 +57,62 @@ class SpectralSystem(EvolvingSystem):
         self.scheme = scheme
         self.boundary = grid.boundary
         self.unknowns = equation.unknowns
+        self.channels = len(self.unknowns)
+        self.axes = grid.dimension
         self.dtype, self.device = grid.dtype, grid.device
-        self.modes = Modes(grid, scheme)
         varying = split_by_time(fields, equation, grid.dimension)
         resolved = {
             name: resolve_field(value, grid, f"field {name!r}") for name, value in fields.items() if name not in varying
         }
         self.parameters = resolve_parameters(parameters, equation.parameters, grid)
         self.fields = {name: resolved.get(name, fields[name]) for name in equation.coefficients}
-        self.batch = batch_shape([*resolved.items(), *self.parameters.items()], grid.dimension)
         self.plan = make_plan(equation, grid.dimension, varying)
-        self.channels = len(self.unknowns)
-        self.axes = grid.dimension
+        self.modes = Modes(grid, "none" if self.plan.keeps_all else scheme.dealias)
+        self.given = GivenFields(fields, varying, resolved, self.parameters, self.modes, equation, self.plan.given)
+        self.batch = batch_shape(
+            [*resolved.items(), *self.parameters.items(), *self.given.samples().items()], grid.dimension
+        )
         self.space = grid.shape if self.channels == 1 else (self.channels, *grid.shape)
         kept = (*self.modes.kept, 2)
         self.state_space = kept if self.channels == 1 else (self.channels, *kept)
-        self.given = GivenFields(fields, varying, resolved, self.parameters, self.modes, equation)
-        self.complex_dtype = torch.complex128 if grid.dtype == torch.float64 else torch.complex64
-        self._prepare()
-        self.notes = (self._describe(),)
-
-    def _prepare(self) -> None:
         tables = Tables(self.plan, self.modes, self.parameters)
         self.symbol = stacked(tables.linear, self.modes)
-        self._linear = self.symbol.to(self.complex_dtype)
-        has_linear = any(part is not None for row in tables.linear for part in row)
-        self.linear_part = FourierOperator(self._linear, self.modes, self.channels) if has_linear else None
-        self._linear_table = self._cast(tables.linear)
-        self._inputs = self._cast(tables.inputs)
-        self._outputs = self._cast(tables.outputs)
-        self._constrained = self._cast(tables.constrained)
-        self._feedback = self._cast(tables.feedback)
-        self._constraint_products = self._cast(tables.products)
-        self._left_null = tables.left_null
-        self._driven = self._cast(tables.driven)
-        sources = self._transformed_sources()
-        self._sources = sources[: self.channels]
-        self._constraint_sources = sources[self.channels :]
-        if any(source is not None for source in self._constraint_sources):
-            response = self._cast(tables.response)
-            for i, row in enumerate(response):
-                for part, source in zip(row, self._constraint_sources, strict=True):
-                    if part is not None and source is not None:
-                        self._sources[i] = added(self._sources[i], part * source)
-        self._offsets = [self._offset(field, order) for field, order in self.plan.inputs]
-        self._product_names = set().union(*(names(e) for e in self.plan.products)) - set(self._input_names)
-        # Growing modes would let the redundant half of the coefficients drift from being conjugate to the other.
-        growing = self.axes > 1 and (self.channels > 1 or bool((self.symbol.detach().real > 0).any()))
-        self._drifts = growing and has_linear
-        last = self.modes.kept[-1] - 1
-        self._doubled = [0, last] if last > 0 and 2 * last == self.modes.shape[-1] else [0]
+        dtype = torch.complex128 if grid.dtype == torch.float64 else torch.complex64
+        self.rates = Rates(self.plan, self.modes, self.given, tables, self.batch, dtype)
+        linear = self.rates.linear
+        self.linear_part = None if linear is None else FourierOperator(linear, self.modes, self.channels)
         data = (*self.fields.values(), *self.parameters.values())
-        self._learned = bool(self.given.varying) or any(isinstance(v, Tensor) and v.requires_grad for v in data)
-        by_torch = find_polynomials(self.plan, self.given, any(o is not None for o in self._offsets)) is None
-        self._by_row = bool(self.batch or self.given.varying)
-        self._fixed_rows = self._by_row or by_torch
+        self._learned = bool(varying) or any(isinstance(v, Tensor) and v.requires_grad for v in data)
         tensors = any(isinstance(value, Tensor) for value in data)
-        self.constant_data = not self.given.varying and not (tensors and forward_mode.active())
+        self.constant_data = not varying and not (tensors and forward_mode.active())
+        by_torch = find_polynomials(self.plan, self.given, any(o is not None for o in self.rates.offsets)) is None
+        self._fixed_rows = bool(self.batch) or by_torch
         self._workspaces = Workspaces()
-        self.fast = self.device.type == "cpu" and self.axes < 3 and available()
-
-    @property
-    def _input_names(self) -> list[str]:
-        return [self.plan.name(factor) for factor in self.plan.inputs]
-
-    def _cast(self, table: list[list[Symbol]]) -> list[list[Symbol]]:
-        return [[None if part is None else part.to(self.complex_dtype) for part in row] for row in table]
-
-    def _transformed_sources(self) -> list[Symbol]:
-        found: list[Symbol] = [None] * (self.channels + len(self.plan.constrained))
-        for row, expression in self.plan.sources:
-            value = evaluate_all((expression,), self.given.values(names(expression), None))[0]
-            found[row] = added(found[row], self.modes.forward(self._on_fine(value)))
-        return found
-
-    def _offset(self, field: str, order: tuple[int, ...]) -> Symbol:
-        """What the sources of the constraints add to an input, as values."""
-        if field not in self.plan.constrained:
-            return None
-        row = self._feedback[self.plan.constrained.index(field)]
-        total: Symbol = None
-        for part, source in zip(row, self._constraint_sources, strict=True):
-            if part is not None and source is not None:
-                total = added(total, part * source)
-        if total is None:
-            return None
-        real, power = self.modes.derivative(order)
-        symbol = (real * (1, 1j, -1, -1j)[power]).to(self.complex_dtype)
-        return self.modes.inverse(symbol * total, self.modes.fine)
+        self.fast = self.device.type == "cpu" and self.axes < 3 and available() and self.rates.pairs is not None
+        self.notes = (self._describe(), *self._warnings())
 
     def _describe(self) -> str:
         kept, full = self.modes.size, prod((*self.modes.shape[:-1], self.modes.shape[-1] // 2 + 1))
         count = f"{len(self.plan.inputs)} inverse and {len(self.plan.products)} forward transforms a right-hand side"
         products = "" if self.modes.fine == self.modes.shape else f", products on {self.modes.fine} points"
-        return (
-            f"Fourier series with {kept} of {full} coefficients (dealiasing {self.scheme.dealias}{products}), {count}"
-        )
+        cut = "nothing is multiplied" if self.plan.keeps_all else f"dealiasing {self.modes.dealias}{products}"
+        return f"Fourier series with {kept} of {full} coefficients ({cut}), {count}"
 
-    def _on_fine(self, value: Number) -> Tensor:
-        fine = self.modes.fine
-        if not isinstance(value, Tensor):
-            return torch.full(fine, float(value), dtype=self.dtype, device=self.device)
-        return value.expand(common_shape(value.shape, fine))
+    def _warnings(self) -> tuple[str, ...]:
+        if self.rates.watched is None:
+            return ()
+        names = ", ".join(self.plan.constrained)
+        return (f"the right-hand side moves means: where the constraint on {names} has no solution rates are NaN",)
 
     def hold(self, u: Tensor, t: Time) -> Tensor:
+        """The field itself.
+
+        Raises:
+            InputError: for a constraint that has no solution at the beginning of a run, since it leaves the mean open
+                and its right side has one.
+        """
+        self._check_space(u)
+        self.rates.require_balance(self.modes.forward(u), t)
         return u
 
     # States
@@ -171,7 +120,9 @@ class SpectralSystem(EvolvingSystem):
     def encode(self, u: Tensor) -> Tensor:
         self._check_space(u)
         c = self.modes.forward(u)
-        self._check_means(c, u)
+        self._warn_of_loss(c, u)
+        if self.rates.constant_mode is not None:
+            c = self.rates.constant_mode.settled(c)
         return torch.view_as_real(c.contiguous())
 
     def decode(self, y: Tensor) -> Tensor:
@@ -179,14 +130,14 @@ class SpectralSystem(EvolvingSystem):
 
     def project(self, y: Tensor) -> Tensor:
         """The state with coefficients that stand for a real field, which rounding may leave where modes grow."""
-        if not self._drifts:
+        if not self.rates.drifts:
             return y
-        return torch.view_as_real(self._symmetrized(torch.view_as_complex(y.contiguous())))
+        return torch.view_as_real(self.modes.symmetrized(torch.view_as_complex(y.contiguous())))
 
     def project_(self, c: Tensor) -> None:
         """The same of coefficients in place, where `fast` holds."""
-        if self._drifts:
-            symmetrize(c, self._doubled)
+        if self.rates.drifts:
+            symmetrize(c, self.modes.doubled)
 
     def multiplied(self, factor: Tensor, y: Tensor) -> Tensor:
         """A number, or a small matrix, for each wavenumber times a state.
@@ -197,79 +148,45 @@ class SpectralSystem(EvolvingSystem):
         """
         return torch.view_as_real(times(factor, torch.view_as_complex(y.contiguous()), self.modes, self.channels))
 
-    def _symmetrized(self, c: Tensor) -> Tensor:
-        """Coefficients with c(-k) = conj(c(k)) also where both are kept."""
-        dims = tuple(range(-self.axes, -1))
-        columns = []
-        for place in self._doubled:
-            column = c.narrow(-1, place, 1)
-            mirrored = torch.roll(torch.flip(column, dims), [1] * len(dims), dims)
-            columns.append((column + mirrored.conj()) / 2)
-        inner = c.narrow(-1, 1, c.shape[-1] - len(self._doubled))
-        return torch.cat([columns[0], inner, *columns[1:]], dim=-1)
-
     def _check_space(self, u: Tensor) -> None:
         if tuple(u.shape[-len(self.space) :]) != self.space:
             raise InputError(f"a field of shape {tuple(u.shape)}, expected (*batch, *{self.space})")
 
-    def _check_means(self, c: Tensor, u: Tensor) -> None:
-        """Refuse a state from which a constraint cannot be satisfied in the mean."""
-        if self._left_null is None:
+    def _warn_of_loss(self, c: Tensor, u: Tensor) -> None:
+        """Say how much of a field is above the wavenumbers that are kept."""
+        if self.modes.dealias == "none" or forward_mode.active() or torch.compiler.is_compiling():
             return
-        channels = self._split(c.detach())
-        sides = []
-        for row, source in zip(self._driven, self._constraint_sources, strict=True):
-            total = torch.zeros((), dtype=c.dtype, device=c.device)
-            for part, channel in zip(row, channels, strict=True):
-                if part is not None:
-                    total = total + self.modes.mean(part.detach()) * self.modes.mean(channel)
-            sides.append(total if source is None else total + self.modes.mean(source.detach()))
-        sides = torch.broadcast_tensors(*sides)
-        off = (self._left_null.to(c.dtype) @ torch.stack(sides, dim=-1)[..., None])[..., 0].abs()
-        size = u.detach().abs().flatten(-len(self.space)).amax(-1)
-        allowed = 1e3 * torch.finfo(self.dtype).eps * size
-        if bool((off.amax(-1) > allowed).any()):
-            texts = "', '".join(self.equation.constraints)
-            raise InputError(
-                f"constraint '{texts}': the mean of the right side must vanish on a periodic grid, and is "
-                f"{float(off.max()):.3g} for the given state; subtract the mean"
+        axes = tuple(range(-self.axes, 0))
+        u, kept = u.detach(), self.modes.inverse(c.detach(), self.modes.shape)
+        lost, whole = (torch.linalg.vector_norm(part, dim=axes).square() for part in (u - kept, u))
+        cut = lost > torch.finfo(self.dtype).eps * whole
+        if bool(cut.any()):
+            limit, more = "n/2", ""
+            if self.modes.dealias == "2/3":
+                limit, more = "n/3", "Spectral(dealias='3/2') keeps those below n/2, "
+            warnings.warn(
+                f"{float((lost / whole)[cut].max()):.2g} of the square of the given field is dropped: dealiasing "
+                f"{self.modes.dealias} keeps the wavenumbers below {limit} of n points. {more}"
+                "Spectral(dealias='none') keeps all; else take more points",
+                stacklevel=3,
             )
-
-    def _split(self, c: Tensor) -> tuple[Tensor, ...]:
-        return (c,) if self.channels == 1 else c.unbind(-self.axes - 1)
 
     # Rates
 
     def rate(self, u: Tensor, t: Time) -> Tensor:
-        self._check_space(u)
-        c = self.modes.forward(u)
-        return self.modes.inverse(self._slope(c, t, linear=True), self.modes.shape)
+        return self._rate(u, t, linear=True)
 
     def nonlinear_part(self, u: Tensor, t: Time) -> Tensor:
+        return self._rate(u, t, linear=False)
+
+    def _rate(self, u: Tensor, t: Time, *, linear: bool) -> Tensor:
         self._check_space(u)
-        return self.modes.inverse(self._slope(self.modes.forward(u), t, linear=False), self.modes.shape)
+        found = self.rates.of(self.modes.forward(u), t, linear=linear, anywhere=True)
+        return self.modes.inverse(found, self.modes.shape)
 
     def constrained(self, u: Tensor, t: Time) -> dict[str, Tensor]:
         self._check_space(u)
-        c = self.modes.forward(u)
-        self._check_means(c, u)
-        channels = self._split(c)
-        driven = any(part is not None for row in self._constraint_products for part in row)
-        products = self._products(channels, t) if driven else (None,) * len(self.plan.products)
-        found: dict[str, Tensor] = {}
-        sides = [
-            combined(row, products, source)
-            for row, source in zip(self._constraint_products, self._constraint_sources, strict=True)
-        ]
-        for name, row, feedback in zip(self.plan.constrained, self._constrained, self._feedback, strict=True):
-            total = combined(row, channels, None)
-            for part, side in zip(feedback, sides, strict=True):
-                if part is not None and side is not None:
-                    total = added(total, part * side)
-            if total is None:
-                total = torch.zeros_like(channels[0])
-            found[name] = self.modes.inverse(total, self.modes.shape)
-        return found
+        return self.rates.constrained(self.modes.forward(u), t)
 
     def slope(self, y: Tensor, t: Time) -> Tensor:
         return self._on_states(y, t, linear=True)
@@ -295,18 +212,29 @@ class SpectralSystem(EvolvingSystem):
         if self.constant_data and forward_mode.alone(y):
             return forward_mode.along(
                 lambda state: self._untracked(state, t, linear=linear),
-                lambda states, directions: self._derivative(states[0], directions[0], t, linear=linear),
+                lambda states, directions: self._along(states[0], directions[0], t, linear=linear),
                 y,
             )
-        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=linear))
+        return self._plain(y, t, linear=linear)
 
     def plain_force(self, y: Tensor, t: Time) -> Tensor:
         """`explicit_force` by torch's operations alone."""
-        return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=False))
+        return self._plain(y, t, linear=False)
+
+    def explicit_derivative(self, y: Tensor, direction: Tensor, t: Time) -> Tensor:
+        """The derivative of `explicit_force` along a direction; derivatives of it are not recorded."""
+        return self._along(y, direction, t, linear=False)
+
+    def _plain(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
+        return torch.view_as_real(self.rates.of(torch.view_as_complex(y.contiguous()), t, linear=linear))
+
+    def _along(self, y: Tensor, direction: Tensor, t: Time, *, linear: bool) -> Tensor:
+        c, ahead = (torch.view_as_complex(part.contiguous()) for part in (y, direction))
+        return torch.view_as_real(self.rates.along(c, ahead, t, linear=linear))
 
     def _untracked(self, y: Tensor, t: Time, *, linear: bool) -> Tensor:
         if not self.fast:
-            return torch.view_as_real(self._slope(torch.view_as_complex(y.contiguous()), t, linear=linear))
+            return self._plain(y, t, linear=linear)
         c = self.coefficients(y)
         inner = len(self.state_space) - 1
         rows: tuple[int, ...] = tuple(c.shape[: c.ndim - inner])
@@ -317,8 +245,8 @@ class SpectralSystem(EvolvingSystem):
         out = torch.empty_like(c)
         for part, piece in [(c, out)] if own_times else self.blocks(rows, c, out):
             self.evaluate(part, t, piece, linear=linear)
-        if linear and self._drifts:
-            symmetrize(out, self._doubled)
+        if linear and self.rates.drifts:
+            symmetrize(out, self.modes.doubled)
         return torch.view_as_real(out)
 
     def evaluate(self, c: Tensor, t: Time, out: Tensor, *, linear: bool) -> None:
@@ -331,13 +259,14 @@ class SpectralSystem(EvolvingSystem):
         """
         rows = c.shape[: c.ndim - len(self.state_space) + 1]
         self._workspace(rows).rate(c, t, out, prod(rows), linear=linear)
+        self.rates.spoil(c, out)
 
     def blocks(self, rows: tuple[int, ...], *tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
         """Contiguous tensors of the same rows in blocks of `size` rows, None for what fits the cache; all rows together
         where their data differ."""
         many = prod(rows)
         size = rows_at_once(self.plan, self.modes) if size is None else size
-        if self._by_row or many <= size:
+        if self.batch or many <= size:
             yield tensors
             return
         flat = [tensor.view(many, *tensor.shape[len(rows) :]) for tensor in tensors]
@@ -346,95 +275,26 @@ class SpectralSystem(EvolvingSystem):
 
     def _workspace(self, rows: tuple[int, ...]) -> Workspace:
         """Memory of this thread for states of a batch shape."""
+        known = self._workspaces.known
         key = (rows if self._fixed_rows else (), torch.get_num_threads())
-        found = self._workspaces.known.get(key)
-        return self._new_workspace(key, rows) if found is None else found
+        if key not in known:
+            while len(known) >= MAX_WORKSPACES:
+                known.popitem(last=False)
+            known[key] = self._new_workspace(rows)
+        known.move_to_end(key)
+        return known[key]
 
     @outside_inference_mode
-    def _new_workspace(self, key: tuple[tuple[int, ...], int], rows: tuple[int, ...]) -> Workspace:
-        known = self._workspaces.known
-        if len(known) >= MAX_WORKSPACES:
-            known.pop(next(iter(known)))
-        tables = (self._inputs, self._outputs, self._sources, self._offsets, self._linear_table)
-        known[key] = Workspace(self.plan, self.modes, self.given, *tables, rows)
-        return known[key]
+    def _new_workspace(self, rows: tuple[int, ...]) -> Workspace:
+        rates, tables = self.rates, self.rates.tables
+        parts = (tables.inputs, tables.outputs, rates.sources, rates.offsets, tables.linear)
+        return Workspace(self.plan, self.modes, self.given, *parts, rows)
 
     def tracked(self, *tensors: Tensor) -> bool:
         """Whether derivatives are recorded, of the data or of these tensors, or torch transforms the computation."""
         if forward_mode.active() or torch.compiler.is_compiling():
             return True
         return torch.is_grad_enabled() and (self._learned or any(tensor.requires_grad for tensor in tensors))
-
-    def _slope(self, c: Tensor, t: Time, *, linear: bool) -> Tensor:
-        products = self._products(self._split(c), t)
-        found = self._gathered(products, self._sources, c)
-        if linear and self.linear_part is not None:
-            found = found + times(self._linear, c, self.modes, self.channels)
-            if self._drifts:
-                found = self._symmetrized(found)
-        return found.contiguous()
-
-    def _gathered(self, products: Sequence[Tensor], sources: Sequence[Symbol], c: Tensor) -> Tensor:
-        """What the transforms of products, and sources, add to the rates of coefficients c."""
-        channels = self._split(c)
-        rows = [combined(row, products, source) for row, source in zip(self._outputs, sources, strict=True)]
-        shape = common_shape(channels[0].shape, *(row.shape for row in rows if row is not None))
-        shape = common_shape(shape, (*self.batch, *self.modes.kept))
-        zero = torch.zeros(shape, dtype=c.dtype, device=c.device)
-        full = [zero if row is None else row.expand(shape) for row in rows]
-        return full[0] if self.channels == 1 else torch.stack(full, dim=-self.axes - 1)
-
-    def _products(self, channels: tuple[Tensor, ...], t: Time) -> tuple[Tensor, ...]:
-        """The transforms of the plan's products."""
-        if not self.plan.products:
-            return ()
-        values = {**self._input_values(channels), **self.given.values(self._product_names, t)}
-        found = [self._on_fine(value) for value in evaluate_all(self.plan.products, values)]
-        return tuple(self.modes.forward(value) for value in found)
-
-    def _input_values(self, channels: tuple[Tensor, ...], *, offsets: bool = True) -> dict[str, Number]:
-        """The plan's inputs on the finer grid."""
-        if not self.plan.inputs:
-            return {}
-        coefficients = [combined(row, channels, None) for row in self._inputs]
-        shape = common_shape(*(c.shape for c in coefficients if c is not None))
-        zero = torch.zeros(shape, dtype=self.complex_dtype, device=self.device)
-        stack = torch.stack([zero if c is None else c.expand(shape) for c in coefficients])
-        fields = self.modes.inverse(stack, self.modes.fine).unbind(0)
-        if offsets:
-            fields = tuple(f if o is None else f + o for f, o in zip(fields, self._offsets, strict=True))
-        return dict(zip(self._input_names, fields, strict=True))
-
-    def explicit_derivative(self, y: Tensor, direction: Tensor, t: Time) -> Tensor:
-        """The derivative of `explicit_force` along a direction; derivatives of it are not recorded."""
-        return self._derivative(y, direction, t, linear=False)
-
-    def _derivative(self, y: Tensor, direction: Tensor, t: Time, *, linear: bool) -> Tensor:
-        """The derivative of the rate, or of the nonlinear part of it, along a direction."""
-        state, ahead = (torch.view_as_complex(part.contiguous()) for part in (y, direction))
-        channels, along = self._split(state), self._split(ahead)
-        products: tuple[Tensor, ...] = ()
-        if self.plan.products:
-            values = self._input_values(channels)
-            slopes = self._input_values(along, offsets=False)
-            values.update(self.given.values(self._product_names, t))
-            partials = iter(evaluate_all([partial for row in self._partials for _, partial in row], values))
-            sums = [sum(next(partials) * slopes[name] for name, _ in row) for row in self._partials]
-            products = tuple(self.modes.forward(self._on_fine(total)) for total in sums)
-        found = self._gathered(products, [None] * self.channels, ahead)
-        if linear and self.linear_part is not None:
-            found = found + times(self._linear, ahead, self.modes, self.channels)
-            found = self._symmetrized(found) if self._drifts else found
-        return torch.view_as_real(found.contiguous())
-
-    @cached_property
-    def _partials(self) -> list[list[tuple[str, sympy.Expr]]]:
-        """Of every product its partial derivatives with respect to the inputs that it holds."""
-        found = []
-        for product in self.plan.products:
-            symbols = sorted(product.free_symbols, key=str)
-            found.append([(s.name, partial(product, s)) for s in symbols if s.name in self._input_names])
-        return found
 
     # What integrators ask for
 
@@ -458,7 +318,8 @@ class SpectralSystem(EvolvingSystem):
         return ShiftedJacobian(lambda state: self.slope(state, t), y, step, batch, self.state_space, inverse)
 
     def shifted_linear(self, step: float) -> FourierOperator:
-        return FourierOperator(self._linear, self.modes, self.channels, on_states=True).shifted(step)
+        symbol = self.symbol.to(self.rates.dtype) if self.rates.linear is None else self.rates.linear
+        return FourierOperator(symbol, self.modes, self.channels, on_states=True).shifted(step)
 
 
 @outside_inference_mode

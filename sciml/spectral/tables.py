@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 
 import sympy
 import torch
@@ -32,6 +33,10 @@ class Tables:
         constrained: `constrained[c][j]`, of unknown j in constrained field c.
         feedback: `feedback[c][d]`, of the rest of constraint d (its sources and products) in constrained field c.
         products: `products[d][r]`, of product r in constraint d.
+        driven: `driven[d][j]`, of unknown j in constraint d.
+        response: `response[i][d]`, of the rest of constraint d in the rate of unknown i.
+        left_null: the projection onto what the constraints' constant mode cannot reach, `(*batch, d, d)`; None if it
+            reaches all.
     """
 
     def __init__(self, plan: Plan, modes: Modes, parameters: Mapping[str, Number]) -> None:
@@ -43,14 +48,14 @@ class Tables:
         unknowns, count = len(plan.unknowns), len(plan.unknowns) + len(plan.constrained)
         places = {name: place for place, name in enumerate((*plan.unknowns, *plan.constrained))}
         table: list[list[Symbol]] = [[None] * count for _ in range(count)]
-        self.scale = torch.zeros([1] * modes.dimension, dtype=torch.float64, device=modes.grid.device)
+        scale = torch.zeros([1] * modes.dimension, dtype=torch.float64, device=modes.grid.device)
         for term in plan.linear:
             symbol = self.symbol(term.coefficient, term.order)
             column = places[term.field]
             table[term.row][column] = added(table[term.row][column], symbol)
             if term.row >= unknowns and column >= unknowns:
-                self.scale = self.scale + symbol.detach().abs()
-        self.feedback, self.left_null = self._inverted([row[unknowns:] for row in table[unknowns:]])
+                scale = scale + symbol.detach().abs()
+        self.feedback, self.left_null = self._inverted([row[unknowns:] for row in table[unknowns:]], scale)
         self.driven = [row[:unknowns] for row in table[unknowns:]]
         self.constrained = _product(self.feedback, self.driven, unknowns)
         coupling = [row[unknowns:] for row in table[:unknowns]]
@@ -81,14 +86,22 @@ class Tables:
         value = evaluate(coefficient, self.parameters)
         return (value * real) * (1, 1j, -1, -1j)[power]
 
-    def _inverted(self, block: list[list[Symbol]]) -> tuple[list[list[Symbol]], Tensor | None]:
+    def to(self, dtype: torch.dtype) -> Tables:
+        """The same tables in a complex dtype."""
+        found = copy(self)
+        for name in ("linear", "inputs", "outputs", "constrained", "feedback", "products", "driven", "response"):
+            table = getattr(self, name)
+            setattr(found, name, [[None if part is None else part.to(dtype) for part in row] for row in table])
+        return found
+
+    def _inverted(self, block: list[list[Symbol]], scale: Tensor) -> tuple[list[list[Symbol]], Tensor | None]:
         """Minus the inverse of the constraints' block for every wavenumber, where the constant mode has a kernel the
         pseudo-inverse; and the projection onto what the constant mode cannot reach, None where it reaches all."""
         count = len(block)
         if count == 0:
             return [], None
         matrix = _stacked(block, self.modes)
-        scale = self.scale.expand(matrix.shape[:-2])
+        scale = scale.expand(matrix.shape[:-2])
         singular = torch.linalg.svdvals(matrix.detach())[..., -1] <= 1e-12 * scale
         singular = (
             singular.flatten(0, -1 - self.modes.dimension).any(0) if singular.ndim > self.modes.dimension else singular

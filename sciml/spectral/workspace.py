@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
@@ -36,7 +37,7 @@ class Workspaces(threading.local):
     """Workspaces by the shape of the rows; every thread has its own, since they are written to."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[tuple[int, ...], int], Workspace] = {}
+        self.known: OrderedDict[tuple[tuple[int, ...], int], Workspace] = OrderedDict()  # the latest used last
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Workspaces:
         return Workspaces()
