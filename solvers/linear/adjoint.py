@@ -11,6 +11,10 @@ dA dx. So there are two stages: an anchor x1, made from the residual at the cons
 residual at x1. The value does not depend on x1 to first order: what the residual sends back to x1, -A^T lambda, is
 cancelled by what the value sends back, and the anchor's backward does nothing but in second derivatives. Third
 derivatives are not provided for.
+
+Forward the anchor's tangent is A^-1 times that of the residual, taken as a constant. Where derivatives of it are asked
+for in turn, backward, they are those of the value's tangent, which adds A^-1 times the tangent of r(x1): 0 but for
+rounding, so that only its derivative is computed.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sciml.differentiation import in_transform
 from sciml.errors import SolveError
 from sciml.solution import AdjointRecord, Solution
 from sciml.status import Status
@@ -60,12 +65,14 @@ def attach_implicit_gradient(
     # A failed row may hold NaN, which zero times would carry into the gradients of the others.
     safe = solution.value if bool(good.all()) else torch.where(mask, solution.value, 0.0)
     left = residual(safe)
-    tracked = left.requires_grad or forward_ad.unpack_dual(left).tangent is not None
-    if not tracked:
+    tangent = forward_ad.unpack_dual(left).tangent
+    # Inside torch.func nothing is seen of what is differentiated outside of it.
+    recorded = left.requires_grad or (tangent is not None and tangent.requires_grad) or in_transform()
+    if not recorded and tangent is None:
         return solution
     adjoint = _Adjoint(linearization, len(space), good, AdjointRecord(), throw)
     value, marker = _Anchor.apply(safe, left, adjoint)
-    if left.requires_grad:
+    if recorded:
         value = _ImplicitSolve.apply(value, marker, residual(value), adjoint)
     if safe is not solution.value:
         value = torch.where(mask, value, solution.value)
@@ -123,7 +130,9 @@ class _Anchor(torch.autograd.Function):
         if tangents[1] is None:
             raise RuntimeError("the residual of an implicit solve has no tangent")
         (x,) = ctx.saved_tensors
-        return ctx.adjoint.solve(ctx.adjoint.linearization(x), tangents[1]), torch.zeros_like(tangents[1])
+        with torch.no_grad():
+            solved = ctx.adjoint.solve(ctx.adjoint.linearization(x), tangents[1].detach())
+        return solved, torch.zeros_like(tangents[1])
 
 
 class _ImplicitSolve(torch.autograd.Function):
@@ -137,6 +146,7 @@ class _ImplicitSolve(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.adjoint = inputs[3]
         ctx.save_for_backward(inputs[0])
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -147,7 +157,28 @@ class _ImplicitSolve(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor | None:
-        return tangents[0]
+        if tangents[0] is None or tangents[2] is None:
+            return tangents[0]
+        (x,) = ctx.saved_tensors
+        return tangents[0] + _Correction.apply(tangents[2], x.detach(), ctx.adjoint)
+
+
+class _Correction(torch.autograd.Function):
+    """A^-1 times the tangent of r(x1), which is 0, with its derivative."""
+
+    @staticmethod
+    def forward(tangent: Tensor, x: Tensor, adjoint: _Adjoint) -> Tensor:
+        return torch.zeros_like(tangent)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.adjoint = inputs[2]
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return ctx.adjoint.solve(ctx.adjoint.linearization(x).transpose(), gradients[0]), None, None
 
 
 def _solve_rows(prepared: Prepared, right: Tensor, wanted: Tensor, record: AdjointRecord, throw: bool) -> Tensor:
