@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
-from typing import Any
 
 import torch
 from torch import Tensor
