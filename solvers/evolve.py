@@ -73,7 +73,8 @@ def evolve(
             rows that had failed stay so, and are NaN.
         times: increasing, at least two, in the unit of time of the problem. The first is that of `initial`, and the
             solution has a value at each.
-        method: an integrator of `sciml.solvers.time`; None chooses one, and `solution.method` says which and why.
+        method: an integrator of `sciml.solvers.time`; None chooses one by how stiff the system is at the start, of
+            ordinary differential equations after a few steps, and `solution.method` says which and why.
         step: size of the steps; a little less where the time between two outputs is no multiple of it. None adapts
             the steps to `rtol` and `atol`.
         rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6 in float64,
