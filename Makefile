@@ -13,7 +13,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 
 help:
 	@echo "make demo    solve a tour of equations and write one HTML page"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests, in two processes"
 	@echo "make bench   time the solvers against other libraries"
 	@echo "make lint    check style and types (make format repairs what can be repaired)"
 	@echo "make clean   remove what builds and tests leave behind; the environment in $(VENV) stays"
@@ -22,7 +22,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/sciml demo $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/sciml bench $(ARGS)
