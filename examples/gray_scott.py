@@ -10,8 +10,8 @@ equation = catalogue.get("gray_scott").equation
 square = sciml.Grid((96, 96), upper=1.5, boundary=sciml.Periodic())
 x, y = square.coordinates
 drops = torch.zeros_like(x)
-for a, b in (0.2 + 1.1 * torch.rand(12, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).tolist():
-    drops = torch.maximum(drops, torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.004))
+for a, b in (0.25 + torch.rand(12, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).tolist():
+    drops += torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.004)
 
 F = torch.tensor([0.030, 0.046, 0.037], dtype=torch.float64)
 k = torch.tensor([0.062, 0.063, 0.060], dtype=torch.float64)

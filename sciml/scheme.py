@@ -73,6 +73,10 @@ DEALIASINGS = ("2/3", "3/2", "none")
 class Spectral:
     """Fourier series on periodic grids: derivatives are exact for what is kept.
 
+    Where products hold the state, what dealiasing does not keep of a field is dropped, also of the initial one, with a
+    warning if it is more than 1e-6 of it. Where none does, all wavenumbers are kept, whatever `dealias` says, but for
+    constraints with odd derivatives.
+
     Args:
         dealias: how products are kept from folding high wavenumbers back onto low ones. "2/3": wavenumbers below n/3
             are kept and products formed on the grid itself; "3/2": all below n/2 are kept and products formed on a grid

@@ -48,7 +48,9 @@ def discretize(
     """Discretize an equation: a steady linear one as an operator and a right side, an evolving one as its rate.
 
     Everything is differentiable: gradients with respect to fields, parameters and boundary values flow into what comes
-    out, as they do with respect to the unknowns.
+    out, as they do with respect to the unknowns. What is made of the data here is shared by all that is computed with
+    the result later: discretize anew for every backward pass with respect to data (every iteration of a training), and
+    after data were changed in place.
 
     Args:
         equation: steady and linear, or evolving; of one unknown or a system of several.

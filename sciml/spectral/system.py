@@ -30,6 +30,7 @@ from .tables import Tables, common_shape, stacked
 from .workspace import Workspace, Workspaces, available, find_polynomials, rows_at_once
 
 MAX_WORKSPACES = 8
+NEGLIGIBLE = 1e-12  # part of the square of a field: 1e-6 of the field, the tolerance that runs have of their own
 
 
 @final
@@ -44,6 +45,8 @@ class SpectralSystem(EvolvingSystem):
         plan: the equation taken apart; `plan.inputs` and `plan.products` are the inverse and the forward transforms.
         symbol: of the linear part, complex128: `(*batch, *kept)`, of several unknowns
             `(*batch, channel, channel, *kept)`.
+        rates: the right-hand side by torch's operations, with all tables.
+        fast: whether it is also evaluated by compiled kernels in memory that is used again, where nothing is tracked.
     """
 
     domain: Grid
@@ -159,7 +162,7 @@ class SpectralSystem(EvolvingSystem):
         axes = tuple(range(-self.axes, 0))
         u, kept = u.detach(), self.modes.inverse(c.detach(), self.modes.shape)
         lost, whole = (torch.linalg.vector_norm(part, dim=axes).square() for part in (u - kept, u))
-        cut = lost > torch.finfo(self.dtype).eps * whole
+        cut = lost > NEGLIGIBLE * whole
         if bool(cut.any()):
             limit, more = "n/2", ""
             if self.modes.dealias == "2/3":
@@ -346,7 +349,9 @@ def discretize_spectral(
         scheme: Spectral(...); None takes the 2/3 rule.
 
     Returns:
-        the system; everything is differentiable with respect to fields, parameters and the state.
+        the system; everything is differentiable with respect to fields, parameters and the state, once for each system:
+        see `sciml.discretize`. Rates and constrained fields are NaN in rows in which a constraint that leaves a mean
+        open has no solution, since its right side has a mean.
 
     Raises:
         InputError: for a grid that is not periodic or has solid cells, an equation that does not evolve, names missing

@@ -154,8 +154,8 @@ def _seeds(cells: int, length: float) -> dict[str, Tensor]:
     drops = torch.zeros_like(x)
     for a, b in (length * torch.rand(round(12 * length**2), 2, generator=random, dtype=torch.float64)).tolist():
         apart = [torch.remainder(q - c + length / 2, length) - length / 2 for q, c in ((x, a), (y, b))]
-        drops = torch.maximum(drops, torch.exp(-(apart[0] ** 2 + apart[1] ** 2) / 0.004))
-    return {"u": 1 - 0.5 * drops, "v": 0.25 * drops}
+        drops += torch.exp(-(apart[0] ** 2 + apart[1] ** 2) / 0.004)
+    return {"u": 1 - 0.4 * drops, "v": 0.25 * drops}
 
 
 def _uniform(F: float, k: float) -> tuple[float, float]:
