@@ -25,6 +25,7 @@ class ConstantMode:
     source. With the projection P onto what cannot be reached, P times its constant mode must be 0.
 
     Args:
+        projection: P, see `Tables.left_null`.
         tables: those of the system, in its complex dtype.
         sources: of the constraints.
         modes: the modes kept.
@@ -35,13 +36,14 @@ class ConstantMode:
         products: the places of those that have.
     """
 
-    def __init__(self, tables: Tables, sources: Sequence[Symbol], modes: Modes, names: tuple[str, ...]) -> None:
-        assert tables.left_null is not None
+    def __init__(
+        self, projection: Tensor, tables: Tables, sources: Sequence[Symbol], modes: Modes, names: tuple[str, ...]
+    ) -> None:
         self.modes = modes
         self.names = names
         self._driven, self._sources = tables.driven, sources
         self._dtype = torch.complex128 if modes.grid.dtype == torch.float64 else torch.complex64
-        projection = tables.left_null.to(self._dtype)
+        projection = projection.to(self._dtype)
         self._of_unknowns = self._projected(projection, tables.driven)
         self._of_products = self._projected(projection, tables.products)
         self._of_sources = self._projected(projection, [[source] for source in sources])[..., 0]

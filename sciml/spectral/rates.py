@@ -62,7 +62,7 @@ class Rates:
         self.drifts = self.axes > 1 and self.linear is not None and (self.channels > 1 or growing)
         self.constant_mode = None
         if tables.left_null is not None:
-            asked = ConstantMode(self.tables, self._constraint_sources, modes, plan.constrained)
+            asked = ConstantMode(tables.left_null, self.tables, self._constraint_sources, modes, plan.constrained)
             self.constant_mode = None if asked.trivial else asked
         self.watched = self.constant_mode
         if self.constant_mode is not None and not self.constant_mode.may_move(self.tables, self.sources):
