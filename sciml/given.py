@@ -28,7 +28,9 @@ class Place(Protocol):
     def device(self) -> torch.device: ...
 
 
-def check_value(value: Any, place: Place, name: str, *, from_function: bool = False, wanted: str = "") -> Number:
+def check_value(
+    value: Any, place: Place, name: str, *, from_function: bool = False, wanted: str = "", finite: bool = True
+) -> Number:
     """A float from a number, or the tensor itself.
 
     Args:
@@ -37,12 +39,13 @@ def check_value(value: Any, place: Place, name: str, *, from_function: bool = Fa
         name: of the value, for messages.
         from_function: whether a function of the coordinates returned it.
         wanted: what else would have been accepted.
+        finite: whether it must be. In the course of a run that is for the loop to see, and a wait for the GPU.
 
     Raises:
         InputError: for another type, the wrong dtype or device, or values that are not finite.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
-        if not isfinite(value):
+        if finite and not isfinite(value):
             raise InputError(f"{name} is {value}; it must be finite")
         return float(value)
     if not isinstance(value, Tensor):
@@ -55,7 +58,8 @@ def check_value(value: Any, place: Place, name: str, *, from_function: bool = Fa
         raise InputError(f"{name} has dtype {value.dtype}, the {domain} {place.dtype}; {hint}")
     if value.device.type != place.device.type or (place.device.index not in (None, value.device.index)):
         raise InputError(f"{name} is on {value.device}, the {domain} on {place.device}; move one of them")
-    check_tensor(value, name)
+    if finite:
+        check_tensor(value, name)
     return value
 
 

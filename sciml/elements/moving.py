@@ -43,7 +43,8 @@ class Sampled:
 
     def at(self, t: Tensor) -> Tensor:
         """`(*batch, k)`."""
-        value = read_sample(value_at(self.function, self.coordinates, t), len(self.points), self.mesh, self.name)
+        found = value_at(self.function, self.coordinates, t)
+        value = read_sample(found, len(self.points), self.mesh, self.name, finite=False)
         if not isinstance(value, Tensor):
             value = torch.full((1,), value, dtype=self.mesh.dtype, device=self.mesh.device)
         return value.expand(*value.shape[:-1], len(self.points))

@@ -145,6 +145,8 @@ class Values:
 
     def _evaluate(self, expression: sympy.Expr, values: dict[str, Number]) -> Number:
         value = evaluate(expression, values)
+        if self._time is not None and any(map(self.varies, values)):
+            return value if isinstance(value, Tensor) else float(value)
         if isinstance(value, Tensor):
             if not any(value is known for known in values.values()):
                 check_tensor(value, f"the coefficient {shown(expression)}")
@@ -174,7 +176,7 @@ class Values:
                 )
             places = self._coordinates(place)
             sampled = value_at(value.function, places, self._time)
-            return read_sample(sampled, len(places[0]), mesh, f"field {name!r}")
+            return read_sample(sampled, len(places[0]), mesh, f"field {name!r}", finite=False)
         if callable(value) and not isinstance(value, Tensor):
             return sample(value, self._coordinates(place), mesh, f"field {name!r}")
         if not isinstance(value, Tensor) or value.shape[-1] == 1:
@@ -226,13 +228,13 @@ def sample(function: Any, coordinates: tuple[Tensor, ...], mesh: Mesh, name: str
     return read_sample(call(function, coordinates, name), len(coordinates[0]), mesh, name)
 
 
-def read_sample(result: Any, count: int, mesh: Mesh, name: str) -> Number:
-    """What a function returned for `count` places, as `sample` has it.
+def read_sample(result: Any, count: int, mesh: Mesh, name: str, *, finite: bool = True) -> Number:
+    """What a function returned for `count` places, as `sample` has it; with `finite` it must be.
 
     Raises:
         InputError: as there.
     """
-    value = check_value(result, mesh, name, from_function=True)
+    value = check_value(result, mesh, name, from_function=True, finite=finite)
     if not isinstance(value, Tensor):
         return value
     value = value.reshape(1) if value.ndim == 0 else value

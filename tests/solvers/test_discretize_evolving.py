@@ -292,3 +292,28 @@ def test_a_row_whose_constraint_loses_its_solution_ends_there(kind: str, tmp_pat
     solution.save(tmp_path / "solution.h5")
     with pytest.raises(SolveError, match="NON_FINITE by time"):
         sciml.evolve(VORTICITY, domain, initial=w, **given)
+
+
+@pytest.mark.parametrize("place", ["a field", "a value", "a flux"])
+@pytest.mark.parametrize("kind", ["grid", "mesh"])
+def test_what_is_given_may_end_in_one_row(kind: str, place: str) -> None:
+    """A function of the time that is NaN from t = 0.1 on in the second row of two."""
+    domain: Any = Grid((4, 3)) if kind == "grid" else Mesh.box((3, 3), (0.0, 0.0), (1.0, 1.0))
+    ends = torch.tensor([1.0, 0.1], dtype=torch.float64).reshape(
+        2, *[1] * (2 if kind == "grid" and place == "a field" else 1)
+    )
+
+    def moving(x: Tensor, y: Tensor, t: Tensor) -> Tensor:
+        return torch.sqrt(ends - t) * (1.0 + x)
+
+    given: dict[str, Any] = {"fields": {"f": 0.0}, "boundary": Dirichlet(0.0)}
+    if place == "a field":
+        given["fields"] = {"f": moving}
+    else:
+        given["boundary"] = (Dirichlet if place == "a value" else Neumann)(moving)
+    equation = Equation("u_t = laplacian(u) + f", unknowns=["u"])
+    solution = sciml.evolve(equation, domain, initial=0.5, times=[0.0, 0.05, 0.2], step=0.002, throw=False, **given)
+    assert solution.status == (Status.CONVERGED, Status.NON_FINITE)
+    assert 0.1 <= float(solution.statistics["failed_at"][1]) < 0.104
+    finite = solution.value.isfinite().flatten(2).all(-1)
+    assert finite.tolist() == [[True, True, True], [True, True, False]]
