@@ -194,3 +194,30 @@ def test_times_of_rows_in_the_text_in_float32(ring: Rings) -> None:
     assert largest(rate - (torch.cos(times).float()[:, None] * u.square() - u)) < 1e-5
     with torch.no_grad():
         assert largest(system.decode(system.slope(system.encode(u), times)) - rate) < 1e-5
+
+
+def test_rows_in_blocks_with_a_function_of_time(ring: Rings) -> None:
+    """More rows than fit a cache, cut into blocks that the kernels take one after another."""
+    grid = ring(64)
+    system = discretize_spectral(Equation("u_t = a*u*u_x"), grid, {"a": lambda x, t: torch.cos(x) * t}, {})
+    y = torch.randn(2500, *system.state_space, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y[:, 0, 1] = 0.0
+    assert len(list(system.blocks((2500,), torch.view_as_complex(y)))) > 1
+    with torch.no_grad():
+        together = system.slope(y, 0.5)
+    for row in (0, 1700, 2499):
+        assert largest(together[row] - system.plain_force(y[row], 0.5)) < 1e-13 * largest(together)
+
+
+def test_memory_of_the_latest_shapes_is_kept(ring: Rings) -> None:
+    """One shape that comes again and again among many others keeps its memory."""
+    system = discretize_spectral(Equation("u_t = a*u*u_x"), ring(16), {"a": lambda x: torch.cos(x)}, {})
+    kept = None
+    for rows in range(1, 20):
+        with torch.no_grad():
+            for count in (rows, 50):
+                system.slope(torch.zeros(count, *system.state_space, dtype=torch.float64), 0.0)
+        latest = next(reversed(system._workspaces.known.values()))
+        assert kept is None or latest is kept
+        kept = latest
+    assert len(system._workspaces.known) == 8
