@@ -181,7 +181,8 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
         for status in sorted({status for status in solution.status if status}):
             rows = [str(row) for row, other in enumerate(solution.status) if other == status]
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
-            _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {status.advice}")
+            advice = status.advice if solution.times is None else status.advice_in_time
+            _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {advice}")
         return ended or 1
     return ended
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .differentiation import in_transform
 from .grid import Grid
 from .kernels import steps
 from .linear_operator import LinearOperator
@@ -67,9 +68,9 @@ class EvolvingSystem(ABC):
     @property
     def has_derivatives(self) -> bool:
         """Whether what it was made of may ask for derivatives: a tensor that does, or a function that may bring one
-        along at any time."""
+        along at any time; inside torch.func, where nothing shows it."""
         points = self.domain.points if isinstance(self.domain, Mesh) else None
-        return _asks_for_derivatives((self.fields, self.parameters, self.boundary, points))
+        return in_transform() or _asks_for_derivatives((self.fields, self.parameters, self.boundary, points))
 
     @abstractmethod
     def rate(self, u: Tensor, t: Time) -> Tensor:
@@ -93,7 +94,12 @@ class EvolvingSystem(ABC):
 
     @abstractmethod
     def hold(self, u: Tensor, t: Time) -> Tensor:
-        """The field with the values that boundary conditions hold at time t, where unknowns stand on the boundary."""
+        """The field with the values that boundary conditions hold at time t, where unknowns stand on the boundary; with
+        it an evolution begins.
+
+        Raises:
+            InputError: if a constraint has no solution for it.
+        """
 
     # States
 

@@ -377,7 +377,9 @@ class Solution:
         names = [f"row {index} {status[index].name}" if len(status) > 1 else status[index].name for index in failed]
         more = [f"{len(failed) - 3} more"] if len(failed) > 3 else []
         outcome = "not converged" if self.times is None else "failed"
-        return f"{outcome}: {', '.join(names[:3] + more)}{numbers}; {status[failed[0]].advice}"
+        first = status[failed[0]]
+        advice = first.advice if self.times is None else first.advice_in_time
+        return f"{outcome}: {', '.join(names[:3] + more)}{numbers}; {advice}"
 
     def _grid(self) -> Grid:
         if self.domain is None:

@@ -288,8 +288,7 @@ def _failure(
     status = Status(int(codes[worst]))
     where = "" if len(codes) == 1 else f"row {worst} ({len(bad)} of {len(codes)} rows failed) "
     when = float(solution.statistics["failed_at"].reshape(-1)[worst])
-    advice = status.advice
+    advice = status.advice_in_time
     if step is not None and status is Status.NON_FINITE:
-        advice = "NaN or infinity appeared in the state: the solution grows without bound, or the step is too large."
         advice = unstable_step(method, system, state, start, step) or advice
     return f"{method.describe()}: {where}ended with {status.name} by time {when:.6g}. {advice}"

@@ -280,3 +280,17 @@ def test_a_run_with_a_failed_row_goes_on():
     assert second.codes[1] == first.codes[1] != Status.CONVERGED
     assert float(second.value[0, -1]) == pytest.approx(0.1 / 0.6, rel=1e-5)
     assert bool(second.value[1].isnan().all())
+
+
+def test_a_backward_pass_through_a_forward_derivative_of_a_run():
+    """u = u0 exp(-k t): the derivative of du/du0 with respect to k is -t exp(-k t)."""
+    k = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    equation = Equation("u_t = -k*u", coordinates=(), parameters={"k": 1.0})
+
+    def run(start):
+        settings = {"step": 0.02, "method": ExplicitRungeKutta.rk4()}
+        return sciml.evolve(equation, initial=start, parameters={"k": k}, times=(0.0, 2.0), **settings).value[0, -1]
+
+    _, slope = torch.func.jvp(run, (tensor(3.0),), (tensor(1.0),))
+    (found,) = torch.autograd.grad(slope, k)
+    assert float(found) == pytest.approx(-2.0 * float(torch.exp(-2.0 * k.detach())), rel=1e-7)
