@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..balance import drifted, require_balanced
+from ..differentiation import detached, outside_transforms
 from .modes import Modes
 from .tables import Symbol, Tables
 
@@ -36,6 +37,7 @@ class ConstantMode:
         products: the places of those that have.
     """
 
+    @outside_transforms()
     def __init__(
         self, projection: Tensor, tables: Tables, sources: Sequence[Symbol], modes: Modes, names: tuple[str, ...]
     ) -> None:
@@ -43,7 +45,7 @@ class ConstantMode:
         self.names = names
         self._driven, self._sources = tables.driven, sources
         self._dtype = torch.complex128 if modes.grid.dtype == torch.float64 else torch.complex64
-        projection = projection.to(self._dtype)
+        projection = detached(projection).to(self._dtype)
         self._of_unknowns = self._projected(projection, tables.driven)
         self._of_products = self._projected(projection, tables.products)
         self._of_sources = self._projected(projection, [[source] for source in sources])[..., 0]
@@ -60,7 +62,9 @@ class ConstantMode:
         if self._quick:
             self._matrix: Any = self._of_unknowns.T.cpu().numpy()
             columns = zip(*tables.driven, strict=True)
-            self._weights = numpy.array([sum(float(p.detach().abs()) for p in col if p is not None) for col in columns])
+            self._weights = numpy.array(
+                [sum(float(detached(p).abs()) for p in col if p is not None) for col in columns]
+            )
         self._rounding = torch.finfo(modes.grid.dtype).eps ** 0.5
         self._several = len(tables.driven[0]) > 1
         self._zero: Any = (..., *[0] * modes.dimension)
@@ -74,7 +78,7 @@ class ConstantMode:
     def _of_constants(self, table: Sequence[Sequence[Symbol]]) -> Tensor:
         """The constant mode of a table, `(*batch, rows, columns)`."""
         zero = torch.zeros((), dtype=self._dtype, device=self.modes.grid.device)
-        entries = [[zero if part is None else self.modes.mean(part.detach()) for part in row] for row in table]
+        entries = [[zero if part is None else self.modes.mean(detached(part)) for part in row] for row in table]
         rows = [torch.stack(torch.broadcast_tensors(*row), dim=-1) if row else zero.new_zeros(0) for row in entries]
         return torch.stack(torch.broadcast_tensors(*rows), dim=-2)
 
@@ -84,6 +88,7 @@ class ConstantMode:
         scale = torch.linalg.matrix_norm(found, keepdim=True)
         return torch.where(found.abs() <= 1e-12 * scale, 0.0, found)
 
+    @outside_transforms()
     def may_move(self, tables: Tables, sources: Sequence[Symbol]) -> bool:
         """Whether the right-hand side can bring what must vanish away from 0 by more than rounding.
 
@@ -93,7 +98,7 @@ class ConstantMode:
         """
         eps = 100 * torch.finfo(self._dtype).eps
         means = []
-        for source in sources:
+        for source in (None if source is None else detached(source) for source in sources):
             rounding = source is None or bool((self.modes.mean(source).abs() <= eps * self._norm(source)).all())
             means.append([None if rounding else source])
         for table in (tables.linear, tables.outputs, means):
@@ -103,10 +108,11 @@ class ConstantMode:
                 return True
         return not self._homogeneous
 
+    @outside_transforms()
     def _part_and_size(self, channels: Sequence[Tensor], products: Sequence[Share]) -> tuple[Tensor, Tensor]:
         """The size of what cannot be reached, and the sum of those of all terms, `(*batch)`; at most sqrt(2) below the
         root mean square, since of conjugate coefficients one is counted."""
-        channels = [c.detach() for c in channels]
+        channels = [detached(c) for c in channels]
         part = self._of_sources
         if self._by_unknowns:
             part = part + _times(self._of_unknowns, [self.modes.mean(c) for c in channels])
@@ -114,20 +120,21 @@ class ConstantMode:
         for row, source in zip(self._driven, self._sources, strict=True):
             for factor, values in zip(row, channels, strict=True):
                 if factor is not None and factor.numel() == 1:
-                    size = size + factor.detach().abs().flatten()[0] * self._norm(values)
+                    size = size + detached(factor).abs().flatten()[0] * self._norm(values)
                 elif factor is not None:
-                    size = size + self._norm(factor.detach() * values)
+                    size = size + self._norm(detached(factor) * values)
             if source is not None:
-                size = size + self._norm(source.detach())
+                size = size + self._norm(detached(source))
         if self.by_products:
             part = part + _times(self._of_products, [mean for mean, _ in products])
             sizes = torch.stack(torch.broadcast_tensors(*(norm for _, norm in products)), dim=-1)
             size = size + (self._product_sizes * sizes).sum(-1)
         return torch.linalg.vector_norm(part, dim=-1), size
 
+    @outside_transforms()
     def shares(self, products: Sequence[Tensor]) -> list[Share]:
         """Of the coefficients of all products."""
-        chosen = [products[place].detach() for place in self.products]
+        chosen = [detached(products[place]) for place in self.products]
         return [(self.modes.mean(c), self._norm(c)) for c in chosen]
 
     def shares_of_pairs(self, pairs: Tensor, inputs: Sequence[Tensor]) -> list[Share]:
@@ -196,7 +203,7 @@ class ConstantMode:
     def settled(self, c: Tensor) -> Tensor:
         """Coefficients without means that are rounding, `(*rows, [channel,] *kept)`: where all else decays they would
         stay, and exact zeros need no second look."""
-        mean, size = self.modes.mean(c.detach()), self._norm(c.detach())
+        mean, size = self.modes.mean(detached(c)), self._norm(detached(c))
         rounding = mean.abs() <= 100 * torch.finfo(size.dtype).eps * size
         if self._several:
             rounding = rounding & (self._of_unknowns != 0).flatten(0, -2).any(0)

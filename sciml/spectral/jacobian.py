@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..differentiation import directional_derivative
 from ..errors import InputError
 from ..linear_operator import LinearOperator, MatrixFreeOperator, require_batch
 from .operator import FourierOperator
@@ -43,7 +44,7 @@ class ShiftedJacobian(MatrixFreeOperator):
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         shape = torch.broadcast_shapes(x.shape, (*self.batch, *self.space))
         x = x.expand(shape)
-        tangent = torch.func.jvp(self.slope, (self.y.expand(shape).contiguous(),), (x.contiguous(),))[1]
+        tangent = directional_derivative(self.slope, self.y.expand(shape).contiguous(), x.contiguous())
         found = x - self.step * tangent
         return found if out is None else out.copy_(found)
 
