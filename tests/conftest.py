@@ -23,8 +23,8 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Sums differ between 1 and 2 threads; more than 2 would make a test's result depend on the machine. Of several processes
-# each has one thread: those of the others would have to wait for it.
+# Sums differ between 1 and 2 threads; more than 2 would make a test's result depend on the machine. Several processes
+# have one thread each, since two would have to wait for those of the others.
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 

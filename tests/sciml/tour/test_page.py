@@ -19,6 +19,8 @@ from PIL import Image
 from sciml.tour import page
 from sciml.tour.chapter import Chapter, Code, Outcome, Section
 
+pytestmark = pytest.mark.xdist_group("tour")  # one process makes what all of these look at
+
 if TYPE_CHECKING:
     from conftest import Visit
 

@@ -16,6 +16,8 @@ from sciml.tour import SECTIONS, Chapter, hard_coefficients, shapes, shock
 from sciml.tour.chapter import Code, Paragraph, Table
 from sciml.tour.comparison import _verdict
 
+pytestmark = pytest.mark.xdist_group("tour")  # one process makes what all of these look at
+
 if TYPE_CHECKING:
     from conftest import Visit
 
