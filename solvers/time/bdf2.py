@@ -71,15 +71,13 @@ class Bdf2Stepper(Stepper):
         if not same_step(h, h_before):
             first = self._first.step(y, t, h, force)
             return first._replace(memory=(h, y, force), error=None, interpolate=None)
-        evaluations = solver.evaluations
         a = 2 / 3 * h
         step = solver.begin_step(y, t, a, is_tracked(y, before, force))
         right = solver.mass.apply(torch.lerp(before, y, 4 / 3))
         value = step.solve(right, torch.lerp(before, y, 2.0), t + h)
-        count = solver.evaluations - evaluations
         if value is None:
-            return Attempt(y, memory, count, solved=False)
-        return Attempt(value, (h, y, force), count, solved=step.solved)
+            return Attempt(y, memory, solved=False)
+        return Attempt(value, (h, y, force), solved=step.solved)
 
     def counts(self) -> dict[str, int]:
         return self.solver.counts()

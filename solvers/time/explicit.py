@@ -110,14 +110,12 @@ class ExplicitStepper(Stepper):
         return self.system.slope(y, t)
 
     def step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
+        self._evaluations += self.tableau.stages - (memory is not None)
         if self.method.compile:
-            attempt = self._compiled_step(y, t, h, memory)
-        elif torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            attempt = self._step_out_of_place(y, t, h, memory)
-        else:
-            attempt = self._step_in_place(y, t, h, memory)
-        self._evaluations += attempt.evaluations
-        return attempt
+            return self._compiled_step(y, t, h, memory)
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+            return self._step_out_of_place(y, t, h, memory)
+        return self._step_in_place(y, t, h, memory)
 
     def counts(self) -> dict[str, int]:
         return {"evaluations": self._evaluations}
@@ -154,7 +152,6 @@ class ExplicitStepper(Stepper):
         return Attempt(
             value,
             k if tableau.first_same_as_last else None,
-            last + (memory is None),
             error,
             None,
             stiffness(equal, self.axes) if equal else None,
@@ -172,7 +169,6 @@ class ExplicitStepper(Stepper):
         return Attempt(
             value,
             work.stages[-1].clone() if reuse else None,
-            tableau.stages - (memory is not None),
             error,
             interpolate=self._interpolant(y.as_strided(work.length, (1,)), value, h, work.transposed),
         )
@@ -195,7 +191,6 @@ class ExplicitStepper(Stepper):
         return Attempt(
             value,
             stages[-1] if tableau.first_same_as_last else None,
-            len(stages) - (memory is not None),
             error,
             None,
             stiffness(equal, self.axes) if equal else None,
@@ -212,7 +207,6 @@ class ExplicitStepper(Stepper):
         return Attempt(
             value,
             stages[-1] if reuse else None,
-            tableau.stages - reuse,
             error,
             ratio,
             rate,

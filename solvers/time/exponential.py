@@ -168,15 +168,14 @@ class ExponentialStepper(Stepper):
     def step(self, y: Tensor, t: float, h: float, memory: Memory) -> Attempt:
         coefficients, formed = self._coefficients(h, memory.formed)
         first = memory.force
-        evaluations = len(self.nodes) - (first is not None) + (self.embedded > 0)
         tensors = (y,) if first is None else (y, first)
         if not self.system.tracked(*tensors):
             run = self._fast if self.system.fast else self._plain
         else:
             run = self._along if self.system.constant_data and forward_mode.alone(*tensors) else self._plain
         value, error, last = run(y, t, h, first, coefficients)
-        self._evaluations += evaluations
-        return Attempt(value, Memory(last, formed), evaluations, error)
+        self._evaluations += len(self.nodes) - (first is not None) + (self.embedded > 0)
+        return Attempt(value, Memory(last, formed), error)
 
     def _coefficients(
         self, h: float, formed: tuple[tuple[float, Coefficients], ...]

@@ -107,7 +107,6 @@ class ImplicitStepper(Stepper):
 
     def step(self, y: Tensor, t: float, h: float, memory: Tensor) -> Attempt:
         tableau, solver = self.tableau, self.solver
-        evaluations = solver.evaluations
         a = tableau.diagonal * h
         tracked = is_tracked(y, memory)
         step = solver.begin_step(y, t, a, tracked)
@@ -118,7 +117,7 @@ class ImplicitStepper(Stepper):
             guess = self._guess(i, y, right, states, (forces or [memory])[-1], a)
             state = step.solve(right, guess, t + tableau.c[i] * h)
             if state is None:
-                return unsolved(y, memory, solver.evaluations - evaluations, self.embedded > 0)
+                return unsolved(y, memory, self.embedded > 0)
             states.append(state)
             forces.append((solver.mass.apply(state) - right) / a)
         value = states[-1]
@@ -126,8 +125,7 @@ class ImplicitStepper(Stepper):
         interpolate = None
         if self.system.domain is None:
             interpolate = self._interpolant(y, value, h, forces if tableau.explicit_first else [memory, *forces])
-        count = solver.evaluations - evaluations
-        return Attempt(value, forces[-1], count, error, interpolate=interpolate, solved=step.solved)
+        return Attempt(value, forces[-1], error, interpolate=interpolate, solved=step.solved)
 
     def counts(self) -> dict[str, int]:
         return self.solver.counts()
@@ -165,10 +163,10 @@ class ImplicitStepper(Stepper):
         return at
 
 
-def unsolved(y: Tensor, memory: Any, evaluations: int, adaptive: bool) -> Attempt:
+def unsolved(y: Tensor, memory: Any, adaptive: bool) -> Attempt:
     """A step whose equations could not be solved."""
     error = torch.full_like(y, torch.nan) if adaptive else None
-    return Attempt(y, memory, evaluations, error, solved=False)
+    return Attempt(y, memory, error, solved=False)
 
 
 def is_tracked(*tensors: Tensor) -> bool:

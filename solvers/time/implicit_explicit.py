@@ -242,7 +242,6 @@ class AdditiveStepper(Stepper):
 
     def step(self, y: Tensor, t: float, h: float, memory: Tensor) -> Attempt:
         tableau, part = self.tableau, self.part
-        evaluations = part.evaluations
         a = tableau.diagonal * h
         shifted = part.at(a, y, memory)
         mass = part.mass
@@ -256,7 +255,7 @@ class AdditiveStepper(Stepper):
             known = combined(combined(start, explicit, tableau.explicit[i], h), implicit, tableau.implicit[i], h)
             found = shifted.solve(torch.add(known, source, alpha=a), state)
             if found is None:
-                return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
+                return unsolved(y, memory, adaptive=True)
             state = found
             implicit.append(mass.differential((mass.apply(state) - known) / a))
             explicit.append(mass.differential(part.explicit_force(state, time) - source))
@@ -269,10 +268,10 @@ class AdditiveStepper(Stepper):
         if not mass.identity:
             filtered = shifted.solve(error, torch.zeros_like(error))
             if filtered is None:
-                return unsolved(y, memory, part.evaluations - evaluations, adaptive=True)
+                return unsolved(y, memory, adaptive=True)
             error = filtered
         memory = part.explicit_force(value, t + h)
-        return Attempt(value, memory, part.evaluations - evaluations, error)
+        return Attempt(value, memory, error)
 
     def counts(self) -> dict[str, int]:
         return self.part.counts()
@@ -298,7 +297,6 @@ class CnabStepper(Stepper):
 
     def step(self, y: Tensor, t: float, h: float, memory: tuple[float, Tensor]) -> Attempt:
         part = self.part
-        evaluations = part.evaluations
         h_before, before = memory
         a = h / 2
         # Right after the beginning the memory is the present force, and no other.
@@ -315,10 +313,9 @@ class CnabStepper(Stepper):
                 after = part.explicit_force(value, t + h)
                 right = combined(start, [force, after], (0.5, 0.5), h)
                 value = shifted.solve(part.with_algebraic(right, value, t + h, a), value)
-        count = part.evaluations - evaluations
         if value is None:
-            return Attempt(y, memory, count, solved=False)
-        return Attempt(value, (h, force), count)
+            return Attempt(y, memory, solved=False)
+        return Attempt(value, (h, force))
 
     def counts(self) -> dict[str, int]:
         return self.part.counts()

@@ -56,11 +56,11 @@ class _AdamsBashforth(Stepper):
             first = second = None
         if first is None or second is None:
             self._evaluations += 3
-            return Attempt(self._start(y, t, h, slope), (h, slope, first), 3)
+            return Attempt(self._start(y, t, h, slope), (h, slope, first))
         self._evaluations += 1
         value = torch.add(y, slope, alpha=h * (23 / 12))
         value.add_(first, alpha=h * (-16 / 12)).add_(second, alpha=h * (5 / 12))
-        return Attempt(value, (h, slope, first), 1)
+        return Attempt(value, (h, slope, first))
 
     def counts(self) -> dict[str, int]:
         return {"evaluations": self._evaluations}
@@ -132,13 +132,13 @@ class _Leapfrog(Stepper):
             moved = self.system.slope(torch.add(y, slope, alpha=h), t + h)
             value = torch.add(y, slope, alpha=h / 2).add_(moved, alpha=h / 2)
             self._evaluations += 2
-            return Attempt(value, (h, y), 2)
+            return Attempt(value, (h, y))
         self._evaluations += 1
         value = torch.add(before, slope, alpha=2 * h)
         if not self.filter:
-            return Attempt(value, (h, y), 1)
+            return Attempt(value, (h, y))
         filtered = torch.lerp(y, torch.lerp(before, value, 0.5), 2 * self.filter)
-        return Attempt(value, (h, filtered), 1)
+        return Attempt(value, (h, filtered))
 
     def counts(self) -> dict[str, int]:
         return {"evaluations": self._evaluations}

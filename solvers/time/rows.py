@@ -164,7 +164,7 @@ class _Rows:
     def _look(self, search: EventSearch, before: State, after: State, one: Tried) -> None:
         """Look for events in the steps that were accepted."""
         h = torch.where(one.accepted, one.h, 0.0)
-        attempt = Attempt(after.y, None, 0, interpolate=lambda theta: self.stepper.interpolate(one, theta))  # type: ignore[arg-type]
+        attempt = Attempt(after.y, None, interpolate=lambda theta: self.stepper.interpolate(one, theta))  # type: ignore[arg-type]
         search.look(before.y, attempt, before.t, h, self.codes != 0)
 
     # Between chunks

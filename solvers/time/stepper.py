@@ -18,7 +18,6 @@ class Attempt(NamedTuple):
     Attributes:
         value: the state at t + h.
         memory: what the next step starts from if this one is accepted.
-        evaluations: of the right-hand side that it took.
         error: the estimated error of `value`, a state; None of methods that have none.
         ratio: the error relative to the tolerance, one number a row, where the step has found it already.
         stiffness: an estimate of the largest |eigenvalue| of the Jacobian, one number a row; None of methods that have
@@ -31,7 +30,6 @@ class Attempt(NamedTuple):
 
     value: Tensor
     memory: Any
-    evaluations: int
     error: Tensor | None = None
     ratio: Tensor | None = None
     stiffness: Tensor | None = None

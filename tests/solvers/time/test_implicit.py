@@ -343,7 +343,7 @@ def test_a_stage_without_a_solution_is_reported():
     stepper = ImplicitRungeKutta.backward_euler().stepper(ordinary("u_t = u*u + 1"), 1e-6, 1e-6)
     y = torch.tensor(1.0, dtype=F64)
     attempt = stepper.step(y, 0.0, 2.0, stepper.begin(y, 0.0))
-    assert not attempt.solved and attempt.evaluations > 0
+    assert not attempt.solved and stepper.counts()["evaluations"] > 1
 
 
 @named([ImplicitRungeKutta.kvaerno3(), Bdf2(), ImplicitExplicit.cnab2()])
@@ -387,10 +387,10 @@ def test_all_work_is_counted(method):
     y = torch.ones(12, dtype=F64)
     with torch.no_grad():
         memory = stepper.begin(y, 0.0)
-        began = calls
-        attempts = [stepper.step(y, 0.0, h, memory) for h in (0.1, 0.01, 0.1)]
+        for h in (0.1, 0.01, 0.1):
+            stepper.step(y, 0.0, h, memory)
     counts = stepper.counts()
-    assert counts["evaluations"] == calls == began + sum(attempt.evaluations for attempt in attempts)
+    assert counts["evaluations"] == calls
     assert counts["setups"] >= 2 and counts["linear_iterations"] >= 3
     if isinstance(method, ImplicitRungeKutta):
         stages = method.tableau.stages - method.tableau.explicit_first

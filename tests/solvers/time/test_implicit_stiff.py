@@ -38,7 +38,7 @@ def adapt(method, system, y, end, rtol, atol, h=1e-5, stepper=None):
     while t < end * (1 - 1e-14):
         h = min(h, end - t)
         attempt = stepper.step(run.y, t, h, memory)
-        run.evaluations += attempt.evaluations
+        run.evaluations = stepper.counts()["evaluations"]
         ratio = numpy.inf
         if attempt.solved:
             ratio = float(system.error_ratio(attempt.error, run.y, attempt.value, rtol, atol).max())

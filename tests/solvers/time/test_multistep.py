@@ -22,12 +22,12 @@ NAMED = pytest.mark.parametrize("method", METHODS, ids=lambda method: method.des
 
 def march(method, system, y, end, steps, start=0.0, memory=None):
     stepper = method.stepper(system)
-    h, evaluations = (end - start) / steps, 0
+    h = (end - start) / steps
     memory = stepper.begin(y, start) if memory is None else memory
     for step in range(steps):
         attempt = stepper.step(y, start + step * h, h, memory)
-        y, memory, evaluations = attempt.value, attempt.memory, evaluations + attempt.evaluations
-    return y, memory, evaluations
+        y, memory = attempt.value, attempt.memory
+    return y, memory, stepper.counts()["evaluations"]
 
 
 def oscillation(t):
