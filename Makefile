@@ -22,7 +22,7 @@ demo: $(VENV)/installed-demo
 	$(BIN)/sciml demo $(ARGS)
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/sciml bench $(ARGS)

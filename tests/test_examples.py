@@ -17,8 +17,6 @@ import torch
 
 from sciml import Solution
 
-pytestmark = pytest.mark.xdist_group("examples")  # one process makes what all of these look at
-
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 PROBLEMS = sorted(path.name for path in EXAMPLES.glob("*.toml"))

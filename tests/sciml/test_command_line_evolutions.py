@@ -99,7 +99,11 @@ step = 0.1
 method = "etd4"
 """
 
-PROGRAM = "from sciml import long_runs; long_runs.SAVE_EVERY = 0.3; from sciml.command_line import main; main()"
+# A process that a shell started in the background ignores Ctrl-C, and so would its children.
+PROGRAM = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from sciml import long_runs; long_runs.SAVE_EVERY = 0.3; from sciml.command_line import main; main()"
+)
 
 
 def invoke(tmp_path: Path, text: str, name: str = "run.toml") -> Result:

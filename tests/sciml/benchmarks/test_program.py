@@ -20,8 +20,6 @@ from sciml.benchmarks.linear import manufactured, plan, solves, table
 from sciml.benchmarks.report import HEADINGS, cells, plain_table, seconds
 from sciml.benchmarks.row import KEYS
 
-pytestmark = pytest.mark.xdist_group("bench")  # one process makes what all of these look at
-
 PROGRAM = [sys.executable, "-c", "from sciml.command_line import main; main()"]
 
 
