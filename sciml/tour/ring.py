@@ -32,7 +32,8 @@ def measure_chaos(rows: int, rounds: int) -> Tensor:
     """The mean rate at which neighbours part, by pairs of fronts."""
     ring = Grid(48, upper=22.0, boundary=Periodic())
     random = torch.Generator().manual_seed(7)
-    waves = 2 * math.pi / 22 * torch.arange(1, 9, dtype=torch.float64)[:, None] * ring.coordinates[0]
+    numbers = torch.arange(1, 9, dtype=torch.float64)[:, None]
+    waves = 2 * math.pi / 22 * numbers * ring.coordinates[0]
 
     def noise() -> Tensor:
         """Of the eight longest waves."""
