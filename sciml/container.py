@@ -56,7 +56,14 @@ def read(path: str | os.PathLike[str], kind: str, format_version: int) -> Iterat
     Raises:
         InputError: the file is missing, not HDF5, not ours, of another kind or a newer version, cut short or damaged.
     """
-    _check(Path(path), kind, format_version)
+    check(path, kind, format_version)
+    with reading(path, kind) as file:
+        yield file
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
+    """Open a file that `check` has found whole; whatever its content raises is an InputError."""
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -76,15 +83,24 @@ def _header(kind: str, format_version: int, size: int, digest: str) -> bytes:
     return (_MAGIC + json.dumps(content).encode() + b"\n").ljust(BLOCK, b"\0")
 
 
-def _check(path: Path, kind: str, format_version: int) -> None:
+def check(path: str | os.PathLike[str], kind: str, format_version: int, *, content: bool = True) -> tuple[int, str]:
+    """The number of bytes of a file that `write` made and the digest that it bears, after checking it.
+
+    Args:
+        content: False compares the length only, and leaves the bytes after the header unread.
+
+    Raises:
+        InputError: as `read`.
+    """
+    path = Path(path)
     try:
         with open(path, "rb") as file:
             head = file.read(BLOCK)
             if not head.startswith(_MAGIC):
                 raise InputError(f"{path} {_stranger(head)}")
             try:
-                content = json.loads(head[len(_MAGIC) :].split(b"\n", 1)[0])
-                found = (content["kind"], content["format"], content["bytes"], content["sha256"])
+                header = json.loads(head[len(_MAGIC) :].split(b"\n", 1)[0])
+                found = (header["kind"], header["format"], header["bytes"], header["sha256"])
                 intact = head == _header(*found) and isinstance(found[1], int)
             except (ValueError, KeyError, TypeError):
                 intact = False
@@ -102,10 +118,11 @@ def _check(path: Path, kind: str, format_version: int) -> None:
                 how = "cut short" if size < found[2] else "longer than it was"
                 raise InputError(f"{path} is {how}: it was written with {found[2]} bytes and has {size}")
             digest = _hasher(kind, found[1])
-            while block := file.read(_CHUNK):
+            while content and (block := file.read(_CHUNK)):
                 digest.update(block)
-            if digest.hexdigest() != found[3]:
+            if content and digest.hexdigest() != found[3]:
                 raise InputError(f"{path} is damaged: its content is no longer what was written (SHA-256 differs)")
+            return size, str(found[3])
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -79,7 +79,7 @@ def describe(
         "boundary": {
             unknown: {
                 axis: [
-                    _describe_side(c, grid, k, side, arrays, f"{unknown}/{axis}", times) for side, c in enumerate(pair)
+                    describe_side(c, grid, k, side, arrays, f"{unknown}/{axis}", times) for side, c in enumerate(pair)
                 ]
                 for k, (axis, pair) in enumerate(sides.items())
             }
@@ -197,8 +197,17 @@ def _by_shape(tables: list[Tensor], dimension: int, name: str) -> Lookup:
 def _write_layout(
     file: h5py.File, system: GridSystem, boundary: Mapping[str, SidesByAxis], rows: int, times: Tensor | None
 ) -> None:
-    grid = system.domain
-    group = write_frame(file, system.equation, system.parameters, "cartesian", rows, grid.axis_coordinates, times)
+    places = system.domain.axis_coordinates
+    group = write_frame(file, str(system.equation), system.parameters, "cartesian", rows, places, times)
+    write_boundaries(group, system.domain, boundary)
+
+
+def write_boundaries(group: h5py.Group, grid: Grid, boundary: Mapping[str, SidesByAxis]) -> None:
+    """The entries of `boundary_conditions`: where the sides of a grid are, and its solid cells.
+
+    Args:
+        boundary: by unknown; with "" for all of them, no values are written.
+    """
     for axis, n, periodic in zip(grid.axes, grid.shape, grid.periodic, strict=True):
         ends = np.zeros((2, n), dtype=bool)
         ends[0, 0] = ends[1, -1] = True
@@ -209,16 +218,17 @@ def _write_layout(
             held = {}
             for unknown, sides in boundary.items():
                 condition = sides[axis][side]
-                if isinstance(condition, Dirichlet) and isinstance(condition.value, int | float):
+                if unknown and isinstance(condition, Dirichlet) and isinstance(condition.value, int | float):
                     held[unknown] = float(condition.value)
             write_boundary(group, f"{axis}_{name}", (axis,), "WALL", ends[side], held)
     if grid.solid is not None:
         write_boundary(group, "walls", grid.axes, "WALL", numpy_of(grid.solid), {})
 
 
-def _describe_side(
+def describe_side(
     condition: Any, grid: Grid, axis: int, side: int, arrays: Arrays, name: str, times: Tensor | None
 ) -> dict[str, Any]:
+    """What the description says of the condition on one side; `make_condition` is the inverse."""
     described: dict[str, Any] = {"kind": type(condition).__name__}
     if not isinstance(condition, Periodic):
         for word, value in vars(condition).items():

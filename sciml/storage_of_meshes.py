@@ -160,7 +160,7 @@ def _write_layout(
     file: h5py.File, system: AnyMeshSystem, forms: Mapping[str, WeakForm], rows: int, times: Tensor | None
 ) -> None:
     mesh = system.domain
-    group = write_frame(file, system.equation, system.parameters, "unstructured", rows, mesh.coordinates, times)
+    group = write_frame(file, str(system.equation), system.parameters, "unstructured", rows, mesh.coordinates, times)
     several = len(forms) > 1
     for own, form in forms.items():
         for index, part in enumerate(form.conditions.parts):

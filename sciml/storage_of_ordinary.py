@@ -26,7 +26,7 @@ def describe(
     times: Tensor | None,
 ) -> dict[str, Any]:
     """Write a system; returns what the description says of it."""
-    write_frame(file, system.equation, system.parameters, "none", rows, (), times)
+    write_frame(file, str(system.equation), system.parameters, "none", rows, (), times)
 
     def value(name: str, item: Any) -> Any:
         if times is None or isinstance(item, Tensor) or not callable(item):

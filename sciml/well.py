@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .boundary import Dirichlet, Neumann, Periodic, Robin
-from .equations import Equation
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _CONDITIONS = {kind.__name__: kind for kind in (Dirichlet, Neumann, Robin)}
@@ -53,7 +52,7 @@ class Arrays:
 
 def write_frame(
     file: h5py.File,
-    equation: Equation,
+    name: str,
     parameters: Mapping[str, Any],
     kind: str,
     rows: int,
@@ -63,6 +62,8 @@ def write_frame(
     """Attributes, `dimensions`, and an empty `boundary_conditions`, which is returned.
 
     Args:
+        name: of the dataset.
+        parameters: by name; those that are tensors are left to `store`.
         kind: of grid, for the attribute `grid_type`.
         rows: of the batch, flattened.
         axes: coordinates, one tensor an axis.
@@ -70,7 +71,7 @@ def write_frame(
     """
     places = dict(zip("xyz", axes, strict=False))
     uniform = {name: value for name, value in parameters.items() if not isinstance(value, Tensor)}
-    file.attrs["dataset_name"] = str(equation)
+    file.attrs["dataset_name"] = name
     file.attrs["grid_type"] = kind
     file.attrs["n_spatial_dims"] = len(places)
     file.attrs["n_trajectories"] = rows
