@@ -68,90 +68,32 @@ from __future__ import annotations
 
 import math
 import re
-import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from .boundary import suggestion
-from .errors import InputError
+from .tables import Number, Table, Texts, Value, parse, validate
 
 _MOST_UNKNOWNS = 1 << 40
-_LARGEST_FILE = 1 << 20  # bytes of a problem file; numbers by the million belong into HDF5
 
 
-class _Table(BaseModel):
-    """A table of the file. Unknown keys are refused with the nearest known one."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-    elsewhere: ClassVar[Mapping[str, str]] = {}
-    """What to say of keys that belong into another table."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_keys(cls, content: Any) -> Any:
-        if not isinstance(content, dict):
-            raise ValueError(f"a table is needed here, not {shown(content)}")
-        unknown = [key for key in content if key not in cls.model_fields]
-        if unknown:
-            known = {*cls.model_fields, *cls.elsewhere}
-            hints = {key: cls.elsewhere.get(key) or suggestion(key, known) for key in unknown}
-            raise ValueError("; ".join(f"unknown key {key!r}{hint}" for key, hint in hints.items()))
-        return content
-
-
-def _number(content: Any) -> float:
-    if isinstance(content, bool) or not isinstance(content, int | float):
-        raise ValueError(f"a number is needed, not {shown(content)}")
-    if not abs(content) <= sys.float_info.max:
-        raise ValueError(f"a finite number is needed, not {shown(content)}")
-    return float(content)
-
-
-def _value(content: Any) -> float | str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, bool) or not isinstance(content, int | float):
-        raise ValueError(f"a number or an expression of the coordinates is needed, not {shown(content)}")
-    return _number(content)
-
-
-def _listed(content: Any) -> Any:
-    return [content] if isinstance(content, str) else content
-
-
-Number = Annotated[float, BeforeValidator(_number)]
-Value = Annotated[float | str, BeforeValidator(_value)]
-Texts = Annotated[list[str], BeforeValidator(_listed)]
-
-
-class ArrayTable(_Table):
+class ArrayTable(Table):
     """An array in an HDF5 file."""
 
     file: str
     dataset: str
 
 
-class SurfaceTable(_Table):
+class SurfaceTable(Table):
     """A surface of triangles in a file."""
 
     surface: str
     method: Literal["parity", "winding"] | None = None
 
 
-# Kinds of a union, in brackets since pydantic puts them among the keys of a message, where `_line` must know them.
+# Kinds of a union, in brackets since pydantic puts them among the keys of a message, where `tables` must know them.
 def _source_kind(content: Any) -> str:
     return "<array>" if isinstance(content, dict) else "<value>"
 
@@ -175,15 +117,15 @@ SourceOnMesh = Annotated[
 ]
 
 
-class EquationTable(_Table):
+class EquationTable(Table):
     """What is solved."""
 
     text: Texts | None = None
     catalogue: str | None = None
     unknowns: list[str] | None = None
     coefficients: list[str] | None = None
-    parameters: dict[str, Number] = {}
-    constraints: Texts = []
+    parameters: dict[str, Number] = Field(default_factory=dict)
+    constraints: Texts = Field(default_factory=list)
     coordinates: list[str] | None = None
 
     @model_validator(mode="after")
@@ -206,7 +148,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
 }
 
 
-class ConditionTable(_Table):
+class ConditionTable(Table):
     """One boundary condition."""
 
     kind: Literal["dirichlet", "neumann", "robin", "periodic"]
@@ -224,7 +166,7 @@ class ConditionTable(_Table):
         return self
 
 
-class SidesTable(_Table):
+class SidesTable(Table):
     """Conditions for all sides, for both sides of an axis, or for one side: the narrowest wins."""
 
     all: ConditionTable | None = None
@@ -242,14 +184,14 @@ class SidesTable(_Table):
 class BoundaryTable(SidesTable):
     """Conditions for every unknown, or one table for each."""
 
-    unknowns: dict[str, SidesTable] = {}
+    unknowns: dict[str, SidesTable] = Field(default_factory=dict)
 
 
-class NamedBoundaryTable(_Table):
+class NamedBoundaryTable(Table):
     """Conditions by the names of a mesh, for every unknown or one table for each."""
 
-    named: dict[str, ConditionTable] = {}
-    unknowns: dict[str, dict[str, ConditionTable]] = {}
+    named: dict[str, ConditionTable] = Field(default_factory=dict)
+    unknowns: dict[str, dict[str, ConditionTable]] = Field(default_factory=dict)
 
 
 def _split_names(content: Any) -> Any:
@@ -273,7 +215,7 @@ def _check_size(shape: list[int], cells: int = 1) -> None:
         raise ValueError(f"shape has {unknowns} {'unknowns' if cells == 1 else 'cells'}, which fit in no memory")
 
 
-class GridTable(_Table):
+class GridTable(Table):
     """A grid."""
 
     elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(("mesh", "boundaries", "regions", "refine"), _OF_MESHES)
@@ -292,7 +234,7 @@ class GridTable(_Table):
         return self
 
 
-class BoxTable(_Table):
+class BoxTable(Table):
     """A box of triangles or tetrahedra."""
 
     shape: list[int]
@@ -309,7 +251,7 @@ def _mesh_kind(content: Any) -> str:
     return "<box>" if isinstance(content, dict) else "<file>"
 
 
-class MeshTable(_Table):
+class MeshTable(Table):
     """A mesh."""
 
     elsewhere: ClassVar[Mapping[str, str]] = {
@@ -319,8 +261,8 @@ class MeshTable(_Table):
 
     mesh: Annotated[Annotated[str, Tag("<file>")] | Annotated[BoxTable, Tag("<box>")], Discriminator(_mesh_kind)]
     refine: Annotated[int, Field(ge=0, le=10)] = 0
-    boundaries: dict[str, str] = {}
-    regions: dict[str, str] = {}
+    boundaries: dict[str, str] = Field(default_factory=dict)
+    regions: dict[str, str] = Field(default_factory=dict)
     device: str = "cpu"
     dtype: Literal["float64", "float32"] = "float64"
 
@@ -333,13 +275,13 @@ def _initial_kind(content: Any) -> str:
     return "<unknowns>"
 
 
-class RunTable(_Table):
+class RunTable(Table):
     """The file of an earlier solution."""
 
     file: str
 
 
-class TimesTable(_Table):
+class TimesTable(Table):
     """Times with equal distances."""
 
     start: Number
@@ -351,7 +293,7 @@ def _times_kind(content: Any) -> str:
     return "<range>" if isinstance(content, dict) else "<list>"
 
 
-class SolverTable(_Table):
+class SolverTable(Table):
     """How it is solved; what is left out is chosen."""
 
     method: str | dict[str, Any] | None = None
@@ -379,7 +321,7 @@ MESH_FORMATS = ("h5", "png", "vtu", "vtk", "xdmf")
 EVOLUTION_FORMATS = ("h5", "png", "gif", "mp4", "pvd")
 
 
-class OutputTable(_Table):
+class OutputTable(Table):
     """What is written: NAME.h5, NAME.png, NAME.vti or NAME.vtu, ...; NAME.json always."""
 
     name: str | None = None
@@ -394,31 +336,31 @@ class OutputTable(_Table):
         return self
 
 
-class GridProblem(_Table):
+class GridProblem(Table):
     """A whole problem file, of a problem on a grid."""
 
     equation: EquationTable
     domain: GridTable
     boundary: BoundaryTable = BoundaryTable()
-    fields: dict[str, Source] = {}
+    fields: dict[str, Source] = Field(default_factory=dict)
     scheme: dict[str, Any] | None = None
     solver: SolverTable = SolverTable()
     output: OutputTable = OutputTable()
 
 
-class MeshProblem(_Table):
+class MeshProblem(Table):
     """A whole problem file, of a problem on a mesh."""
 
     equation: EquationTable
     domain: MeshTable
     boundary: Annotated[NamedBoundaryTable, BeforeValidator(_split_names)] = NamedBoundaryTable()
-    fields: dict[str, SourceOnMesh] = {}
+    fields: dict[str, SourceOnMesh] = Field(default_factory=dict)
     scheme: dict[str, Any] | None = None
     solver: SolverTable = SolverTable()
     output: OutputTable = OutputTable()
 
 
-class OrdinaryProblem(_Table):
+class OrdinaryProblem(Table):
     """A whole problem file, of a problem without a domain."""
 
     elsewhere: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -426,7 +368,7 @@ class OrdinaryProblem(_Table):
     )
 
     equation: EquationTable
-    fields: dict[str, Value] = {}
+    fields: dict[str, Value] = Field(default_factory=dict)
     solver: SolverTable = SolverTable()
     output: OutputTable = OutputTable()
 
@@ -440,60 +382,10 @@ def read(path: Path) -> AnyProblem:
     Raises:
         InputError: one line for everything that is wrong, each with the file and the table.
     """
-    content = _parse(path)
+    content = parse(path)
     domain = content.get("domain")
     kind: type[AnyProblem] = MeshProblem if isinstance(domain, dict) and "mesh" in domain else GridProblem
     equation = content.get("equation")
     if domain is None and isinstance(equation, dict) and (equation.get("coordinates") == [] or "catalogue" in equation):
         kind = OrdinaryProblem
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        lines = [_line(path, content, problem) for problem in error.errors()]
-        raise InputError("\n".join(dict.fromkeys(lines))) from None
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise InputError(
-                f"{path} has more than {_LARGEST_FILE} bytes; keep arrays in HDF5 files and name them here"
-            )
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file in UTF-8 (byte {error.start})") from error
-    except ValueError as error:  # TOMLDecodeError, and what int() says of a number with thousands of digits
-        raise InputError(f"{path} is not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise InputError(f"{path} is nested too deeply") from error
-
-
-def _line(path: Path, content: Any, error: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a line with the file and the table."""
-    tables: list[str] = []
-    key = ""
-    for part in error["loc"]:  # names the branch of a union too, which is not in the file
-        if isinstance(content, dict) and part in content:
-            tables, key = [*tables, *([key] if key else [])], str(part)
-        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
-            key += f"[{part}]"
-        else:
-            continue
-        content = content[part]
-    kind, message = error["type"], str(error["msg"]).removeprefix("Value error, ")
-    if kind == "missing":
-        message = f"{error['loc'][-1]!r} is missing"
-    elif kind != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, not {shown(content)}"
-    if isinstance(content, dict):
-        tables, key = [*tables, *([key] if key else [])], ""
-    place = f" [{'.'.join(tables)}]" if tables else ""
-    return f"{path.name},{place}{' ' + key if key else ''}: {message}".replace(",:", ":")
-
-
-def shown(content: Any) -> str:
-    """A value of a file for a message, cut where it is long."""
-    text = repr(content)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return validate(path, content, kind)

@@ -24,7 +24,6 @@ from .configuration import (
     RunTable,
     SolverTable,
     TimesTable,
-    shown,
 )
 from .discretization.conditions import rates_of
 from .equations import Equation, catalogue
@@ -34,8 +33,9 @@ from .mesh import Mesh
 from .problem_domain import at, beside, make_field, make_grid, make_mesh, make_number
 from .scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme, Spectral
 from .solution import Solution
+from .tables import shown
 
-_SCHEMES: dict[str, type] = {kind.__name__: kind for kind in (FiniteDifference, FiniteElement, FiniteVolume, Spectral)}
+SCHEMES: dict[str, type] = {kind.__name__: kind for kind in (FiniteDifference, FiniteElement, FiniteVolume, Spectral)}
 # Arguments of methods that are methods themselves.
 _OF_FORMULA = ("name", "tableau")  # what makes an integrator the one it is
 _PARTS = ("forcing", "inner", "line_search", "linear", "method", "preconditioner")
@@ -89,7 +89,7 @@ def read(
     path = Path(path)
     table = configuration.read(path)
     with at(path, "[equation]"):
-        equation = _make_equation(table.equation)
+        equation = make_equation(table.equation)
     evolving = equation.evolving
     with at(path, "[output] formats"):
         formats = _choose_formats(table, evolving)
@@ -112,9 +112,9 @@ def read(
     scheme = None
     if not isinstance(table, OrdinaryProblem) and table.scheme is not None:
         with at(path, "[scheme]"):
-            scheme = _make_object(table.scheme, _SCHEMES, "scheme")
+            scheme = make_object(table.scheme, SCHEMES, "scheme")
     with at(path, "[solver] method"):
-        method = _make_method(table.solver.method, methods or {}, (integrators or {}) if evolving else None)
+        method = make_method(table.solver.method, methods or {}, (integrators or {}) if evolving else None)
     with at(path, "[solver]"):
         times = _make_times(table.solver, equation)
     with at(path, "[solver] initial"):
@@ -138,7 +138,7 @@ def read(
     )
 
 
-def _make_equation(table: EquationTable) -> Equation:
+def make_equation(table: EquationTable) -> Equation:
     if table.catalogue is not None:
         return catalogue.get(table.catalogue, **table.parameters).equation
     texts = table.text or []
@@ -214,9 +214,9 @@ def _make_initial(table: SolverTable, equation: Equation, domain: Grid | Mesh | 
     return _make_given(given, domain, path, False)
 
 
-def _make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[str, Callable[[], Any]] | None) -> Any:
+def make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[str, Callable[[], Any]] | None) -> Any:
     if entry is None or integrators is None:
-        return None if entry is None else _make_object(entry, methods, "method")
+        return None if entry is None else make_object(entry, methods, "method")
     options = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
     name = options.pop("name", None)
     if not isinstance(name, str):
@@ -233,9 +233,9 @@ def _make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[s
             if not isinstance(value, Mapping):
                 raise InputError(f"{name}: controller is a table, such as {{ safety = 0.8 }}, not {shown(value)}")
             kind = type(made.controller)
-            options[word] = _make_object({"name": kind.__name__, **value}, {kind.__name__: kind}, word)
+            options[word] = make_object({"name": kind.__name__, **value}, {kind.__name__: kind}, word)
         elif word == "linear":
-            options[word] = None if value == "none" else _make_object(value, methods, word)
+            options[word] = None if value == "none" else make_object(value, methods, word)
         elif isinstance(getattr(made, word), bool) and not isinstance(value, bool):
             raise InputError(f"{name}: {word} is true or false, not {shown(value)}")
     try:
@@ -244,7 +244,7 @@ def _make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[s
         raise InputError(f"{name}: an argument is of the wrong type ({error})") from error
 
 
-def _make_object(entry: Any, known: Mapping[str, type], kind: str) -> Any:
+def make_object(entry: Any, known: Mapping[str, type], kind: str) -> Any:
     """A frozen dataclass from its name, or from a table of its name and arguments; the methods within it likewise."""
     options = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
     name = options.pop("name", None)
@@ -258,7 +258,7 @@ def _make_object(entry: Any, known: Mapping[str, type], kind: str) -> Any:
         if word not in words:
             raise InputError(f"{made.__name__}: unknown argument {word!r}{suggestion(word, words)}")
         if word in _PARTS:
-            options[word] = None if options[word] == "none" else _make_object(options[word], known, word)
+            options[word] = None if options[word] == "none" else make_object(options[word], known, word)
     try:
         return made(**options)
     except TypeError as error:
