@@ -300,11 +300,18 @@ def variances(modes: Sequence[Modes], covariance: Covariance, zero_mean: bool, m
 
 def evaluate_series(coefficients: Tensor, modes: Sequence[Modes]) -> Tensor:
     """The field with these coefficients `(*batch, *space)`, of the same shape."""
+    shape = coefficients.shape
     for place, axis in enumerate(modes):
         dim = place - len(modes)
-        last = coefficients.movedim(dim, -1)
-        last = last @ axis.functions().to(last) if axis.count <= _MATRIX else axis.evaluate(last)
-        coefficients = last.movedim(-1, dim)
+        if axis.count > _MATRIX:
+            coefficients = axis.evaluate(coefficients.movedim(dim, -1)).movedim(-1, dim)
+            continue
+        functions = axis.functions().to(coefficients)
+        if dim == -1:
+            coefficients = coefficients @ functions
+        else:
+            rows = coefficients.reshape(-1, axis.count, math.prod(shape[dim + 1 :]))
+            coefficients = (functions.T @ rows).reshape(shape)
     return coefficients.contiguous()
 
 
