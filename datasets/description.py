@@ -1,0 +1,122 @@
+"""What all the files of a dataset share: its fields, the grid they stand on, and what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sciml.boundary import suggestion
+from sciml.equations import Equation
+from sciml.errors import InputError
+from sciml.grid import Grid
+
+Points = Literal["cells", "nodes"]
+
+_NAME = re.compile(r"[^\W\d]\w*(-\w+)*")
+
+
+@dataclass(frozen=True)
+class Field:
+    """How one field of a dataset varies.
+
+    Args:
+        sample_varying: whether it differs between samples.
+        time_varying: whether it changes in time.
+        components: `()` of a scalar, `(d,)` of a vector and `(d, d)` of a tensor on a grid of d axes.
+        unit: as text; "" means dimensionless or not stated.
+    """
+
+    sample_varying: bool = True
+    time_varying: bool = False
+    components: tuple[int, ...] = ()
+    unit: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """What all the files of a dataset share.
+
+    Args:
+        name: of the dataset.
+        grid: where its values stand. Conditions on the boundary that are functions are kept by their values.
+        fields: coefficients, forcing, initial states, unknowns, by name.
+        times: `(time,)`, increasing, in the unit of the equation; None of a steady problem.
+        equation: what the fields satisfy, or None if that is not known.
+        parameters: numbers that are the same for all samples.
+        inputs: names of the fields and of the parameters that determine a sample; an evolving field counts by its
+            first time. None named: all that varies between samples.
+        outputs: names of the fields that are to be predicted.
+        points: "cells" where values stand as on any `Grid`; "nodes" where the first and the last value along an axis
+            that is not periodic stand on the boundary itself: then `grid`, whose unknowns stand at the same places,
+            reaches half a spacing beyond the domain.
+        notes: what a user of the data should know.
+
+    Raises:
+        InputError: for a name that cannot be one, times that do not increase, an input or output that is no field, or
+            components that do not fit the grid.
+    """
+
+    name: str
+    grid: Grid
+    fields: Mapping[str, Field]
+    times: Tensor | None = None
+    equation: Equation | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    points: Points = "cells"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (*self.fields, *self.parameters):
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise InputError(f"dataset: {name!r} cannot name a field or a parameter; letters, digits and _ can")
+        if not self.fields:
+            raise InputError("dataset: at least one field is needed")
+        doubled = sorted(set(self.fields) & set(self.parameters))
+        if doubled:
+            raise InputError(f"dataset: {doubled[0]!r} is both a field and a parameter")
+        d = self.grid.dimension
+        for name, kind in self.fields.items():
+            if kind.components not in ((), (d,), (d, d)):
+                raise InputError(
+                    f"dataset: field {name!r} has components {kind.components}; on a grid of {d} axes a vector has "
+                    f"({d},) and a tensor ({d}, {d}); anything else goes into scalar fields of its own"
+                )
+            if kind.time_varying and self.times is None:
+                raise InputError(f"dataset: field {name!r} changes in time, and no times are given")
+        if self.points not in ("cells", "nodes"):
+            raise InputError(f"dataset: points are 'cells' or 'nodes', got {self.points!r}")
+        for name in self.outputs:
+            if name not in self.fields:
+                raise InputError(f"dataset: the output {name!r} is none of its fields{suggestion(name, self.fields)}")
+        if self.times is not None:
+            object.__setattr__(self, "times", _read_times(self.times))
+
+    @property
+    def extent(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Lower and upper corner of the domain, which `grid` exceeds where values stand on the boundary."""
+        rim = [
+            h / 2 if self.points == "nodes" and not wraps else 0.0
+            for h, wraps in zip(self.grid.spacing, self.grid.periodic, strict=True)
+        ]
+        lower = tuple(x + r for x, r in zip(self.grid.lower, rim, strict=True))
+        return lower, tuple(x - r for x, r in zip(self.grid.upper, rim, strict=True))
+
+    def shape(self, name: str, samples: int) -> tuple[int, ...]:
+        """Shape of the values of a field: `([samples,] [time,] *components, *space)`."""
+        kind = self.fields[name]
+        steps = () if self.times is None or not kind.time_varying else (len(self.times),)
+        return (*((samples,) if kind.sample_varying else ()), *steps, *kind.components, *self.grid.shape)
+
+
+def _read_times(times: Tensor) -> Tensor:
+    read = torch.as_tensor(times, dtype=torch.float64).detach().cpu()
+    if read.ndim != 1 or not len(read) or not bool(torch.isfinite(read).all()) or bool((read.diff() <= 0).any()):
+        raise InputError(f"dataset: times are finite numbers that increase, in one axis; got {times}")
+    return read
