@@ -117,31 +117,25 @@ def make_samples(
             )
         if len(set(chosen)) < len(chosen):
             raise InputError(f"samples: {role} names one twice: {', '.join(chosen)}")
+    fields = dataset.fields
     for name in names["outputs"]:
-        if name not in dataset.fields:
-            raise InputError(
-                f"samples: the output {name!r} is no field of the dataset{suggestion(name, dataset.fields)}"
-            )
+        if name not in fields:
+            raise InputError(f"samples: the output {name!r} is no field of the dataset{suggestion(name, fields)}")
     for name in names["inputs"]:
         dataset.read(name, [])  # refuses an unknown name
+    moving = {name for name, kind in fields.items() if kind.time_varying}
     total = 1 if dataset.times is None else len(dataset.times)
-    paired = any(name in names["outputs"] and fields[name].time_varying for name in names["inputs"] if name in fields)
     same = set(names["inputs"]) & set(names["outputs"])
-    if same and not paired:
-        raise InputError(f"samples: {min(same)!r} is both input and output and does not change in time")
-    if steps is not None and not paired:
+    if same - moving:
+        raise InputError(f"samples: {min(same - moving)!r} is both input and output and does not change in time")
+    if steps is not None and not same:
         raise InputError("samples: steps counts times between input and output of one field; none is both here")
-    ahead = (1 if steps is None else steps) if paired else total - 1
-    if paired and (not isinstance(ahead, int) or isinstance(ahead, bool) or not 1 <= ahead < total):
-        raise InputError(
-            f"samples: steps is an integer from 1 to {total - 1}, as there are {total} times; got {ahead!r}"
-        )
-    starts = total - ahead if paired else 1
+    ahead = total - 1 if not same else 1 if steps is None else steps
+    if same and (not isinstance(ahead, int) or isinstance(ahead, bool) or not 1 <= ahead < total):
+        raise InputError(f"samples: of {total} times steps can be an integer from 1 to {total - 1}, got {ahead!r}")
+    starts = total - ahead if same else 1
     roles = [
-        [
-            _Channels(name, shift, name in fields and fields[name].time_varying, _labels(dataset, name))
-            for name in chosen
-        ]
+        [_Channels(name, shift, name in moving, _labels(dataset, name)) for name in chosen]
         for chosen, shift in ((names["inputs"], 0), (names["outputs"], ahead))
     ]
     needed = sum(_bytes(dataset, name, total) for name in {*names["inputs"], *names["outputs"]})
