@@ -1,5 +1,34 @@
 """Training a network: any torch.nn.Module, any loss, on one device or many, resumable to the last bit."""
 
+from .checkpoint import load_weights
+from .evaluation import Evaluation, Loss, Metrics, evaluate
+from .optimizers import Adam, AdamW, Optimizer
+from .plan import Plan
+from .result import Best, Training, TrainingError
 from .samples import Samples, TensorSamples
+from .schedules import Constant, Cosine, Exponential, OneCycle, Schedule, Steps
+from .train import train
 
-__all__ = ["Samples", "TensorSamples"]
+__all__ = [
+    "Adam",
+    "AdamW",
+    "Best",
+    "Constant",
+    "Cosine",
+    "Evaluation",
+    "Exponential",
+    "Loss",
+    "Metrics",
+    "OneCycle",
+    "Optimizer",
+    "Plan",
+    "Samples",
+    "Schedule",
+    "Steps",
+    "TensorSamples",
+    "Training",
+    "TrainingError",
+    "evaluate",
+    "load_weights",
+    "train",
+]

@@ -1,0 +1,92 @@
+"""The curves of a training as a picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from torch import Tensor
+
+from ..files import target, write_whole
+from ..pictures import FORMATS, LINES, STYLE
+from .result import Training
+
+_POINTS = 400
+
+
+def draw(training: Training) -> Figure:
+    """A figure of the losses on a logarithmic axis over the steps, and of the learning rate below.
+
+    The training loss is drawn step by step in pale, and as a running mean; the validation loss as points.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        step, loss = training.history["step"], training.history["loss"]
+        kept = torch.isfinite(loss) & (loss > 0)
+        step, loss = step[kept], loss[kept]
+        if len(step):
+            window = max(len(step) // 100, 1)
+            if window > 1:
+                upper.plot(*_thinned(step, loss), color=LINES[0], alpha=0.25, linewidth=0.7)
+            smooth = _running_mean(loss, window)
+            label = "training" if window == 1 else f"training, mean of {window} steps"
+            upper.plot(*_thinned(step[window - 1 :], smooth), color=LINES[0], label=label)
+        if len(training.validations.get("step", ())):
+            at, value = training.validations["step"], training.validations["loss"]
+            kept = torch.isfinite(value) & (value > 0)
+            marker = "o" if int(kept.sum()) <= 40 else ""
+            upper.plot(at[kept], value[kept], color=LINES[1], marker=marker, markersize=3, label="validation")
+        upper.set_yscale("log")
+        low, high = upper.get_ylim()
+        if high < 10 * low:  # less than a decade: its labels would be too few to read
+            upper.yaxis.set_minor_formatter("{x:.3g}")
+        else:
+            upper.yaxis.set_minor_formatter(NullFormatter())
+        upper.set_ylabel("loss")
+        upper.grid(True, which="major", alpha=0.25, linewidth=0.5)
+        if upper.get_legend_handles_labels()[0]:
+            upper.legend(loc="upper right")
+        lower.plot(*_thinned(training.history["step"], training.history["rate"]), color=LINES[6], linewidth=1.0)
+        lower.set_ylim(bottom=0)
+        lower.set_ylabel("learning rate")
+        lower.set_xlabel("optimizer step")
+        lower.xaxis.set_major_locator(MaxNLocator(integer=True))
+        upper.set_title(training.why)
+    return figure
+
+
+def save(training: Training, path: Path) -> None:
+    """Draw the curves into a file.
+
+    Raises:
+        InputError: the ending is none of .png, .pdf and .svg, or the folder does not exist.
+    """
+    final = target(path, FORMATS)
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        draw(training).savefig(buffer, format=final.suffix[1:].lower())
+    write_whole(final, buffer.getvalue())
+
+
+def _running_mean(values: Tensor, window: int) -> Tensor:
+    return values.unfold(0, window, 1).mean(1)
+
+
+def _thinned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """At most twice as many points as can be told apart, the extremes of each stretch kept."""
+    if len(x) <= 2 * _POINTS:
+        return x, y
+    stretch = -(-len(x) // _POINTS)
+    places = []
+    for start in range(0, len(x), stretch):
+        part = y[start : start + stretch]
+        places += sorted({start + int(part.argmin()), start + int(part.argmax())})
+    chosen = torch.tensor(places)
+    return x[chosen], y[chosen]

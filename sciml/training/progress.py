@@ -1,0 +1,42 @@
+"""How far a training is, for whoever waits: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_LINE_EVERY = 10.0  # seconds between two plain lines,
+_NEWS_EVERY = 2.0  # or where there is news
+
+Show = Callable[[float, str, bool], None]
+"""Told the part of the training that is done, a line about it, and whether that line is news."""
+
+
+@contextmanager
+def progress(shown: bool) -> Iterator[Show]:
+    """Show a training on the error stream, or not at all."""
+    if not shown:
+        yield lambda share, line, news: None
+    elif sys.stderr.isatty():
+        yield from _bar()
+    else:
+        last = [time.monotonic()]
+
+        def show(share: float, line: str, news: bool) -> None:
+            if time.monotonic() >= last[0] + (_NEWS_EVERY if news else _LINE_EVERY) or share >= 1.0:
+                last[0] = time.monotonic()
+                print(f"training {share:4.0%}  {line}", file=sys.stderr, flush=True)
+
+        yield show
+
+
+def _bar() -> Iterator[Show]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(bar_width=24), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("training", total=1.0)
+        yield lambda share, line, news: bar.update(task, completed=share, description=line)
