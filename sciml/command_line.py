@@ -8,7 +8,6 @@ ended by SIGINT (Ctrl-C) and SIGTERM, what an evolution has reached being writte
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 import warnings
@@ -21,7 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .benchmarks import SUITES, Device, Size
+from .data_commands import data
 from .errors import InputError
+from .failures import complain, failures
 
 if TYPE_CHECKING:
     from .problem_file import Problem
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(data, name="data")
 
 
 def main() -> None:
@@ -71,7 +73,7 @@ def solve(
     Of an evolving equation the picture shows how it goes in time; .gif, .mp4 and .pvd (a series for ParaView) are
     written if asked for. Ctrl-C ends it: what was reached is written.
     """
-    with _failures():
+    with failures():
         raise typer.Exit(_solve(file, output, device, quiet))
 
 
@@ -95,7 +97,7 @@ def bench(
     """Time the methods of this package against other libraries on this machine, and print tables of it."""
     from .benchmarks import program
 
-    with _failures():
+    with failures():
         program.bench(suites or [], size, device, json, case or [])
 
 
@@ -107,32 +109,10 @@ def demo(
     """Solve a tour of equations; write one HTML page that shows it (demo.html), and its numbers (demo.json)."""
     # Those of numpy spin too, which made scipy's conjugate gradients 20 times slower on a machine with other work.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    with _failures():
+    with failures():
         from . import tour
 
         raise typer.Exit(tour.demo(output, quick))
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what can go wrong outside the program into one message and an exit code."""
-    try:
-        yield
-    except InputError as error:
-        _complain(str(error))
-        raise typer.Exit(2) from error
-    except OSError as error:
-        _complain(f"{error.filename or 'file'}: {error.strerror or error}")
-        raise typer.Exit(1) from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not re.search("out of memory|allocate memory|enough memory", str(error)):
-            raise
-        _complain("there is not enough memory for a problem of this size")
-        raise typer.Exit(1) from error
-
-
-def _complain(message: str) -> None:
-    print("\n".join(f"sciml: {line}" for line in message.splitlines()), file=sys.stderr)
 
 
 def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
@@ -182,7 +162,7 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
             rows = [str(row) for row, other in enumerate(solution.status) if other == status]
             more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
             advice = status.advice if solution.times is None else status.advice_in_time
-            _complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {advice}")
+            complain(f"row {', '.join(rows[:8])}{more}: {status.name}: {advice}")
         return ended or 1
     return ended
 
@@ -217,10 +197,10 @@ def _evolve(problem: Problem, times: tuple[float, ...], output: Path, quiet: boo
         except KeyboardInterrupt as ending:
             code = 143 if isinstance(ending, long_runs.Terminated) else 130
             if not record.values:
-                _complain("interrupted before anything was computed; nothing is written")
+                complain("interrupted before anything was computed; nothing is written")
                 raise typer.Exit(code) from ending
             solution = record.solution("interrupted")
-    _complain(solution.notes[-1])
+    complain(solution.notes[-1])
     return solution, code
 
 
@@ -232,7 +212,7 @@ def _remarks(quiet: bool) -> Iterator[list[str]]:
     def say(message: Warning | str, *_: object, **__: object) -> None:
         said.append(str(message))
         if not quiet:
-            _complain(f"note: {message}")
+            complain(f"note: {message}")
 
     with warnings.catch_warnings():
         # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
@@ -279,5 +259,5 @@ def _write(problem: Problem, solution: Solution, output: Path) -> list[Path]:
                 # Of a series the files of the times stand in a folder of its name.
                 files.extend(part for part in written if solution.times is None or part.suffix == ".pvd")
         except InputError as error:  # a solve that failed may leave nothing to draw; the other files are still due
-            _complain(f"no {path.name}: {error}")
+            complain(f"no {path.name}: {error}")
     return files

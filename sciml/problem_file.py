@@ -116,7 +116,7 @@ def read(
     with at(path, "[solver] method"):
         method = make_method(table.solver.method, methods or {}, (integrators or {}) if evolving else None)
     with at(path, "[solver]"):
-        times = _make_times(table.solver, equation)
+        times = make_times(table.solver, equation)
     with at(path, "[solver] initial"):
         initial = _make_initial(table.solver, equation, domain, path)
     return Problem(
@@ -179,7 +179,7 @@ def _make_given(source: Any, domain: Grid | Mesh | None, path: Path, evolving: b
     return make_number(source, evolving)
 
 
-def _make_times(table: SolverTable, equation: Equation) -> tuple[float, ...] | None:
+def make_times(table: SolverTable, equation: Equation) -> tuple[float, ...] | None:
     times = table.times
     if not equation.evolving:
         for word in ("times", "step", "control"):

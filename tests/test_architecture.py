@@ -28,7 +28,7 @@ FLOORS = (
     ("sciml",),
     ("sciml.solvers",),
     ("sciml.datasets", "sciml.operators"),
-    ("sciml.benchmarks", "sciml.command_line", "sciml.tour", "sciml.__main__"),
+    ("sciml.benchmarks", "sciml.command_line", "sciml.data_commands", "sciml.tour", "sciml.__main__"),
 )
 
 HEAVY = ("h5py", "lightning_fabric", "matplotlib", "meshio", "pyamg", "pydantic", "rich", "scipy", "sympy")

@@ -1,0 +1,253 @@
+"""Makes a dataset from a recipe, shard by shard, and takes up what was begun before."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sciml.errors import InputError
+from sciml.files import write_whole
+
+from .making import Task, redrawn_file, tasks
+from .manifest import NAME, Manifest, ShardEntry
+from .recipe import Recipe, load_recipe
+from .shard import inspect_shard
+from .workers import Outcome, in_processes, make_here, on_dask
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+STATE = "generation.json"
+_LIBRARIES = ("sciml-torch", "torch", "numpy", "scipy", "h5py")
+
+Progress = Callable[[int, int, str], None]
+"""Told of what was done: samples there are, samples in all, and in words."""
+
+
+def generate(
+    recipe: Recipe | str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+    client: Client | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Make a dataset, or what is missing of it.
+
+    The folder may hold a part of the same dataset, from a run that was ended in whatever way, or shards that were
+    damaged since: only what is missing or damaged is made. Shards have the same bytes for any number of workers, on
+    one kind of processor and with one version of torch.
+
+    Args:
+        recipe: or the name or path of one, see `load_recipe`.
+        folder: for the dataset, made if need be.
+        workers: processes on this machine, each with the recipe's number of threads. 0 computes in this process, with
+            its environment, which can change last bits where other libraries than torch use several threads.
+        device: where they compute: "cpu", "cuda" (processes take turns at the devices there are), "cuda:1", ...
+        client: of a Dask cluster, whose machines see `folder` by the same path; then `workers` is without meaning.
+        progress: told of every shard.
+
+    Returns:
+        The manifest, which is also written, last of all.
+
+    Raises:
+        InputError: the folder holds something else, a recipe is wrong, or a sample could not be made.
+        OSError: the disk is full; what there is stays valid. ChildProcessError: a process died.
+    """
+    made = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    if not isinstance(workers, int) or workers < 0:
+        raise InputError(f"workers is a number of processes, or 0 for none, got {workers!r}")
+    place, devices = Path(folder), _devices(device)
+    say = progress or (lambda done, total, what: None)
+    state = _begin(made, place, devices[0])
+    everything = tasks(made)
+    total = sum(task.count for task in everything)
+    entries, damaged = _present(everything, place)
+    done = sum(entry.samples for entry in entries.values())
+    for task, why in damaged.items():
+        say(done, total, f"{task.split} shard {task.number} is made again: {why}")
+    if entries:
+        say(done, total, f"{len(entries)} of {len(everything)} shards are there")
+    missing = [task for task in everything if task not in entries]
+    if not missing and (place / NAME).is_file() and not damaged:
+        return Manifest.read(place)
+    _remember(place, state)
+    outcomes = _outcomes(made, missing, place, workers, devices, client)
+    failures: dict[Task, Exception] = {}
+    with closing(outcomes):
+        for task, outcome in outcomes:
+            if isinstance(outcome, Exception):
+                failures[task] = outcome
+                continue
+            entries[task] = outcome
+            done += outcome.samples
+            say(done, total, f"{outcome.file} with {outcome.samples} samples")
+    if failures:
+        raise _failure(failures, place, len(entries), len(everything))
+    _remove_remains(place)
+    provenance = {**state, "redrawn": _redrawn(everything, place)}
+    manifest = Manifest(made.name, tuple(entries[task] for task in everything), provenance)
+    manifest.write(place)
+    return manifest
+
+
+def _outcomes(
+    recipe: Recipe,
+    missing: Sequence[Task],
+    folder: Path,
+    workers: int,
+    devices: Sequence[str],
+    client: Client | None,
+) -> Generator[Outcome, None, None]:
+    if client is not None:
+        yield from on_dask(recipe, missing, folder, client, devices[0])
+    elif workers:
+        yield from in_processes(recipe, missing, folder, workers, devices)
+    else:
+        for task in missing:
+            try:
+                yield task, make_here(recipe, task, folder, devices[0])
+            except (InputError, OSError) as error:
+                yield task, error
+                return
+
+
+def _devices(device: str) -> list[str]:
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{device!r} is not a device; known: cpu, cuda, cuda:1, ...") from error
+    if kind.type != "cuda":
+        return [device]
+    count = torch.cuda.device_count()
+    if not torch.cuda.is_available() or (kind.index or 0) >= count:
+        raise InputError(f"{device!r}: there is no such CUDA device here; use cpu")
+    return [device] if kind.index is not None else [f"cuda:{index}" for index in range(count)]
+
+
+# What a folder holds
+
+
+def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
+    """The recipe and the environments of all runs, this one's among them; another dataset's folder is refused."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is no folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    state: dict[str, Any] = {"recipe": json.loads(json.dumps(recipe.content)), "environments": []}
+    path = folder / STATE
+    if path.is_file():
+        try:
+            before = json.loads(path.read_bytes())
+            other, environments = before["recipe"], list(before["environments"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} is damaged; remove the folder, or give another one") from error
+        if other != state["recipe"]:
+            where = ", ".join(_differences(other, state["recipe"]))
+            raise InputError(
+                f"{folder} holds a dataset of another recipe (they differ in {where}); give another folder"
+            )
+        state["environments"] = environments
+    elif any(item.suffix != ".part" for item in folder.iterdir()):  # such a run that was killed leaves behind
+        raise InputError(f"{folder} is not empty, and no dataset was begun in it; give another folder")
+    here = environment(recipe, device)
+    if here not in state["environments"]:
+        state["environments"].append(here)
+    return state
+
+
+def environment(recipe: Recipe, device: str) -> dict[str, Any]:
+    """What the last bits of results depend on besides the recipe, and what helps to understand them."""
+    processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    return {
+        "device": torch.device(device).type,
+        "processor": processor,
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": recipe.threads,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _differences(one: Any, other: Any, place: str = "") -> list[str]:
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return [] if one == other else [place]
+    found = [_differences(one.get(key), other.get(key), f"{place}.{key}" if place else key) for key in {**one, **other}]
+    return [item for part in found for item in part]
+
+
+def _remember(folder: Path, state: Mapping[str, Any]) -> None:
+    text = json.dumps(state, indent=1) + "\n"
+    path = folder / STATE
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_whole(path, text.encode())
+
+
+def _present(everything: Sequence[Task], folder: Path) -> tuple[dict[Task, ShardEntry], dict[Task, str]]:
+    """Shards that are there whole, and why others have to be made again."""
+    listed: dict[str, ShardEntry] = {}
+    if (folder / NAME).is_file():
+        try:
+            listed = {entry.file: entry for entry in Manifest.read(folder).shards}
+        except InputError:
+            (folder / NAME).unlink()  # it is made anew from what the shards say
+    entries: dict[Task, ShardEntry] = {}
+    damaged: dict[Task, str] = {}
+    for task in everything:
+        try:
+            entry = inspect_shard(folder, task.split, task.number)
+        except InputError as error:
+            damaged[task] = str(error)
+            continue
+        if entry is None:
+            continue
+        if entry.samples != task.count or listed.get(entry.file, entry) != entry:
+            damaged[task] = f"{entry.file} is not the file that was written"
+        else:
+            entries[task] = entry
+    return entries, damaged
+
+
+def _redrawn(everything: Sequence[Task], folder: Path) -> dict[str, dict[str, int]]:
+    """By split: number of a sample -> how often it was drawn anew."""
+    found: dict[str, dict[str, int]] = {}
+    for task in everything:
+        path = redrawn_file(folder, task)
+        if path.is_file():
+            found.setdefault(task.split, {}).update(json.loads(path.read_bytes()))
+    return found
+
+
+def _remove_remains(folder: Path) -> None:
+    """Files that a killed process had begun to write."""
+    for path in folder.glob("**/.*.part"):
+        path.unlink(missing_ok=True)
+
+
+def _failure(failures: Mapping[Task, Exception], folder: Path, done: int, count: int) -> Exception:
+    """What to raise: the first failure, and what is to be done about it."""
+    first = next(iter(failures.values()))
+    if not isinstance(first, OSError):
+        return first
+    more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""
+    rest = f"{done} of {count} shards are there and stay valid: the same command makes the rest"
+    return type(first)(first.errno, f"{first.strerror}{more}; {rest}", first.filename or str(folder))
