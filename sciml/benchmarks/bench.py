@@ -14,7 +14,7 @@ import torch
 from ..kernels import build
 from .row import Row
 from .suite import Size
-from .timing import IMPATIENCE, PATIENCE, Calibration, Clock, Contender, Series, take_turns
+from .timing import ONE_RUN, PATIENCE, Calibration, Clock, Contender, Patience, Series, take_turns
 
 _SLACK = 1.01  # a stopping rule evaluated by recurrence and b - A x computed afresh differ by rounding
 
@@ -41,12 +41,19 @@ class Bench:
         size, device: as asked for.
         say: told what is being done.
         best_copy: seconds of the quickest calibration copy known from before.
+        patience: how many runs to make; None for one at the size tiny, and else as many as a comparison needs.
     """
 
     def __init__(
-        self, suite: str, size: str, device: str, say: Callable[[str], None], best_copy: float = math.inf
+        self,
+        suite: str,
+        size: str,
+        device: str,
+        say: Callable[[str], None],
+        best_copy: float = math.inf,
+        patience: Patience | None = None,
     ) -> None:
-        self.patience = IMPATIENCE if size == Size.TINY else PATIENCE
+        self.patience = patience or (ONE_RUN if size == Size.TINY else PATIENCE)
         self.suite, self.size, self.device = suite, size, device
         self.say = say
         self.clock = Clock(device)

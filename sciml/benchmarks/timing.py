@@ -21,7 +21,6 @@ import torch
 from .row import NOISE
 
 _QUICK_ROUND = 1.0  # seconds that a round of all methods may take for more rounds to be made
-_WARM_UP = 2.0  # a first run that takes longer counts, since what warms up is small beside it
 _LONG, _VERY_LONG = 20.0, 60.0  # seconds a run, above which 2 and 1 are made
 _SHORTEST = 0.02  # seconds; solves that are shorter are repeated within one run,
 _MOST_LOOPS = 10_000  # but not more often than this
@@ -39,6 +38,7 @@ class Patience:
         retries: how many more of a method for runs that were not quiet, as long as it has taken less than
         most_seconds: on the case in all.
         settle: seconds of copying at the start, to know what a quiet machine can do.
+        warm_up: seconds above which a first run counts, since what warms up is small beside it.
     """
 
     repeats: int = 5
@@ -46,10 +46,12 @@ class Patience:
     retries: int = 3
     most_seconds: float = 60.0
     settle: float = 0.5
+    warm_up: float = 2.0
 
 
 PATIENCE = Patience()
 IMPATIENCE = Patience(repeats=1, quick_repeats=1, retries=0, settle=0.05)
+ONE_RUN = Patience(repeats=1, quick_repeats=1, retries=0, settle=0.05, warm_up=0.0)
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ def _plan(entry: Series, first: Sample) -> None:
     entry.first = first.total
     entry.wanted = 1 if first.total > _VERY_LONG else 2 if first.total > _LONG else entry.patience.repeats
     entry.loops = entry.contender.loops or max(1, min(_MOST_LOOPS, math.ceil(_SHORTEST / max(first.solve, 1e-9))))
-    if first.total > _WARM_UP and entry.loops == 1:
+    if first.total > entry.patience.warm_up and entry.loops == 1:
         entry.samples.append(first)
 
 

@@ -6,6 +6,7 @@ error stream, so that nothing comes between the events.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -42,6 +43,7 @@ def work(order: dict[str, Any], emit: Emit) -> None:
 
     suite = next(suite for suite in SUITES if suite.name == order["suite"])
     plan = suite.plan(order["size"], order["device"])
+    gc.freeze()  # the collections before every run need not look at what the libraries are made of
     emit("say", text="copying, to see how quiet the machine is")
     best = order["best_copy"] or float("inf")
     bench = Bench(suite.name, order["size"], order["device"], lambda text: emit("say", text=text), best)

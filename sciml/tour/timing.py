@@ -9,6 +9,5 @@ from ..benchmarks.timing import IMPATIENCE, Patience
 
 def make_bench(quick: bool) -> Bench:
     """A bench that takes five runs of every method, one if it has to be quick."""
-    bench = Bench("tour", Size.SMALL, "cpu", lambda line: None)
-    bench.patience = IMPATIENCE if quick else Patience(repeats=5, quick_repeats=5, retries=0, settle=0.3)
-    return bench
+    patience = IMPATIENCE if quick else Patience(repeats=5, quick_repeats=5, retries=0, settle=0.3)
+    return Bench("tour", Size.SMALL, "cpu", lambda line: None, patience=patience)
