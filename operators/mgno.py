@@ -1,0 +1,128 @@
+"""MgNO: a neural operator whose linear parts are learned multigrid cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciml.errors import InputError
+
+from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction
+from .padding import Side, read_sides
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+class MgNO(nn.Module):
+    """u_0 = x; u_l = gelu(W_l u_{l-1} + K_l u_{l-1} + b_l), l = 1 ... layers; y = Q u_layers.
+
+    W_l is a multigrid cycle (`MultigridLayer`), K_l mixes the channels of each point, Q does so too. Nothing depends on
+    the number of points, so that any grid will do.
+
+    He, Liu and Xu, MgNO: Efficient Parameterization of Linear Operators via Multigrid, ICLR 2024.
+
+    Args:
+        in_channels, out_channels: of x and y.
+        channels: of u_l, one number for all levels or one a level.
+        layers: their number.
+        levels: smoothing steps before and after the coarser levels, one pair a level, finest first.
+        dimension: number of axes of space, 1 to 3.
+        padding: how fields go on beyond the walls: one word of `padding.Side`, or a word or a pair an axis.
+        pointwise: whether there are K_l and b_l.
+        residual_output: adds x to y; needs as many channels out as in.
+        cycle, restriction, coarse_start, bias, prolongation, normalized: see `MultigridLayer`.
+
+    Raises:
+        InputError: for settings that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int = 1,
+        channels: int | Sequence[int] = 24,
+        layers: int = 4,
+        levels: Sequence[Sequence[int]] = ((1, 0), (1, 0), (1, 0), (1, 0), (1, 0), (2, 0)),
+        dimension: int = 2,
+        padding: Side | Sequence[Side | Sequence[Side]] = "zeros",
+        pointwise: bool = True,
+        residual_output: bool = False,
+        cycle: Cycle = "V",
+        restriction: Restriction = "right_side",
+        coarse_start: CoarseStart = "restricted",
+        bias: bool = False,
+        prolongation: int | Sequence[int] = 4,
+        normalized: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "channels": channels,
+            "layers": layers,
+            "levels": [list(level) for level in levels],
+            "dimension": dimension,
+            "padding": padding,
+            "pointwise": pointwise,
+            "residual_output": residual_output,
+            "cycle": cycle,
+            "restriction": restriction,
+            "coarse_start": coarse_start,
+            "bias": bias,
+            "prolongation": prolongation,
+            "normalized": normalized,
+        }
+        if residual_output and in_channels != out_channels:
+            raise InputError(f"residual_output: {in_channels} channels in and {out_channels} out cannot be added")
+        if min(in_channels, out_channels, layers) < 1:
+            raise InputError(
+                f"in_channels, out_channels, layers: at least one each, got {in_channels}, {out_channels}, {layers}"
+            )
+        if dimension not in (1, 2, 3):
+            raise InputError(f"dimension: 1, 2 or 3, got {dimension}")
+        sides = read_sides(padding, dimension)
+        width = channels if isinstance(channels, int) else channels[0]
+        inward = [in_channels, *[width] * (layers - 1)]
+        self.cycles = nn.ModuleList(
+            MultigridLayer(
+                number,
+                channels,
+                [(before, after) for before, after in levels],
+                dimension,
+                sides,
+                cycle=cycle,
+                restriction=restriction,
+                coarse_start=coarse_start,
+                bias=bias,
+                prolongation=prolongation,
+                normalized=normalized,
+            )
+            for number in inward
+        )
+        self.mixing = nn.ModuleList(nn.Linear(number, width) for number in inward) if pointwise else None
+        self.project = nn.Linear(width, out_channels, bias=False)
+        self.residual_output = residual_output
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fields `(batch, in_channels, *space)` to `(batch, out_channels, *space)`."""
+        u = x
+        if x.dim() in _FORMATS:
+            # Convolutions on the CPU take half the time in this layout.
+            u = x.contiguous(memory_format=_FORMATS[x.dim()])
+        for number, cycle in enumerate(self.cycles):
+            v = cycle(u)
+            if self.mixing is not None:
+                v = v + _at_points(self.mixing[number], u)
+            u = nn.functional.gelu(v)
+        y = _at_points(self.project, u)
+        return y + x if self.residual_output else y
+
+
+def _at_points(linear: nn.Module, u: Tensor) -> Tensor:
+    """A linear map of the channels of each point, `(batch, channel, *space)` to the same."""
+    mixed: Tensor = linear(u.movedim(1, -1))
+    return mixed.movedim(-1, 1)
