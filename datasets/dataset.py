@@ -322,7 +322,7 @@ def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
     parts = []
     for shard in usable:
         found, part = read_shard(folder / shard.file)
-        _check_same(description, found, f"{folder / usable[0].file} and {folder / shard.file}")
+        check_same(description, found, f"{folder / usable[0].file} and {folder / shard.file}")
         if part.samples != shard.samples:
             raise InputError(f"{folder / shard.file} holds {part.samples} samples, the manifest lists {shard.samples}")
         parts.append(replace(part, split=shard.split, file=shard.file, identities=shard.identities))
@@ -340,7 +340,7 @@ def read_shard(path: Path) -> tuple[Description, Part]:
         files.close()
 
 
-def _check_same(one: Description, other: Description, where: str) -> None:
+def check_same(one: Description, other: Description, where: str) -> None:
     """Refuse files of one dataset that differ in what all of them must share."""
     compared: dict[str, Callable[[Description], Any]] = {
         "fields": lambda d: dict(d.fields),

@@ -97,10 +97,10 @@ class Manifest:
         """Write `folder`/manifest.json, whole or not at all; the same manifest gives the same bytes.
 
         Raises:
-            InputError: a sample stands in two places.
+            InputError: a sample stands in two splits.
             OSError: the disk is full or not writable.
         """
-        check_disjoint((shard.file, shard.identities) for shard in self.shards)
+        check_disjoint((shard.split, shard.file, shard.identities) for shard in self.shards)
         shards = [
             {
                 "file": shard.file,
@@ -123,7 +123,7 @@ class Manifest:
         """Read and check `folder`/manifest.json.
 
         Raises:
-            InputError: it is missing, damaged, or of a newer version; or a sample stands in two places.
+            InputError: it is missing, damaged, or of a newer version; or a sample stands in two splits.
         """
         path = Path(folder) / NAME
         try:
@@ -155,7 +155,7 @@ class Manifest:
             manifest = cls(content["name"], shards, content["provenance"])
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} does not have the layout of a dataset's manifest: {error}") from error
-        check_disjoint((shard.file, shard.identities) for shard in shards)
+        check_disjoint((shard.split, shard.file, shard.identities) for shard in shards)
         return manifest
 
     def damaged(self, folder: str | os.PathLike[str], *, content: bool = True) -> dict[ShardEntry, str]:
@@ -183,33 +183,39 @@ def split_order(split: str) -> tuple[int, str]:
     return (FIRST_SPLITS.index(split) if split in FIRST_SPLITS else len(FIRST_SPLITS), split)
 
 
-def check_disjoint(files: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Refuse a sample that stands in two places.
+Place = tuple[str, str, int]
+"""Split, file, and number of a sample in it."""
+
+
+def check_disjoint(files: Iterable[tuple[str, str, Iterable[str]]]) -> None:
+    """Refuse a sample that stands in two splits.
 
     Args:
-        files: name of each file with the identities of its samples.
+        files: split and name of each file with the identities of its samples.
 
     Raises:
         InputError: naming both places.
     """
-    doubled = duplicates(files)
-    if doubled:
-        (one, other), count = doubled[0], len(doubled)
+    crossing = [pair for pair in duplicates(files) if pair[0][0] != pair[1][0]]
+    if crossing:
+        one, other = crossing[0]
         raise InputError(
-            f"the splits of a dataset must not overlap, but sample {other[1]} of {other[0]} has the inputs of sample "
-            f"{one[1]} of {one[0]}" + (f"; and so have {count - 1} more" if count > 1 else "")
+            f"splits must not overlap, but sample {other[2]} of {other[1]} ({other[0]}) has the inputs of sample "
+            f"{one[2]} of {one[1]} ({one[0]})" + (f"; and {len(crossing) - 1} more" if len(crossing) > 1 else "")
         )
 
 
-def duplicates(files: Iterable[tuple[str, Iterable[str]]]) -> list[tuple[tuple[str, int], tuple[str, int]]]:
-    """Pairs of places, (file, number in it), where the same sample stands: the first one and the later one."""
-    seen: dict[str, tuple[str, int]] = {}
+def duplicates(files: Iterable[tuple[str, str, Iterable[str]]]) -> list[tuple[Place, Place]]:
+    """Pairs of places where the same sample stands: the first one and a later one, in another split if there is one."""
+    seen: dict[str, list[Place]] = {}
     found = []
-    for file, identities in files:
+    for split, file, identities in files:
         for number, identity in enumerate(identities):
-            first = seen.setdefault(identity, (file, number))
-            if first != (file, number):
-                found.append((first, (file, number)))
+            here = (split, file, number)
+            before = seen.setdefault(identity, [])
+            if before:
+                found.append((next((place for place in before if place[0] != split), before[0]), here))
+            before.append(here)
     return found
 
 

@@ -24,7 +24,7 @@ from .files import target, write_whole
 BLOCK = 512
 _CHUNK = 1 << 20
 _MAGIC = b"sciml HDF5 file "
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def write(path: str | os.PathLike[str], kind: str, format_version: int, fill: Callable[[h5py.File], None]) -> None:
@@ -71,6 +71,11 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[h5py.File]:
         raise InputError(f"{path}: {error}") from error
     except (OSError, KeyError, IndexError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise InputError(f"{path}: its content does not have the layout of a {kind}: {error}") from error
+
+
+def is_ours(head: bytes) -> bool:
+    """Whether a file that begins so claims to have been made by `write`."""
+    return head.startswith(_MAGIC)
 
 
 def _hasher(kind: str, format_version: int) -> hashlib._Hash:
@@ -130,6 +135,6 @@ def check(path: str | os.PathLike[str], kind: str, format_version: int, *, conte
 def _stranger(head: bytes) -> str:
     if not head:
         return "is empty"
-    if head.startswith(_HDF5_SIGNATURE):
+    if head.startswith(HDF5_SIGNATURE):
         return "is an HDF5 file, but not one that sciml wrote"
     return "is not an HDF5 file"

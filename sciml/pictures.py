@@ -6,7 +6,7 @@ import io
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,45 @@ def draw(solution: Solution, *, history: bool = False) -> Figure:
     method = _draw_lines if grid.dimension == 1 else _draw_maps
     with matplotlib.rc_context(STYLE):
         return method(solution, grid, fields, curve)
+
+
+def draw_fields(grid: Grid, fields: Mapping[str, torch.Tensor], titles: Sequence[str]) -> Figure:
+    """A figure of fields on a grid, one column a field and one row a sample; of one dimension a line a sample.
+
+    Every field has a scale of its own; of three dimensions the plane through the middle of the last axis is drawn.
+
+    Args:
+        grid: where the values stand.
+        fields: by name, `(samples, *space)`.
+        titles: of the samples.
+
+    Raises:
+        InputError: there is nothing to draw, or no finite value in a field.
+    """
+    if not fields or not titles:
+        raise InputError("there is nothing to draw: give at least one field and one sample")
+    rows = {name: values.detach().to("cpu", torch.float64) for name, values in fields.items()}
+    with matplotlib.rc_context(STYLE):
+        if grid.dimension > 1:
+            scales = {name: colour_scale(values, name) for name, values in rows.items()}
+            table = [
+                [
+                    _panels(grid, values[number], name, f"{name}, {title}", scales[name])[0]
+                    for name, values in rows.items()
+                ]
+                for number, title in enumerate(titles)
+            ]
+            return _draw_table(None, grid, table, None)
+        figure = make_figure(1.2 + 4.2 * len(rows), 3.4)
+        for axes, (name, values) in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows.items(), strict=True):
+            for number, title in enumerate(titles):
+                coordinate = grid.axis_coordinates[0].cpu()
+                axes.plot(coordinate, values[number], color=LINES[number % len(LINES)], label=title)
+            axes.set_xlabel(grid.axes[0])
+            axes.set_ylabel(name)
+            tidy(axes)
+        axes.legend(loc="best")
+        return figure
 
 
 def draw_history(
@@ -216,7 +255,7 @@ def _panels(grid: Grid, row: torch.Tensor, group: str, title: str, colours: tupl
     return panels
 
 
-def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve: torch.Tensor | None) -> Figure:
+def _draw_table(solution: Solution | None, grid: Grid, table: list[list[_Panel]], curve: torch.Tensor | None) -> Figure:
     """Maps in rows and columns, one scale of length for all of them, a colour bar at the end of each group of a row."""
     extent = [upper - lower for lower, upper in zip(grid.lower, grid.upper, strict=True)]
     across, upwards = ([extent[getattr(panel, side)] for panel in table[0]] for side in ("abscissa", "ordinate"))
@@ -230,7 +269,7 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
     height = (unit * max(upwards) + 0.75) * len(table) + 0.35
     figure = make_figure(width, height)
     maps: Figure | SubFigure = figure
-    if curve is not None:
+    if solution is not None and curve is not None:
         figure.set_size_inches(width + 3.9, max(height, 3.0))
         maps, side = figure.subfigures(1, 2, width_ratios=(width, 3.9))
         draw_curve(side.subplots(), curve, is_nonlinear(solution))
@@ -240,7 +279,8 @@ def _draw_table(solution: Solution, grid: Grid, table: list[list[_Panel]], curve
             image = _draw_map(axes, grid, panel, true)
             if _ends_group(panel_row, column):
                 draw_bar(axes, image, panel.group, 0.14 / (unit * across[column]))
-    draw_head(figure, solution, _size(grid))
+    if solution is not None:
+        draw_head(figure, solution, _size(grid))
     return figure
 
 

@@ -1,0 +1,195 @@
+"""A dataset written as ours: in shards of The Well's layout, with splits that do not overlap and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import sciml
+from sciml.boundary import Periodic
+from sciml.errors import InputError
+from sciml.grid import Grid
+
+from .dataset import Dataset
+from .description import Description
+from .manifest import FIRST_SPLITS, Manifest, ShardEntry, check_disjoint, shard_file
+from .shard import varies, write_shard
+
+_SHARD = 128 << 20  # bytes
+_CHUNK = 1 << 22
+
+
+def import_dataset(
+    source: Dataset | Mapping[str, Dataset],
+    folder: str | os.PathLike[str],
+    counts: Mapping[str, int] | None = None,
+    *,
+    shuffle: int | None = None,
+    to_cells: bool = False,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = _SHARD,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Write a dataset as ours into an empty folder.
+
+    Args:
+        source: what to write, as `sciml.datasets.read` found it; or one for every split.
+        folder: made if need be; nothing may stand in it.
+        counts: samples by split, taken one after the other; None keeps the splits of the source, and makes all
+            "train" where it has none.
+        shuffle: seed by which samples are drawn into the splits; None takes them in their order.
+        to_cells: where values stand on the boundary ("nodes"), replace them by their means over the cells between
+            them, which is of second order and moves jumps by half a cell.
+        dtype: in which values are stored.
+        shard_bytes: about the length of a file.
+        progress: called with the samples written so far and all of them.
+
+    Raises:
+        InputError: the folder is not empty, counts do not fit, values are NaN or infinite, or a sample stands in two
+            splits.
+        OSError: the disk is full or not writable.
+    """
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is not an empty folder; a dataset is written into one of its own")
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"values are stored in float32 or float64, got {dtype}")
+    chosen = _choose(source, counts, shuffle)
+    parts = [(split, dataset, rows) for split, (dataset, rows) in chosen.items()]
+    check_disjoint(
+        (split, f"split {split}", [dataset.identities[int(row)] for row in rows]) for split, dataset, rows in parts
+    )
+    first = parts[0][1].description
+    total, done = sum(len(rows) for _, _, rows in parts), 0
+    entries: list[ShardEntry] = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
+        for split, dataset, rows in parts:
+            description = _described(dataset.description, first, split)
+            converted = _to_cells(description) if to_cells and description.points == "nodes" else description
+            size = max(1, shard_bytes // max(1, _sample_bytes(converted, dtype)))
+            for number, chunk in enumerate(rows.split(size)):
+                values, parameters = _values(dataset, chunk, dtype)
+                if converted is not description:
+                    values = {name: _average(value, description.grid) for name, value in values.items()}
+                entries.append(write_shard(work, split, number, converted, values, parameters))
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+        manifest = Manifest(first.name, tuple(entries), _provenance(chosen, counts, shuffle, to_cells))
+        manifest.write(work)
+        os.rename(work, target)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _choose(
+    source: Dataset | Mapping[str, Dataset], counts: Mapping[str, int] | None, shuffle: int | None
+) -> dict[str, tuple[Dataset, Tensor]]:
+    """The dataset and its samples for each split."""
+    if isinstance(source, Mapping):
+        if counts is not None:
+            raise InputError("splits are given by files or by counts, not both")
+        whole = {split: (dataset, torch.arange(len(dataset))) for split, dataset in source.items()}
+    elif counts is None and source.splits:
+        parts = {split: source.split(split) for split in source.splits}
+        whole = {split: (dataset, torch.arange(len(dataset))) for split, dataset in parts.items()}
+    else:
+        counts = {FIRST_SPLITS[0]: len(source)} if counts is None else counts
+        if any(count < 1 for count in counts.values()) or sum(counts.values()) > len(source):
+            listed = ", ".join(f"{split} {count}" for split, count in counts.items())
+            raise InputError(f"splits of {listed} do not fit a source of {len(source)} samples")
+        order = torch.arange(len(source))
+        if shuffle is not None:
+            order = torch.randperm(len(source), generator=torch.Generator().manual_seed(shuffle))
+        pieces = order[: sum(counts.values())].split(list(counts.values()))
+        return {split: (source, piece) for split, piece in zip(counts, pieces, strict=True)}
+    for split, (dataset, rows) in whole.items():
+        shard_file(split, 0)
+        if not len(dataset):
+            raise InputError(f"split {split!r} has no samples")
+        if shuffle is not None:
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(shuffle))
+            whole[split] = (dataset, rows[order])
+    return whole
+
+
+def _described(description: Description, first: Description, split: str) -> Description:
+    if description.grid.shape != first.grid.shape or dict(description.fields) != dict(first.fields):
+        raise InputError(
+            f"split {split!r} has the fields {', '.join(description.fields)} on {description.grid.shape}, another has "
+            f"{', '.join(first.fields)} on {first.grid.shape}"
+        )
+    return replace(description, name=first.name)
+
+
+def _values(dataset: Dataset, rows: Tensor, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    values = {
+        name: (dataset.read(name, rows) if varies(dataset.description, name) else dataset.read(name, rows[:1])[0]).to(
+            dtype
+        )
+        for name in dataset.fields
+    }
+    varying = dataset.parts[0].parameters
+    return values, {name: dataset.read(name, rows) for name in varying}
+
+
+def _sample_bytes(description: Description, dtype: torch.dtype) -> int:
+    shapes = [description.shape(name, 1) for name in description.fields if varies(description, name)]
+    return sum(int(np.prod(shape)) for shape in shapes) * dtype.itemsize
+
+
+def _to_cells(description: Description) -> Description:
+    grid = description.grid
+    lower, upper = description.extent
+    shape = tuple(n if wraps else n - 1 for n, wraps in zip(grid.shape, grid.periodic, strict=True))
+    cells = Grid(shape, lower, upper, grid.boundary, dtype=grid.dtype)
+    note = "values at nodes were replaced by their means over the cells between them"
+    return replace(description, grid=cells, points="cells", notes=(*description.notes, note))
+
+
+def _average(values: Tensor, grid: Grid) -> Tensor:
+    sides = grid.sides()
+    for place, axis in enumerate(grid.axes):
+        if isinstance(sides[axis][0], Periodic):
+            continue
+        along = place - grid.dimension
+        n = values.shape[along] - 1
+        values = (values.narrow(along, 0, n) + values.narrow(along, 1, n)) / 2
+    return values
+
+
+def _provenance(
+    chosen: Mapping[str, tuple[Dataset, Tensor]], counts: Mapping[str, int] | None, shuffle: int | None, to_cells: bool
+) -> dict[str, Any]:
+    files = sorted({part.file for dataset, _ in chosen.values() for part in dataset.parts})
+    return {
+        "imported": [{"file": Path(file).name, "sha256": _digest(Path(file))} for file in files],
+        "splits": None if counts is None else dict(counts),
+        "shuffle": shuffle,
+        "to_cells": to_cells,
+        "versions": {"sciml": sciml.__version__},
+    }
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
