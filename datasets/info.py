@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sciml.boundary import Periodic
 from sciml.errors import InputError
+from sciml.files import write_whole
 from sciml.grid import Grid
 
 from .columns import Array
@@ -131,6 +133,11 @@ def examine(dataset: Dataset, path: Path) -> dict[str, Any]:
         "provenance": dataset.provenance,
         "problems": problems,
     }
+
+
+def write(facts: Mapping[str, Any], path: Path) -> None:
+    """Write what `examine` found."""
+    write_whole(path, (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _boundary(grid: Grid) -> dict[str, Any]:

@@ -75,6 +75,146 @@ def generate(
             print(f"{folder}: {sizes} in {len(manifest.shards)} shards")
 
 
+@data.command("import")
+def import_(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A file or folder of The Well, PDEBench, MATLAB, NumPy or safetensors; or train=FILE test=FILE.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the dataset; must be new or empty.", show_default=False)],
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="N/N/N", help="Samples for train/valid/test, one after the other.", show_default=False),
+    ] = None,
+    shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Draw them instead.", show_default=False)] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=ARRAY", help="An array to take; repeat it.", show_default=False)
+    ] = None,
+    axes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=AXIS,...",
+            help="What the axes of a field are: sample, time, x, y, z, component, channel, - (of length 1); repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    inputs: Annotated[str | None, typer.Option(metavar="NAME,...", help="Input fields.", show_default=False)] = None,
+    outputs: Annotated[str | None, typer.Option(metavar="NAME,...", help="Output fields.", show_default=False)] = None,
+    boundary: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SIDE=]KIND[:VALUE]",
+            help="periodic, dirichlet or neumann, of all sides or one: x, y_upper, ...; repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    points: Annotated[
+        str | None,
+        typer.Option(help="cells, or nodes if the outermost values stand on the boundary.", show_default=False),
+    ] = None,
+    to_cells: Annotated[
+        bool, typer.Option("--to-cells", help="Replace values at nodes by means over the cells between them.")
+    ] = False,
+    lower: Annotated[
+        str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)
+    ] = None,
+    upper: Annotated[
+        str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)
+    ] = None,
+    times: Annotated[str | None, typer.Option(metavar="T,...", help="Of evolving fields.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Of the dataset.", show_default=False)] = None,
+    equation: Annotated[str | None, typer.Option(help="That the fields satisfy, as text.", show_default=False)] = None,
+    double: Annotated[bool, typer.Option("--double", help="Store float64 in place of float32.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Read a dataset of another program, check it, and write it as ours: what the file says itself need not be said."""
+    with failures():
+        import torch
+
+        from sciml.datasets.formats import Reading, options, read
+        from sciml.datasets.importing import import_dataset
+
+        from .equations import Equation
+
+        reading = Reading(
+            options.read_pairs(field or (), "--field"),
+            {key: options.read_words(text) for key, text in options.read_pairs(axes or (), "--axes").items()},
+            options.read_words(inputs),
+            options.read_words(outputs),
+            points,  # type: ignore[arg-type] # what is neither is refused there
+            options.read_boundary(boundary or ()),
+            options.read_numbers(lower, "--lower"),
+            options.read_numbers(upper, "--upper"),
+            options.read_numbers(times, "--times"),
+            name,
+            None if equation is None else Equation(equation),
+        )
+        single = len(sources) == 1 and (Path(sources[0]).exists() or "=" not in sources[0])
+        given = (
+            read(Path(sources[0]), reading)
+            if single
+            else {key: read(Path(path), reading) for key, path in options.read_pairs(sources, "SOURCE").items()}
+        )
+        with _progress(0, quiet) as show:
+            manifest = import_dataset(
+                given,
+                output,
+                options.read_split(split),
+                shuffle=shuffle,
+                to_cells=to_cells,
+                dtype=torch.float64 if double else torch.float32,
+                progress=lambda done, total: show(done, total, "written"),
+            )
+        if not quiet:
+            print(
+                f"{output}: {sum(shard.samples for shard in manifest.shards)} samples in {len(manifest.shards)} shards"
+            )
+
+
+@data.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="A dataset, or a file or folder that can be imported.")],
+    json: Annotated[Path | None, typer.Option(help="Write all of it to this file.", show_default=False)] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw a few samples to this file.", show_default=False)] = None,
+    axes: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=AXIS,...", help="As of import.", show_default=False)
+    ] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=ARRAY", help="As of import.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Describe and check a dataset: shapes, ranges, boundary, checksums, samples in two splits. Exit code 1: a problem.
+
+    Of a dataset with damaged files the rest is described, and the files to be made again are listed.
+    """
+    with failures():
+        from sciml.datasets import info as about
+        from sciml.datasets.formats import Reading, options, read
+
+        from .files import target
+
+        for file in (json, picture):
+            if file is not None:
+                target(file)
+        described = {key: options.read_words(text) for key, text in options.read_pairs(axes or (), "--axes").items()}
+        reading = Reading(options.read_pairs(field or (), "--field"), described)
+        dataset = read(path, reading, damaged="skip")
+        facts = about.examine(dataset, path)
+        if json is not None:
+            about.write(facts, json)
+        if picture is not None:
+            about.picture(dataset, picture)
+        if not quiet:
+            about.show(facts)
+        if facts["problems"]:
+            raise typer.Exit(1)
+
+
 def _connected(address: str) -> Any:
     from .errors import InputError
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import h5py
 
@@ -21,20 +22,21 @@ from .reading import Found, Reading, build
 _FORMATS = "HDF5 of The Well or PDEBench, .mat, .npy, .npz and safetensors"
 
 
-def read(path: Path, reading: Reading | None = None) -> Dataset:
+def read(path: Path, reading: Reading | None = None, *, damaged: Literal["refuse", "skip"] = "refuse") -> Dataset:
     """The dataset in a file or folder of any format that is known, of which no value is read yet.
 
     Args:
         path: a dataset of ours; a file of The Well, PDEBench, MATLAB, NumPy or safetensors; a folder of The Well's
             files, with or without data/train, data/valid and data/test; or a folder of .npy files, one a field.
         reading: what the file does not say.
+        damaged: what is done with damaged files of a dataset of ours, as by `sciml.datasets.open`.
 
     Raises:
         InputError: it is of no known format, damaged, or lacks something; it says what was expected.
     """
     reading = reading or Reading()
     if path.is_dir():
-        return _read_folder(path, reading)
+        return _read_folder(path, reading, damaged)
     try:
         with open(path, "rb") as file:
             head = file.read(1024)
@@ -89,9 +91,9 @@ def _plain(path: Path, file: h5py.File, files: HDF5Files) -> Found:
     )
 
 
-def _read_folder(folder: Path, reading: Reading) -> Dataset:
+def _read_folder(folder: Path, reading: Reading, damaged: Literal["refuse", "skip"]) -> Dataset:
     if (folder / NAME).exists():
-        return _refuse_options(own.open(folder), reading, folder)
+        return _refuse_options(own.open(folder, damaged=damaged), reading, folder)
     roots = [folder / "data" / split for split in FIRST_SPLITS] + [folder / split for split in FIRST_SPLITS]
     found = {(root.name, path) for root in roots if root.is_dir() for path in _hdf5_in(root)}
     listed = sorted(found, key=lambda item: (FIRST_SPLITS.index(item[0]), item[1])) or [
