@@ -2,9 +2,11 @@
 docs/data_format.md, which its readers open, made by `sciml.container`.
 
 Fields of a steady problem are `time_varying = False` and `dimensions/time` holds one zero, so that The Well's own
-reader gives them as constant fields. Components stand last in the file, and before space here. What The Well has no
-place for stands in the group `sciml`: the dataset `description`, one JSON text (grid with its boundary, equation,
-units, inputs and outputs, notes), and `identities`, the digests of the inputs of all samples.
+reader gives them as constant fields. A number that is the same for all samples is a scalar of shape `()`: the text of
+the specification has `(1,)`, which that reader cannot join with numbers that differ between samples. Components stand
+last in the file, and before space here. What The Well has no place for stands in the group `sciml`: the dataset
+`description`, one JSON text (grid with its boundary, equation, units, inputs and outputs, notes), and `identities`, the
+digests of the inputs of all samples.
 """
 
 from __future__ import annotations
@@ -215,7 +217,7 @@ class _Content:
         write_boundaries(group, grid, boundary)
         scalars = Category(file, "scalars")
         for name, number in description.parameters.items():
-            scalars.add(name, np.full(1, number), sample_varying=False, time_varying=False)
+            scalars.add(name, np.array(number), sample_varying=False, time_varying=False)
         for name, tensor in self.parameters.items():
             scalars.add(name, numpy_of(tensor), sample_varying=True, time_varying=False)
         orders = [Category(file, name) for name in _NAMES]
