@@ -38,10 +38,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+gc.disable()  # what is made until the tests are found stays
+
+
 def pytest_collection_finish() -> None:
-    """No garbage collection looks at the thousands of tests, and the libraries, from here on."""
+    """No garbage collection looks at the libraries, and the thousands of tests, from here on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import meshio
 import pytest
 import torch
 
+import sciml
 from sciml import Solution
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -25,8 +27,17 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 FORKS = """
-import json, os, runpy, sys
-import h5py, matplotlib.pyplot, pydantic, scipy.sparse.linalg, scipy.special, sympy, torch, typer
+import gc, io, json, os, runpy, sys
+import h5py, matplotlib.pyplot, meshio, pydantic, scipy.sparse.linalg, scipy.special, sympy, torch, typer
+import sciml, sciml.command_line, sciml.solvers.linear, sciml.solvers.time.by_name
+from sciml import animations, paraview, pictures_of_evolutions, pictures_of_meshes, problem_file, storage, summary
+for name in sciml.__all__:
+    getattr(sciml, name)
+figure, axes = matplotlib.pyplot.subplots()
+axes.set_title("$x$")
+figure.savefig(io.BytesIO())  # finds the fonts
+matplotlib.pyplot.close(figure)
+gc.freeze()
 for folder, arguments in json.loads(sys.argv[1]):
     if child := os.fork():
         with open(os.path.join(folder, "exit_code"), "w") as file:
@@ -43,8 +54,8 @@ for folder, arguments in json.loads(sys.argv[1]):
         main()
     break
 """
-"""Each example in a process of its own, forked from one that has loaded the libraries, which takes longer than most of
-the examples do."""
+"""Each example in a process of its own, forked from one that has loaded the libraries and this one, which takes longer
+than most of the examples do."""
 
 
 class Runs:
@@ -110,6 +121,15 @@ def test_problem_files_are_solved(name: str, runs: Runs) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_short(name: str) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_import_what_they_use(name: str) -> None:
+    """A module that the process before the fork had imported would be there without."""
+    tree = ast.parse((EXAMPLES / name).read_text(encoding="utf-8"))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    names = {node.attr for node in nodes if ast.unparse(node.value) == "sciml"}
+    assert names <= {*sciml.__all__} - {"datasets", "equations", "operators", "solvers"}
 
 
 def test_the_list_of_examples_is_complete() -> None:
