@@ -74,6 +74,8 @@ def optimizer_state(
     network: nn.Module, optimizer: torch.optim.Optimizer, sharded: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors by "PARAMETER/NAME", and what are numbers: "state" in the same way, and "groups"."""
+    if not optimizer.state:  # torch would take a step of length 0 to have something, and Adam count it
+        return {}, {"state": {}, "groups": []}
     if sharded:
         whole = sharded_state.get_optimizer_state_dict(network, optimizer, options=_WHOLE)
         by_name: Any = whole.get("state", {})

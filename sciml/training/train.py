@@ -134,9 +134,10 @@ def train(
     except RuntimeError as error:
         if ranks.count == 1 or run is None or not is_loss_of_a_rank(error):
             raise
+        reason = str(error).splitlines()[0].rpartition("] ")[2].partition(". ")[0]
         what = (
             f"rank {ranks.rank} of {ranks.count} stops at step {run.position.step}: another rank has ended, or has not "
-            f"answered within {timeout:g} s ({str(error).splitlines()[0]})"
+            f"answered within {timeout:g} s ({reason})"
         )
         raise TrainingError(f"{what}. {run.kept()}", run.training(what)) from error
     finally:

@@ -1,0 +1,171 @@
+"""What the test processes do, each in a fork of one that has loaded the libraries.
+
+`task`, `folder` and `environment` are given; a task leaves its results in FOLDER/RANK.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciml.training import (
+    Adam,
+    AdamW,
+    Cosine,
+    OneCycle,
+    Plan,
+    Samples,
+    TensorSamples,
+    Training,
+    TrainingError,
+    evaluate,
+    train,
+)
+
+os.environ.update(globals().get("environment", {}))
+RANK = int(os.environ.get("RANK", "0"))
+
+
+def network(dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(7)
+    return nn.Sequential(
+        nn.Linear(3, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)
+    )
+
+
+def samples(count: int, seed: int) -> TensorSamples:
+    x = torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
+    return TensorSamples(x=x, y=torch.sin(3 * x.sum(1, keepdim=True)))
+
+
+class Noisy(Samples):
+    """Samples that are made on the fly, from torch's global generator."""
+
+    def __len__(self) -> int:
+        return 70
+
+    def batch(self, indices: Tensor) -> Mapping[str, Tensor]:
+        x = torch.rand(len(indices), 3) + 1e-3 * indices[:, None]
+        return {"x": x, "y": torch.sin(3 * x.sum(1, keepdim=True))}
+
+
+def loss(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    return (module(batch["x"]) - batch["y"]).square().mean(1)
+
+
+def metrics(module: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"largest": (module(batch["x"]) - batch["y"]).abs().amax(1)}
+
+
+def outcome(training: Training, trained: nn.Module | None = None) -> dict[str, Any]:
+    return {
+        "loss": training.history["loss"].tolist(),
+        "gradient": training.history["gradient"].tolist(),
+        "validation": training.validations.get("loss", torch.empty(0)).tolist(),
+        "largest": training.validations.get("largest", torch.empty(0)).tolist(),
+        "best": {name: value.tolist() for name, value in (training.best.weights if training.best else {}).items()},
+        "weights": {name: value.tolist() for name, value in trained.state_dict().items()} if trained else {},
+    }
+
+
+def killed_anywhere(folder: Path) -> dict[str, Any]:
+    """Everything that has a state: dropout, samples on the fly, float16's scaler, a best validation, a schedule."""
+    plan = Plan(
+        epochs=9,
+        batch_size=16,
+        optimizer=AdamW(1e-2),
+        schedule=OneCycle(),
+        precision="float16",
+        accumulate=2,
+        clip=1.0,
+        seed=3,
+    )
+    trained = network(0.2)
+    training = train(
+        trained, loss, Noisy(), plan, folder=folder / "run", validation=samples(20, 2), metrics=metrics, resume=True,
+        save_every=0.0, keep=2,
+    )  # fmt: skip
+    return outcome(training, trained)
+
+
+def interrupted(folder: Path) -> dict[str, Any]:
+    def slow(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        if not (folder / "begun").exists() and (folder / "run/log.jsonl").exists():
+            (folder / "begun").touch()
+        time.sleep(0.01)
+        return loss(module, batch)
+
+    plan = Plan(epochs=20, batch_size=16)
+    training = train(network(), slow, samples(70, 1), plan, folder=folder / "run", resume=True)
+    return outcome(training)
+
+
+PLAN = Plan(epochs=4, batch_size=9, optimizer=Adam(1e-2), schedule=Cosine(), accumulate=2, clip=0.5)
+
+
+def together(folder: Path) -> dict[str, Any]:
+    """What two ranks do in turn: the same as one, sharded, resumed; and in the end one of them is killed."""
+    results: dict[str, Any] = {}
+    trained = network()
+    common: dict[str, Any] = {"validation": samples(21, 2), "metrics": metrics}
+    results["plain"] = outcome(train(trained, loss, samples(70, 1), PLAN, folder=folder / "plain", **common), trained)
+    results["evaluated"] = evaluate(trained, metrics, samples(21, 2), batch_size=4).values["largest"].tolist()
+    sharded = train(network(), loss, samples(70, 1), PLAN, folder=folder / "sharded", strategy="fsdp", **common)
+    results["sharded"] = outcome(sharded)
+
+    whole, first, second = network(0.2), network(0.2), network(0.2)
+    results["whole"] = outcome(train(whole, loss, Noisy(), Plan(epochs=4, batch_size=9)), whole)
+    train(first, loss, Noisy(), Plan(epochs=2, batch_size=9), folder=folder / "parts")
+    parts = train(second, loss, Noisy(), Plan(epochs=4, batch_size=9), folder=folder / "parts", resume=True)
+    results["parts"] = outcome(parts, second)
+
+    def poisoned(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        values = loss(module, batch)
+        return torch.where(batch["number"] == 41, torch.nan, values)
+
+    numbered = TensorSamples(**samples(70, 1).tensors, number=torch.arange(70))
+    try:
+        train(network(), poisoned, numbered, PLAN, folder=folder / "poisoned")
+    except TrainingError as error:
+        results["poisoned"] = str(error)
+
+    calls = 0
+
+    def deadly(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 12 and RANK == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(module, batch)
+
+    begun = time.monotonic()
+    try:
+        train(network(), deadly, samples(70, 1), PLAN, folder=folder / "deadly", save_every=0.0, timeout=30.0)
+    except TrainingError as error:
+        results["deadly"] = str(error)
+        results["waited"] = time.monotonic() - begun
+    return results
+
+
+def run(task: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for descriptor, name in ((1, f"output-{RANK}"), (2, f"errors-{RANK}")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = [task]
+    tasks = {"killed_anywhere": killed_anywhere, "interrupted": interrupted, "together": together}
+    (folder / f"{RANK}.json").write_text(json.dumps(tasks[task](folder)))
+
+
+if __name__ == "__main__":
+    run(task, Path(folder))  # type: ignore[name-defined]  # noqa: F821
