@@ -3,22 +3,39 @@
 
 #include "transfer.hpp"
 
-// sum[c] += line[fine(c)] for coarse points c, where fine(c) goes up by `step` but at the ends, where it may wrap or be
-// missing (-1).
+// value(line[2 c], c) of count points in turn, whole lanes of them at once.
 template <class T, class F>
-inline void add_fine_line(T *__restrict sum, const T *__restrict line, Index count, Index step, F fine) {
+inline void over_every_second(const T *line, Index count, F value) {
+    Index c = 0;
+#ifdef HAVE_SHUFFLE
+    using L = Lane<T, 64>;
+    for (; c + L::WIDTH < count; c += L::WIDTH)
+        value(L{}, c, every_second<0, L>(L::load(line + 2 * c), L::load(line + 2 * c + L::WIDTH),
+                                         std::make_index_sequence<L::WIDTH>{}));
+#endif
+    using One = Lane<T, sizeof(T)>;
+    for (; c < count; ++c) value(One{}, c, One::load(line + 2 * c));
+}
+
+// sum[c] += line[fine(c)] for coarse points c, where fine(c) goes up by `step` but at the ends, where it may wrap or be
+// missing (-1). Of couplings, what is positive is added to `diagonal` instead.
+template <class T, class F>
+inline void add_fine_line(T *sum, T *diagonal, const T *line, Index count, Index step, F fine) {
     for (Index c = 0; c < count; c += std::max(Index(1), count - 1))
-        if (const Index f = fine(c); f >= 0) sum[c] += line[f];
+        if (const Index f = fine(c); f >= 0) (line[f] > 0 ? diagonal : sum)[c] += line[f];
     if (count < 3) return;
-    const T *from = line + fine(1) - step;
-    if (step == 1)
-        for (Index c = 1; c + 1 < count; ++c) sum[c] += from[c];
-    else
-        for (Index c = 1; c + 1 < count; ++c) sum[c] += from[2 * c];
+    const T *from = line + fine(1);
+    const auto add = [=](auto lane, Index c, auto value) {
+        const decltype(value) zero = {};
+        lane.store(sum + c + 1, lane.load(sum + c + 1) + (value > zero ? zero : value));
+        lane.store(diagonal + c + 1, lane.load(diagonal + c + 1) + (value > zero ? value : zero));
+    };
+    if (step == 2) return over_every_second(from, count - 2, add);
+    for (Index c = 0; c + 2 < count; ++c) add(Lane<T, sizeof(T)>{}, c, Lane<T, sizeof(T)>::load(from + c));
 }
 
 // Weights w[k] of all fine points that lie between coarse ones along exactly the axes of `kind`; those of fewer axes are
-// there already. `coefficient` holds terms x batch x fine numbers.
+// there already. Positive couplings count to the diagonal. `coefficient` holds terms x batch x fine numbers.
 template <class T>
 void interpolate(Index batch, const Axes &a, const Index *kind, int terms, const Index *offsets, const T *coefficient,
                  T *const *w, const Team &team) {
@@ -51,8 +68,8 @@ void interpolate(Index batch, const Axes &a, const Index *kind, int terms, const
                         };
                         for (const Index at : used) std::fill_n(planes.begin() + at * nc, nc, T(0));
                         for (int t = 0; t < terms; ++t)
-                            add_fine_line(planes.data() + target[t] * nc, coefficient + t * batch * fine_size + line,
-                                          nc, a.step[2], fine);
+                            add_fine_line(planes.data() + target[t] * nc, planes.data() + 13 * nc,
+                                          coefficient + t * batch * fine_size + line, nc, a.step[2], fine);
                         std::fill(sum.begin(), sum.end(), T(0));
                         // Each coupling times the weights that its neighbour was given, over T in S.
                         for (Index t0 = 0; t0 <= kind[0]; ++t0)
@@ -103,7 +120,12 @@ void galerkin(Index batch, const Axes &a, const Index *ring, int terms, const In
                     const Index shift = a.start[2] + k3[2], step = a.step[2];
                     const Index first = std::min(nc, std::max(Index(0), (step - 1 - shift) / step));
                     const Index last = nf > shift ? std::max(first, std::min(nc, (nf - 1 - shift) / step + 1)) : first;
-                    for (Index c = first; c < last; ++c) product[c] = weight[c] * line[(step * c + shift) * s[3]];
+                    if (step == 2 && s[3] == 1)
+                        over_every_second(line + step * first + shift, last - first, [=](auto lane, Index c, auto x) {
+                            lane.store(product + first + c, lane.load(weight + first + c) * x);
+                        });
+                    else
+                        for (Index c = first; c < last; ++c) product[c] = weight[c] * line[(step * c + shift) * s[3]];
                     const auto wrap = [&](Index c) {
                         const Index f = neighbour(step * c + shift, nf, a.periodic[2]);
                         product[c] = f < 0 ? T(0) : weight[c] * line[f * s[3]];

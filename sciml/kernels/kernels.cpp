@@ -3,12 +3,14 @@
 #include "buckets.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
+#include "descent.hpp"
 #include "fourier.hpp"
 #include "galerkin.hpp"
 #include "simplices.hpp"
 #include "sparse.hpp"
 #include "sparse_cycle.hpp"
 #include "steps.hpp"
+#include "survey.hpp"
 #include "tape.hpp"
 #include "stencil.hpp"
 #include "transfer.hpp"
@@ -36,6 +38,10 @@
     extern "C" void interpolate_##suffix(Index batch, const Axes *axes, const Index *kind, int terms,                  \
                                          const Index *offsets, const T *coefficient, T *const *w, int threads) {       \
         interpolate(batch, *axes, kind, terms, offsets, coefficient, w, Team{threads});                                \
+    }                                                                                                                  \
+    extern "C" void survey_##suffix(Index batch, Index size, Index terms, Index centre, const T *coefficient,          \
+                                    double *found, int threads) {                                                      \
+        survey(batch, size, terms, centre, coefficient, found, Team{threads});                                         \
     }                                                                                                                  \
     extern "C" void dot_##suffix(const T *x, const T *y, Index batch, Index size, double *total, int threads) {        \
         dot(x, y, batch, size, total, Team{threads});                                                                        \
@@ -90,6 +96,10 @@
 #define EXPORT_CYCLE(S, T, suffix)                                                                                     \
     extern "C" void cycle_##suffix(const Hierarchy<T> *h, const S *r, S *z, Index batch, double *total, int threads) {  \
         cycle(*h, r, z, batch, total, threads);                                                                        \
+    }                                                                                                                  \
+    extern "C" void descend_rows_##suffix(const Hierarchy<T> *h, const Descent<S> *d, Index batch, Index steps,        \
+                                          double *norms, int threads) {                                                \
+        descend_rows(*h, *d, batch, steps, norms, threads);                                                            \
     }                                                                                                                  \
     extern "C" void sparse_cycle_##suffix(const SparseHierarchy<T> *h, const S *r, S *z, Index batch, double *total,    \
                                           int threads) {                                                               \

@@ -9,6 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+PADDING = 64  # numbers around the fields of flat stencils and transfers, see transfer.hpp
 NAMES = {torch.float32: "float32", torch.float64: "float64"}
 
 
@@ -25,6 +26,11 @@ def threads() -> ctypes.c_int:
 def integers(*values: int) -> object:
     """An array of 64-bit integers."""
     return (ctypes.c_int64 * len(values))(*values)
+
+
+def padding(reach: int) -> int:
+    """Numbers before and behind a field of which neighbours up to `reach` numbers away are read."""
+    return -(-max(reach, 1) // PADDING) * PADDING
 
 
 def flags(*values: bool | int) -> object:
@@ -96,6 +102,8 @@ class StencilTable(ctypes.Structure):
 
     _fields_ = (
         ("batch", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("flat", ctypes.c_int64),
         ("space", Three),
         ("periodic", Three),
         ("terms", ctypes.c_int64),
@@ -119,6 +127,8 @@ class TransferTable(ctypes.Structure):
     _fields_ = (
         ("axes", AxesTable),
         ("batch", ctypes.c_int64),
+        ("first", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
         ("prolongation", ctypes.c_void_p),
         ("restriction", ctypes.c_void_p),
     )
@@ -148,7 +158,25 @@ class HierarchyTable(ctypes.Structure):
         ("branching", ctypes.c_int64),
         ("inverse", ctypes.c_void_p),
         ("inverse_batch", ctypes.c_int64),
+        ("first", ctypes.c_int64),
         ("coarse_size", ctypes.c_int64),
         ("b", ctypes.c_void_p),
         ("x", ctypes.c_void_p),
+        ("workers", ctypes.c_int64),
+        ("workspace", ctypes.c_int64),
+    )
+
+
+class DescentTable(ctypes.Structure):
+    """`Descent` of descent.hpp."""
+
+    _fields_ = (
+        ("stencil", StencilTable),
+        ("x", ctypes.c_void_p),
+        ("r", ctypes.c_void_p),
+        ("p", ctypes.c_void_p),
+        ("rz", ctypes.c_void_p),
+        ("tolerance", ctypes.c_void_p),
+        ("iterations", ctypes.c_void_p),
+        ("outcome", ctypes.c_void_p),
     )

@@ -8,9 +8,14 @@ enum Mode { APPLY = 0, RESIDUAL = 1, RELAX = 2, SCALE = 3 };
 // A coefficient of term t at (batch, i, j, k) is c[t][batch s0 + i s1 + j s2 + k s3], its strides s in `strides`.
 // `inverse_diagonal` is a field, or null: then the terms of offset zero, none of which varies along more than the row
 // or the last axis, give the diagonal.
+//
+// A flat stencil has coefficients of strides (s0, n1 n2, n2, 1) that are zero where there is no neighbour, and fields with
+// as many zeros before and behind them as its farthest offset reaches: the whole grid is one line without edges.
 template <class T>
 struct Stencil {
     Index batch;   // rows of coefficients, repeated over those of the fields
+    Index first;   // the one that belongs to the first row of the fields
+    Index flat;
     Index n[3], periodic[3];
     Index terms;
     const Index *offsets;
@@ -47,6 +52,36 @@ inline Edges edges_of(Index n, bool periodic, int terms, const Index *offsets) {
         }
     }
     return edges;
+}
+
+// What `stencil` does, for one row of fields and a flat stencil.
+template <class T>
+void flat_stencil(const Stencil<T> &a, Mode mode, const T *x, const T *b, double omega, T *out, const Team &team) {
+    const Index *n = a.n, size = n[0] * n[1] * n[2], row = a.first % a.batch;
+    Terms<T> terms;
+    for (Index t = 0; t < a.terms; ++t) {
+        const Index *offset = a.offsets + 3 * t;
+        terms.vector_x[t] = x + (offset[0] * n[1] + offset[1]) * n[2] + offset[2];
+        terms.vector_c[t] = a.c[t] + row * a.strides[4 * t];
+    }
+    terms.vectors = int(a.terms);
+    const T *inverse = a.inverse_diagonal + row * a.diagonal_batch;
+    const T factor = T(omega);
+    over_rows(size, size * a.terms / 4, team, [&](Index begin, Index end) {
+        if (mode == SCALE)
+#pragma omp simd
+            for (Index k = begin; k < end; ++k) out[k] = factor * inverse[k] * b[k];
+        else if (mode == APPLY)
+            over_lanes(terms, begin, end, [=](auto lane, Index k, auto sum) { lane.store(out + k, sum); });
+        else if (mode == RESIDUAL)
+            over_lanes(terms, begin, end,
+                       [=](auto lane, Index k, auto sum) { lane.store(out + k, lane.load(b + k) - sum); });
+        else
+            over_lanes(terms, begin, end, [=](auto lane, Index k, auto sum) {
+                lane.store(out + k,
+                           lane.load(x + k) + factor * lane.load(inverse + k) * (lane.load(b + k) - sum));
+            });
+    });
 }
 
 // out = A x, b - A x, x + omega (b - A x) / diagonal, or omega b / diagonal, for `batch` rows. `products`, where not
@@ -87,7 +122,7 @@ void stencil(const Stencil<T> &a, Mode mode, const T *x, Index x_batch, const T 
         Terms<T> row_terms;
         Place place(begin, n[0], n[1]);
         for (Index row = begin; row < end; ++row, place.next()) {
-            const Index batch_row = place.batch, i = place.i, j = place.j;
+            const Index batch_row = place.batch, i = place.i, j = place.j, own = (a.first + batch_row) % a.batch;
             if (j == 0) advance = false;
             const Index at = (i * n[1] + j) * n[2];
             if (advance && j < high[1]) {
@@ -102,7 +137,7 @@ void stencil(const Stencil<T> &a, Mode mode, const T *x, Index x_batch, const T 
                     const Index jj = neighbour(j + offset[1], n[1], a.periodic[1]);
                     if (ii < 0 || jj < 0) continue;
                     row_x[active] = x + batch_row * x_batch + (ii * n[1] + jj) * n[2] + offset[2];
-                    row_c[active] = a.c[t] + batch_row % a.batch * s[0] + i * s[1] + j * s[2];
+                    row_c[active] = a.c[t] + own * s[0] + i * s[1] + j * s[2];
                     step[active] = s[2], term[active] = t;
                     central[active] = ii == i && jj == j && offset[2] == 0;
                     scalars += o < scalar_terms;
@@ -137,7 +172,7 @@ void stencil(const Stencil<T> &a, Mode mode, const T *x, Index x_batch, const T 
             }
             T *__restrict result = out + batch_row * size + at;
             const T *inverse_row = a.inverse_diagonal
-                                       ? a.inverse_diagonal + batch_row % a.batch * a.diagonal_batch + at
+                                       ? a.inverse_diagonal + own * a.diagonal_batch + at
                                        : inverse.data();
             const T *right = b + batch_row * b_batch + at, *here = x + batch_row * x_batch + at;
             const T factor = T(omega);

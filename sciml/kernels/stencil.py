@@ -24,6 +24,7 @@ class CompiledStencil:
 
     def __init__(self, operator: StencilOperator) -> None:
         self.space, self.batch, self.size = operator.space, operator.batch, operator.size
+        self.dtype = operator.dtype
         self.periodic = operator.periodic
         self.function: Callable[..., None] = getattr(build.library(), f"stencil_{layout.NAMES[operator.dtype]}")
         dimension = len(operator.space)
@@ -47,10 +48,17 @@ class CompiledStencil:
         batch = self.batch if inverse_diagonal.ndim > len(self.space) else ()
         return inverse_diagonal.expand(*batch, *self.space).contiguous()
 
-    def table(self, inverse: Tensor | None) -> layout.StencilTable:
-        """The kernel's table with a whole inverse diagonal, None for one that it takes off the coefficients."""
+    def table(self, inverse: Tensor | None, *, flat: bool = False) -> layout.StencilTable:
+        """The kernel's table.
+
+        Args:
+            inverse: a whole inverse diagonal; None for one that the kernel takes off the coefficients.
+            flat: promise of a flat stencil, see stencil.hpp.
+        """
         return layout.StencilTable(
             max(1, prod(self.batch)),
+            0,
+            flat,
             layout.three(self.space, 1),
             layout.three(self.periodic, 0),
             self.terms.count,

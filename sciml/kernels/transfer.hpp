@@ -12,11 +12,11 @@ struct Axes {
 // Prolongation weights `up` and restriction weights `down`: where `batch` is 0 a product over the axes,
 // w[axis][(k + 1) coarse[axis] + c]; otherwise a field for each of the 27 neighbours k of a coarse point,
 // w[(ki + 1) 9 + (kj + 1) 3 + kk + 1], null where it is zero, of `batch` rows (repeated over those of the fields) and
-// the coarse shape.
+// the coarse shape, `stride` numbers from one to the next, of which number `first` belongs to the first row of the fields.
 template <class T>
 struct Transfer {
     Axes axes;
-    Index batch;
+    Index batch, first, stride;
     const T *const *up, *const *down;
 };
 
@@ -51,6 +51,12 @@ void take_every_second(const T *__restrict line, Index nf, Index start, Index nc
 template <int first, class L, std::size_t... I>
 inline typename L::Type in_turn(typename L::Type even, typename L::Type odd, std::index_sequence<I...>) {
     return __builtin_shufflevector(even, odd, (int(I) % 2 ? int(L::WIDTH) : 0) + first + int(I) / 2 ...);
+}
+
+// The numbers 2 i + first of two lanes, one after the other.
+template <int first, class L, std::size_t... I>
+inline typename L::Type every_second(typename L::Type low, typename L::Type high, std::index_sequence<I...>) {
+    return __builtin_shufflevector(low, high, (first + 2 * int(I)) ...);
 }
 
 template <int BYTES, class T>
@@ -214,7 +220,7 @@ void restrict_fields(const Transfer<T> &transfer, const T *fine, T *coarse, Inde
                 const Index fj = neighbour(a.step[1] * cj + a.start[1] + k / 3 % 3 - 1, a.fine[1], a.periodic[1]);
                 if (fi < 0 || fj < 0) continue;
                 const T *line = fine + ((batch_row * a.fine[0] + fi) * a.fine[1] + fj) * nf;
-                const Index at = (batch_row % transfer.batch * rows + row % rows) * nc;
+                const Index at = (transfer.first + batch_row) % transfer.batch * transfer.stride + row % rows * nc;
                 if (a.step[2] == 1) {
                     add_product(result, w[k + 1] + at, line, nc);
                     continue;
@@ -246,7 +252,7 @@ void prolong_fields(const Transfer<T> &transfer, const T *coarse, T *fine, Index
                 if (ci < 0 || cj < 0) continue;
                 const Index coarse_row = ci * a.coarse[1] + cj;
                 const T *line = coarse + (batch_row * a.coarse[0] * a.coarse[1] + coarse_row) * nc;
-                const Index at = (batch_row % transfer.batch * a.coarse[0] * a.coarse[1] + coarse_row) * nc;
+                const Index at = (transfer.first + batch_row) % transfer.batch * transfer.stride + coarse_row * nc;
                 any = true;
                 for (int side = 0; side < 3; ++side)
                     if (w[k + side]) add_product(split[side], w[k + side] + at, line, nc);
@@ -260,6 +266,119 @@ void prolong_fields(const Transfer<T> &transfer, const T *coarse, T *fine, Index
         }
     });
 }
+
+#ifdef HAVE_SHUFFLE
+// Up to nine lines with the fields of weights that multiply each: of the neighbours before, at and after coarse points.
+template <class T>
+struct WeightedLines {
+    const T *line[9], *weight[9][3];
+    int count = 0;
+
+    void add(const T *from, const T *const *w, Index at) {
+        line[count] = from;
+        for (int side = 0; side < 3; ++side) weight[count][side] = w[side] + at;
+        ++count;
+    }
+};
+
+// Whether the two functions that follow suit: no axis wraps, and of the last one every second point is coarse. They want
+// fields of a flat stencil and PADDING numbers around all weights: what they read outside a line is multiplied by zero or
+// not stored.
+constexpr Index PADDING = 64;
+
+template <class T>
+inline bool is_flat(const Transfer<T> &transfer) {
+    const Axes &a = transfer.axes;
+    return transfer.batch && a.step[2] == 2 && !a.periodic[0] && !a.periodic[1] && !a.periodic[2];
+}
+
+template <class T>
+void restrict_flat(const Transfer<T> &transfer, const T *fine, T *coarse, const Team &team) {
+    using L = Lane<T, 64>;
+    constexpr auto all = std::make_index_sequence<L::WIDTH>{};
+    const Axes &a = transfer.axes;
+    const Index rows = a.coarse[0] * a.coarse[1], nc = a.coarse[2], nf = a.fine[2];
+    const Index own = transfer.first % transfer.batch * transfer.stride;
+    over_rows(rows, rows * nc * 3, team, [&](Index begin, Index end) {
+        Place place(begin, a.coarse[0], a.coarse[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            WeightedLines<T> lines;
+            for (int k = 0; k < 27; k += 3) {
+                if (!transfer.down[k]) continue;
+                const Index fi = neighbour(a.step[0] * place.i + a.start[0] + k / 9 - 1, a.fine[0], false);
+                const Index fj = neighbour(a.step[1] * place.j + a.start[1] + k / 3 % 3 - 1, a.fine[1], false);
+                if (fi >= 0 && fj >= 0)
+                    lines.add(fine + (fi * a.fine[1] + fj) * nf, transfer.down + k, own + row * nc);
+            }
+            for (Index c = 0; c < nc; c += L::WIDTH) {
+                typename L::Type sum = {};
+                for (int t = 0; t < lines.count; ++t) {
+                    const T *x = lines.line[t] + 2 * c;
+                    const auto low = L::load(x), high = L::load(x + L::WIDTH);
+                    const auto after_low = L::load(x + 2), after_high = L::load(x + L::WIDTH + 2);
+                    sum += L::load(lines.weight[t][0] + c) * every_second<0, L>(low, high, all);
+                    sum += L::load(lines.weight[t][1] + c) * every_second<1, L>(low, high, all);
+                    sum += L::load(lines.weight[t][2] + c) * every_second<0, L>(after_low, after_high, all);
+                }
+                T *to = coarse + row * nc + c;
+                if (c + L::WIDTH <= nc)
+                    L::store(to, sum);
+                else
+                    for (Index k = 0; k < nc - c; ++k) to[k] = sum[k];
+            }
+        }
+    });
+}
+
+template <class T>
+void prolong_flat(const Transfer<T> &transfer, const T *coarse, T *fine, const Team &team) {
+    using L = Lane<T, 64>;
+    constexpr auto all = std::make_index_sequence<L::WIDTH>{};
+    const Axes &a = transfer.axes;
+    const Index rows = a.fine[0] * a.fine[1], nf = a.fine[2], nc = a.coarse[2];
+    const Index own = transfer.first % transfer.batch * transfer.stride;
+    over_rows(rows, rows * nc * 3, team, [&](Index begin, Index end) {
+        Place place(begin, a.fine[0], a.fine[1]);
+        for (Index row = begin; row < end; ++row, place.next()) {
+            WeightedLines<T> lines;
+            for (int k = 0; k < 27; k += 3) {
+                if (!transfer.up[k]) continue;
+                const Index ci = parent(place.i, k / 9 - 1, 0, a), cj = parent(place.j, k / 3 % 3 - 1, 1, a);
+                const Index at = ci * a.coarse[1] + cj;
+                if (ci >= 0 && cj >= 0) lines.add(coarse + at * nc, transfer.up + k, own + at * nc);
+            }
+            T *result = fine + row * nf;
+            const T first = result[0];
+            for (Index c = 0; c < nc; c += L::WIDTH) {
+                typename L::Type even = {}, odd = {};
+                for (int t = 0; t < lines.count; ++t) {
+                    const T *x = lines.line[t] + c;
+                    const auto here = L::load(x);
+                    even += L::load(lines.weight[t][0] + c) * here + L::load(lines.weight[t][2] + c - 1) * L::load(x - 1);
+                    odd += L::load(lines.weight[t][1] + c) * here;
+                }
+                T *to = result + 2 * c;
+                const auto low = in_turn<0, L>(even, odd, all), high = in_turn<L::WIDTH / 2, L>(even, odd, all);
+                if (c + L::WIDTH <= nc) {
+                    L::store(to, L::load(to) + low);
+                    L::store(to + L::WIDTH, L::load(to + L::WIDTH) + high);
+                } else {
+                    for (Index k = 0; k < std::min(L::WIDTH, 2 * (nc - c)); ++k) to[k] += low[k];
+                    for (Index k = L::WIDTH; k < 2 * (nc - c); ++k) to[k] += high[k - L::WIDTH];
+                }
+            }
+            if (nf == 2 * nc) continue;
+            // The last fine point lies behind the last coarse one, whose weight for it the first one was given too.
+            T begins = first, ends = result[nf - 1];
+            for (int t = 0; t < lines.count; ++t) {
+                begins += lines.weight[t][0][0] * lines.line[t][0];
+                ends += lines.weight[t][2][nc - 1] * lines.line[t][nc - 1];
+            }
+            result[0] = begins, result[nf - 1] = ends;
+        }
+    });
+}
+#endif
 
 // coarse = restriction of fine
 template <class T>

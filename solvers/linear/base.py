@@ -210,6 +210,7 @@ class Prepared(MatrixFreeOperator):
     Attributes:
         solver: the settings.
         operator: the matrix as given, which may carry gradients.
+        state: what the solver's set-up gave.
         seconds_setup: time that the set-up took.
     """
 
@@ -224,14 +225,14 @@ class Prepared(MatrixFreeOperator):
             if state is None:
                 check_finite(self._plain)
                 state = solver.setup(self._plain)
-            self._state = state
+            self.state = state
         super().__init__(
             operator.space,
             operator.batch,
             operator.dtype,
             operator.device,
-            symmetric=operator.symmetric and solver.stationary and self._state.symmetric,
-            kind=self._state.kind if solver.stationary else Kind.NONLINEAR,
+            symmetric=operator.symmetric and solver.stationary and self.state.symmetric,
+            kind=self.state.kind if solver.stationary else Kind.NONLINEAR,
         )
         self._transposed: Prepared | None = None
         self._original: weakref.ref[Prepared] | None = None
@@ -246,7 +247,7 @@ class Prepared(MatrixFreeOperator):
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if self.solver.stationary:
-            return self._state.apply(x, out)
+            return self.state.apply(x, out)
         # Inside another method a row that went non-finite is that method's to report: it must not end the other rows.
         value = self.solve(torch.nan_to_num(x, 0.0, 0.0, 0.0), throw=False).value
         return value if out is None else out.copy_(value)
@@ -259,8 +260,8 @@ class Prepared(MatrixFreeOperator):
             return original
         if self._transposed is None:
             # Factors serve the transposed matrix too; whatever cannot be transposed is set up again.
-            reusable = isinstance(self._state, ApproximateInverse | Prepared)
-            state = self._state.transpose() if reusable else None
+            reusable = isinstance(self.state, ApproximateInverse | Prepared)
+            state = self.state.transpose() if reusable else None
             self._transposed = Prepared(self.solver, self.operator.transpose(), state)
             # A strong reference back would be a cycle, and keep whole hierarchies alive until it is collected.
             self._transposed._original = weakref.ref(self)
@@ -277,7 +278,7 @@ class Prepared(MatrixFreeOperator):
 
     def with_gradients(self, operator: LinearOperator) -> Prepared:
         """The same set-up for an operator of the same values, which may carry gradients."""
-        return Prepared(self.solver, operator, self._state)
+        return Prepared(self.solver, operator, self.state)
 
     def solve(self, b: Tensor, x0: Tensor | None = None, *, throw: bool = True) -> Solution:
         """Solve A x = b, each row with its own stopping.
@@ -385,7 +386,7 @@ class Prepared(MatrixFreeOperator):
         for _ in range(_RESTARTS):
             if task.max_iterations <= 0 or not bool(task.active().any()):
                 break
-            self.solver.iterate(task, self._state)
+            self.solver.iterate(task, self.state)
             if plain.null_space is not None:
                 _project_out(task.x, plain.null_space, rows)
             task.r = plain.residual(task.b, task.x, out=task.r)

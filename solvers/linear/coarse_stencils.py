@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from sciml.kernels import build, layout
-from sciml.stencil import Offset, StencilOperator, narrow, on, shifted, shifted_slices
+from sciml.stencil import Offset, StencilOperator, narrow, on, shifted_slices
 
+from .survey import Survey
 from .transfer import Coarsening, Neighbour, axes_table, field_table
 
 Weights = dict[Neighbour, Tensor]
@@ -61,10 +62,9 @@ class Stencil:
         return self[(0,) * self.dimension]
 
     @cached_property
-    def has_positive_couplings(self) -> bool:
-        """Whether any coefficient off the diagonal is positive."""
-        off_diagonal = [self[offset].max() for offset in self.offsets if any(offset)]
-        return bool(off_diagonal) and float(torch.stack(off_diagonal).max()) > 0
+    def survey(self) -> Survey:
+        """What the set-up asks about it."""
+        return Survey.of(self.coefficients, self.index[(0,) * self.dimension], self.dimension)
 
     @cached_property
     def coupled(self) -> Tensor:
@@ -74,6 +74,30 @@ class Stencil:
     def operator(self, periodic: Sequence[bool], symmetric: bool) -> StencilOperator:
         """The stencil as an operator."""
         return StencilOperator(self.space, self.offsets, list(self.coefficients), periodic, symmetric=symmetric)
+
+    def flat_operator(self, symmetric: bool, dtype: torch.dtype) -> StencilOperator:
+        """The stencil as an operator of the flat form of stencil.hpp, for axes that do not wrap.
+
+        Of a symmetric one the term of -o is that of o, shifted in memory: a(i, i - o) = a(i - o, i).
+        """
+        shifts = [flat_shift(offset, self.space) for offset in self.offsets]
+        rows, size, reach = prod(self.batch), prod(self.space), layout.padding(max(shifts))
+        mirrored = [
+            symmetric and shift < 0 and tuple(-o for o in offset) in self.index
+            for offset, shift in zip(self.offsets, shifts, strict=True)
+        ]
+        kept = [term for term, copy in enumerate(mirrored) if not copy]
+        width = reach + layout.padding(size)
+        whole = torch.zeros(rows, len(kept), width, dtype=dtype, device=self.coefficients.device)
+        lines = dict(zip(kept, whole.unbind(1), strict=True))
+        for term, line in lines.items():
+            line[:, reach : reach + size].copy_(self.coefficients[term].reshape(rows, size))
+        views = []
+        for term, (offset, shift) in enumerate(zip(self.offsets, shifts, strict=True)):
+            source = self.index[tuple(-o for o in offset)] if mirrored[term] else term
+            start = reach + (shift if mirrored[term] else 0)
+            views.append(lines[source][:, start : start + size].view(*self.batch, *self.space))
+        return StencilOperator(self.space, self.offsets, views, (False,) * self.dimension, symmetric=symmetric)
 
     def transpose(self, periodic: Sequence[bool]) -> Stencil:
         """That of the transposed matrix."""
@@ -93,6 +117,14 @@ class Stencil:
         target = torch.tensor([offsets.index(key) for key in keys], device=self.coefficients.device)
         summed = self.coefficients.new_zeros(len(offsets), *self.coefficients.shape[1:])
         return Stencil(offsets, summed.index_add_(0, target, self.coefficients))
+
+
+def flat_shift(offset: Offset, space: Sequence[int]) -> int:
+    """How far a neighbour is in a field written as one line."""
+    shift = 0
+    for o, n in zip(offset, space, strict=True):
+        shift = shift * n + o
+    return shift
 
 
 def compact(operator: StencilOperator) -> Stencil:
@@ -135,12 +167,12 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
     Positive couplings are first added to the diagonal, so that weights lie in [0, 1]. A fluid point all of whose coarse
     points lie in obstacles is given one of these: a coarse unknown in an obstacle is free to stand for it.
     """
-    stencil = _without_positive_couplings(stencil)
-    diagonal = stencil.centre
-    coupled = stencil.coupled
-    obstacles = not bool(coupled.all())
+    diagonal, obstacles = stencil.centre, stencil.survey.has_obstacles
     shape = (*stencil.batch, *coarsening.coarse)
     compiled = diagonal.device.type == "cpu" and diagonal.dtype in layout.NAMES and build.library() is not None
+    if obstacles or not compiled:
+        stencil = _without_positive_couplings(stencil)
+    coupled = stencil.coupled if obstacles else None
     weights: Weights = {}
     for kind, group in itertools.groupby(coarsening.neighbours(), key=lambda k: tuple(map(abs, k))):
         members = list(group)
@@ -149,7 +181,7 @@ def interpolation(stencil: Stencil, coarsening: Coarsening) -> Weights:
             continue
         weights |= {k: torch.empty_like(weights[(0,) * len(kind)]) for k in members}
         (_compiled_weights if compiled else _weights)(stencil, coarsening, kind, members, weights)
-        if obstacles:
+        if coupled is not None:
             fluid, free = _between(coupled, coarsening, kind), ~_between(coupled, coarsening, (0,) * len(kind))
             _adopt_orphans(weights, members, coarsening, fluid, free)
     return weights
@@ -193,7 +225,7 @@ def _compiled_weights(
 
 def _without_positive_couplings(stencil: Stencil) -> Stencil:
     """The stencil with positive off-diagonal coefficients moved to the diagonal."""
-    if not stencil.has_positive_couplings:
+    if not stencil.survey.has_positive_couplings:
         return stencil
     positive = stencil.coefficients.clamp_min(0)
     centre = stencil.index[(0,) * stencil.dimension]
@@ -290,7 +322,8 @@ def galerkin(
         _add_products(terms, coarsening, prolongation, restriction, result)
     for term in range(computed, len(offsets)):
         image = coefficients[len(offsets) - 1 - term]
-        coefficients[term] = shifted(image, coarsening.coarse, offsets[term], coarsening.periodic)
+        for here, there in shifted_slices(coarsening.coarse, offsets[term], coarsening.periodic):
+            coefficients[term][on(here)] = image[on(there)]
     return Stencil(offsets, coefficients)
 
 

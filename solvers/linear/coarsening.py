@@ -145,8 +145,7 @@ class General:
 
     def strengths(self) -> Tensor:
         """Mean coupling along each axis."""
-        batch_and_space = tuple(range(1, self.stencil.coefficients.ndim))
-        sizes = self.stencil.coefficients.abs().mean(dim=batch_and_space)
+        sizes = self.stencil.survey.sizes
         along = [
             [float(sum(map(abs, offset)) == 1 and offset[a] != 0) for offset in self.stencil.offsets]
             for a in range(self.stencil.dimension)
@@ -155,20 +154,12 @@ class General:
 
     def spectral_bound(self) -> float:
         """Gershgorin's bound of the spectrum of D^-1 A: 2 for weakly dominant rows without positive couplings."""
-        if not self.stencil.has_positive_couplings:
-            return 2.0
-        coefficients = self.stencil.coefficients
-        tiny = torch.finfo(coefficients.dtype).tiny
-        return float((coefficients.abs().sum(0) / self.stencil.centre.abs().clamp_min(tiny)).max())
+        survey = self.stencil.survey
+        return survey.widest_row if survey.has_positive_couplings else 2.0
 
     def contrast(self) -> float:
         """The largest over the smallest diagonal entry of points that are coupled to others, the worst of a batch."""
-        diagonal = self.stencil.centre
-        coupled = self.stencil.coupled & (diagonal > 0)
-        axes = tuple(range(-self.stencil.dimension, 0))
-        low = torch.where(coupled, diagonal, torch.inf).amin(axes)
-        high = torch.where(coupled, diagonal, 0.0).amax(axes)
-        return float((high / low).max())
+        return self.stencil.survey.contrast
 
     def operator(self, periodic: Sequence[bool], symmetric: bool, dtype: torch.dtype) -> StencilOperator:
         """The stencil as an operator."""

@@ -10,7 +10,8 @@ from sciml.errors import InputError
 from sciml.linear_operator import Identity, Kind, LinearOperator
 from sciml.status import Status
 
-from .base import Iteration, LinearSolver, Preconditioner
+from .base import Iteration, LinearSolver, Preconditioner, Prepared
+from .multigrid import MultigridCycle
 from .preconditioning import check_preconditioner, describe_preconditioner, prepare_preconditioner
 
 
@@ -48,7 +49,9 @@ class ConjugateGradient(LinearSolver):
         return inverse
 
     def iterate(self, task: Iteration, state: LinearOperator) -> None:
-        _descend(task, state, flexible=False)
+        inverse = state.state if isinstance(state, Prepared) and state.solver.stationary else state
+        if not isinstance(inverse, MultigridCycle) or not inverse.descend(task):
+            _descend(task, state, flexible=False)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
@@ -17,7 +18,10 @@ from sciml.kernels.stencil import writable
 from sciml.linear_operator import Kind, LinearOperator
 from sciml.stencil import StencilOperator, narrow, shifted_slices
 
+from .base import Iteration
+from .coarse_stencils import flat_shift
 from .coarsening import General, Separable, coarsenable
+from .descent import run_descent
 from .inverse import ApproximateInverse
 from .rows import Rows
 from .settings import check_count, check_cycle, check_number, check_precision
@@ -82,13 +86,19 @@ class Multigrid(StationaryMethod):
 class Level:
     """One grid of the hierarchy: its operator, its smoother, and the way down.
 
-    `inverse_diagonal` None: taken from the operator's coefficients on the fly.
+    `inverse_diagonal` None: taken from the operator's coefficients on the fly. `flat`: the coefficients are laid out as
+    stencil.hpp has it.
     """
 
     operator: StencilOperator
     inverse_diagonal: Tensor | None
     omegas: tuple[float, ...]
     transfer: Transfer
+    flat: bool = False
+
+    def transpose(self) -> Level:
+        """That of the transposed operator."""
+        return Level(self.operator.transpose(), self.inverse_diagonal, self.omegas, self.transfer.transpose())
 
 
 class MultigridCycle(ApproximateInverse):
@@ -111,7 +121,7 @@ class MultigridCycle(ApproximateInverse):
         self.cycle = cycle
         self.precision = precision
         self._scratch: dict[tuple[int, ...], list[tuple[Tensor, ...]]] = {}
-        self._compiled: dict[int, CompiledCycle] = {}
+        self._compiled: dict[tuple[int, int], CompiledCycle] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Without what was laid out for this process."""
@@ -129,12 +139,9 @@ class MultigridCycle(ApproximateInverse):
         batch = tuple(x.shape[: x.ndim - len(self.space)])
         x = x.contiguous()
         if self._compilable(x, out):
-            count = prod(batch)
-            # Taken out while in use, so that two threads never work on the same fields.
-            compiled = self._compiled.pop(count, None) or self._lay_out(count)
             dots = torch.empty(batch, dtype=torch.float64)
-            compiled(x, out, dots)
-            self._compiled[count] = compiled
+            with self._laid_out(prod(batch)) as compiled:
+                compiled(x, out, dots)
             return dots
         rows = Rows(batch, self.space)
         scratch = self._scratch.pop(batch, None) or self._allocate(batch)
@@ -149,10 +156,7 @@ class MultigridCycle(ApproximateInverse):
     def transpose(self) -> LinearOperator:
         if self.symmetric:
             return self
-        levels = [
-            Level(level.operator.transpose(), level.inverse_diagonal, level.omegas, level.transfer.transpose())
-            for level in self.levels
-        ]
+        levels = [level.transpose() for level in self.levels]
         operator = self.operator.transpose()
         return MultigridCycle(operator, levels, self.coarsest.mT, self.coarse_space, self.cycle, self.precision)
 
@@ -167,17 +171,41 @@ class MultigridCycle(ApproximateInverse):
             and all(level.operator.compiled is not None for level in self.levels)
         )
 
+    def descend(self, task: Iteration) -> bool:
+        """Run preconditioned conjugate gradients on a task, compiled, if that is possible and no slower."""
+        stencil = task.operator.compiled if isinstance(task.operator, StencilOperator) else None
+        spare = torch.empty_like(task.r)
+        if stencil is None or not self._compilable(task.r, spare) or task.x.dtype != stencil.dtype:
+            return False
+        with self._laid_out(task.rows.count) as compiled:
+            if not compiled.splits_rows:
+                return False
+            run_descent(task, stencil, compiled, spare)
+        return True
+
+    @contextmanager
+    def _laid_out(self, rows: int) -> Iterator[CompiledCycle]:
+        """The cycle for a number of rows, taken out while in use: two threads never work on the same fields."""
+        key = rows, torch.get_num_threads()
+        compiled = self._compiled.pop(key, None) or self._lay_out(rows)
+        try:
+            yield compiled
+        finally:
+            self._compiled[key] = compiled
+
     def _lay_out(self, rows: int) -> CompiledCycle:
-        levels, held = [], []
+        levels, held, padding = [], [], []
         for level in self.levels:
             stencil, transfer = level.operator.compiled, level.transfer.compiled
             if stencil is None:
                 raise InputError("a level of the cycle does not suit the compiled kernels")
             inverse = None if level.inverse_diagonal is None else stencil.whole(level.inverse_diagonal)
             held.append((stencil, transfer, inverse))
-            levels.append((stencil.table(inverse), transfer.table, level.omegas))
+            levels.append((stencil.table(inverse, flat=level.flat), transfer.table, level.omegas))
+            shifts = [flat_shift(offset, level.operator.space) for offset in level.operator.offsets]
+            padding.append(max(map(abs, shifts)) if level.flat else 0)
         spaces = [*(level.operator.space for level in self.levels), self.coarse_space]
-        return CompiledCycle(levels, spaces, self.coarsest, self.cycle, len(self.space), rows, held)
+        return CompiledCycle(levels, spaces, self.coarsest, self.cycle, len(self.space), padding, rows, held)
 
     def _allocate(self, batch: tuple[int, ...]) -> list[tuple[Tensor, ...]]:
         """Right side, iterate and spare field of every level."""
@@ -218,9 +246,9 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
     precision = settings.precision or (torch.float32 if problem.contrast() <= _CONTRAST else operator.dtype)
     periodic, symmetric = operator.periodic, operator.symmetric
     coarsest = settings.coarsest / max(1, prod(operator.batch)) ** 0.5
-    space, current, fine = operator.space, problem, operator.to(precision)
+    space, current = operator.space, problem
     compiled = operator.device.type == "cpu" and build.library() is not None
-    levels = []
+    levels: list[Level] = []
     while prod(space) > coarsest:
         axes = _axes_to_coarsen(space, current.strengths().tolist())
         if not any(axes):
@@ -229,15 +257,40 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
         coarser, transfer = current.coarsen(coarsening)
         bound = current.spectral_bound()
         omegas = chebyshev_weights(settings.smoothing_interval * bound, bound, settings.sweeps)
+        own = operator if not levels else None
+        fine, flat = _level_operator(current, own, periodic, symmetric, precision, compiled)
         inverse = None if isinstance(current, Separable) and compiled else fine.diagonal().reciprocal()
-        levels.append(Level(fine, inverse, omegas, transfer.to(precision)))
+        levels.append(Level(fine, inverse, omegas, transfer.to(precision), flat))
         current, space = coarser, coarsening.coarse
-        fine = current.operator(periodic, symmetric, precision)
     inverse = _dense_inverse(current.operator(periodic, symmetric, operator.dtype), current.weight(), operator).to(
         precision
     )
     cycle = settings.cycle or (1 if isinstance(problem, Separable) else 2)
     return MultigridCycle(operator, levels, inverse, space, cycle, precision)
+
+
+def _level_operator(
+    problem: Separable | General,
+    own: StencilOperator | None,
+    periodic: Sequence[bool],
+    symmetric: bool,
+    precision: torch.dtype,
+    compiled: bool,
+) -> tuple[StencilOperator, bool]:
+    """The operator of a level in the precision of the cycle, and whether it has the flat form of stencil.hpp.
+
+    `own` is the operator itself on the finest level, which may be wider than its problem.
+    """
+    if compiled and isinstance(problem, General) and not any(periodic) and (own is None or not is_wide(own)):
+        return problem.stencil.flat_operator(symmetric, precision), True
+    if own is not None:
+        return own.to(precision), False
+    return problem.operator(periodic, symmetric, precision), False
+
+
+def is_wide(operator: StencilOperator) -> bool:
+    """Whether a term leads farther than the next neighbour along an axis."""
+    return any(abs(o) > 1 for offset in operator.offsets for o in offset)
 
 
 def _axes_to_coarsen(space: Sequence[int], strengths: Sequence[float]) -> list[bool]:

@@ -239,9 +239,9 @@ class FieldTransfer(Transfer):
         return fine
 
     def to(self, dtype: torch.dtype) -> FieldTransfer:
-        up = {k: weight.to(dtype) for k, weight in self.prolongation.items()}
+        up = _side_by_side(self.prolongation, dtype)
         same = self.restriction is self.prolongation
-        return FieldTransfer(self.coarsening, up, up if same else {k: w.to(dtype) for k, w in self.restriction.items()})
+        return FieldTransfer(self.coarsening, up, up if same else _side_by_side(self.restriction, dtype))
 
     def transpose(self) -> FieldTransfer:
         return FieldTransfer(self.coarsening, self.restriction, self.prolongation)
@@ -254,7 +254,10 @@ class CompiledTransfer:
         rows, up, down = transfer.weight_tables()
         self.held = (up, down, layout.addresses(up), layout.addresses(down))
         axes = axes_table(transfer.coarsening)
-        self.table = layout.TransferTable(axes, rows, layout.address(self.held[2]), layout.address(self.held[3]))
+        stride = next(weight.stride(0) for weight in up if weight is not None)
+        self.table = layout.TransferTable(
+            axes, rows, 0, stride, layout.address(self.held[2]), layout.address(self.held[3])
+        )
 
 
 def axes_table(coarsening: Coarsening) -> layout.AxesTable:
@@ -270,13 +273,23 @@ def axes_table(coarsening: Coarsening) -> layout.AxesTable:
 
 
 def field_table(weights: dict[Neighbour, Tensor], space: Sequence[int], rows: int) -> list[Tensor | None]:
-    """Weight fields by kernel index of their neighbour (27 entries), each whole over `rows` rows."""
+    """Weight fields `(rows, *space)` by kernel index of their neighbour (27 entries)."""
     table: list[Tensor | None] = [None] * 27
     for k, weight in weights.items():
         first, second, third = layout.padded(k, 0)
-        whole = weight.reshape(-1, *space).expand(rows, *space).contiguous()
-        table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = whole
+        table[(first + 1) * 9 + (second + 1) * 3 + third + 1] = weight.reshape(-1, *space).expand(rows, *space)
     return table
+
+
+def _side_by_side(weights: dict[Neighbour, Tensor], dtype: torch.dtype) -> dict[Neighbour, Tensor]:
+    """The weights in another dtype, those of one row together in memory, with the padding of transfer.hpp."""
+    like = next(iter(weights.values()))
+    space = like.shape[-len(next(iter(weights))) :]
+    rows, size = like.numel() // prod(space), prod(space)
+    margin = layout.PADDING
+    whole = torch.zeros(rows, len(weights), layout.padding(size) + 2 * margin, dtype=dtype, device=like.device)
+    fields = [field[:, margin : margin + size].view(like.shape) for field in whole.unbind(1)]
+    return {k: field.copy_(weight) for (k, weight), field in zip(weights.items(), fields, strict=True)}
 
 
 def _along(weight: Tensor, dim: int) -> Tensor:

@@ -137,7 +137,7 @@ def test_compiled_cycle_equals_the_eager_one(kind, cycle, threads, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     compiled = torch.empty_like(r)
-    product = inverse._state.apply_and_dot(r, compiled)
+    product = inverse.state.apply_and_dot(r, compiled)
     torch.set_num_threads(before)
     monkeypatch.setattr(build, "library", lambda: None)
     eager = inverse.apply(r)
@@ -283,7 +283,7 @@ def test_copies(copied, operators):
     matrix, b = laplacian(1.0, 1.0, n=30), operators.field((900,), seed=1)
     prepared = ConjugateGradient(AlgebraicMultigrid(coarsest=30)).prepare(matrix)
     torch.testing.assert_close(copied(prepared).solve(b).value, prepared.solve(b).value, rtol=0, atol=0)
-    inverse = AlgebraicMultigrid(coarsest=30).prepare(operators.advection(12, 13))._state
+    inverse = AlgebraicMultigrid(coarsest=30).prepare(operators.advection(12, 13)).state
     x = operators.field((12, 13), seed=2)
     for one in (inverse, inverse.transpose()):
         torch.testing.assert_close(copied(one).apply(x), one.apply(x), rtol=0, atol=0)

@@ -139,7 +139,7 @@ def test_compiled_cycle_equals_the_eager_one(name, cycle, monkeypatch):
     inverse = Multigrid(cycle=cycle, precision=torch.float64, coarsest=20).prepare(operator)
     r = torch.randn(3, *operator.batch, *operator.space, dtype=torch.float64)
     compiled, product = torch.empty_like(r), torch.empty(r.shape[: r.ndim - len(operator.space)], dtype=torch.float64)
-    product.copy_(inverse._state.apply_and_dot(r, compiled))
+    product.copy_(inverse.state.apply_and_dot(r, compiled))
     monkeypatch.setattr(build, "library", lambda: None)
     eager = inverse.apply(r)
     torch.testing.assert_close(compiled, eager, rtol=1e-10, atol=1e-12 * float(eager.abs().max()))
