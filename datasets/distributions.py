@@ -329,9 +329,7 @@ class TrigonometricMultiscale(Distribution):
 
     def check(self, grid: Grid) -> None:
         if grid.dimension != 2:
-            raise InputError(
-                f"TrigonometricMultiscale is a field of two coordinates, and the grid has {grid.dimension}"
-            )
+            raise InputError(f"TrigonometricMultiscale is a field on two axes, and the grid has {grid.dimension}")
 
     @property
     def random(self) -> bool:
