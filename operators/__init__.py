@@ -12,6 +12,7 @@ if not __name__.startswith("sciml."):
 
 if TYPE_CHECKING:
     from .deeponet import DeepONet as DeepONet
+    from .fitting import train_operator as train_operator
     from .fno import FNO as FNO
     from .losses import LegacyH1 as LegacyH1
     from .losses import RelativeH1 as RelativeH1
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from .mgno import MgNO as MgNO
     from .neuraloperator_weights import fno_from_neuraloperator as fno_from_neuraloperator
     from .normalization import Normalized as Normalized
+    from .storage import load as load
+    from .storage import save as save
+    from .trained import TrainedOperator as TrainedOperator
     from .unet import UNet as UNet
 else:
     # Hidden from type checkers: a module with __getattr__ would make every misspelt name an Any to them.
@@ -30,8 +34,12 @@ else:
         "Normalized": "normalization",
         "RelativeH1": "losses",
         "RelativeL2": "losses",
+        "TrainedOperator": "trained",
         "UNet": "unet",
         "fno_from_neuraloperator": "neuraloperator_weights",
+        "load": "storage",
+        "save": "storage",
+        "train_operator": "fitting",
     }
     __all__ = list(_EXPORTS)
 

@@ -43,6 +43,9 @@ class DeepONet(nn.Module):
         InputError: for settings that make no network.
     """
 
+    any_resolution = True
+    """Whether fields on a finer grid than that of the training are answered as well as there."""
+
     def __init__(
         self,
         *,

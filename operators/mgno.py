@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from sciml.errors import InputError
 
+from .inputs import check_fields
 from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction
 from .padding import Side, read_sides
-
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class MgNO(nn.Module):
@@ -106,13 +105,16 @@ class MgNO(nn.Module):
         self.mixing = nn.ModuleList(nn.Linear(number, width) for number in inward) if pointwise else None
         self.project = nn.Linear(width, out_channels, bias=False)
         self.residual_output = residual_output
+        # Convolutions on the CPU take half the time in this layout of fields and kernels.
+        self.layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dimension, torch.contiguous_format)
+        for parameter in self.parameters():
+            if parameter.dim() == dimension + 2:
+                parameter.data = parameter.data.contiguous(memory_format=self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fields `(batch, in_channels, *space)` to `(batch, out_channels, *space)`."""
-        u = x
-        if x.dim() in _FORMATS:
-            # Convolutions on the CPU take half the time in this layout.
-            u = x.contiguous(memory_format=_FORMATS[x.dim()])
+        check_fields(x, "MgNO", self.settings["in_channels"], self.settings["dimension"], self.project.weight.dtype)
+        u = x.contiguous(memory_format=self.layout)
         for number, cycle in enumerate(self.cycles):
             v = cycle(u)
             if self.mixing is not None:
