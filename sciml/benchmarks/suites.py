@@ -23,8 +23,15 @@ def _evolution(size: str, device: str) -> Plan:
     return plan(size, device)
 
 
+def _datasets(size: str, device: str) -> Plan:
+    from .datasets.plan import plan
+
+    return plan(size, device)
+
+
 SUITES = (
     Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),
     Suite("geometry", "jumping and directed coefficients, meshes, scans, nonlinear equations", _geometry),
     Suite("evolution", "integration in time against exponax, pyqg-jax, torchdiffeq, torchode and scipy", _evolution),
+    Suite("datasets", "samples generated against scipy's SuperLU and pyamg", _datasets),
 )

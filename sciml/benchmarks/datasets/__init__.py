@@ -1,0 +1,1 @@
+"""Samples of datasets generated against other people's solvers."""
