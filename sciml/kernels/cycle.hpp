@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 
 #include "stencil.hpp"
 #include "transfer.hpp"
@@ -75,8 +73,6 @@ void over_systems(const Hierarchy<T> &h, Index batch, Index size, int threads, F
 
 template <class T>
 Index visits(const Hierarchy<T> &h, Index depth) {
-    static const char *pattern = getenv("PATTERN");
-    if (pattern && depth + 1 < h.depth) return depth < Index(strlen(pattern)) ? pattern[depth] - '0' : 1;
     return depth < h.branching && depth + 1 < h.depth ? h.visits : 1;
 }
 
