@@ -120,7 +120,10 @@ def set_optimizer_state(
     ordered = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     numbered = {parameter: number for number, parameter in enumerate(ordered)}
     current = optimizer.state_dict()
-    current["state"] = {numbered[parameters[name]]: entries for name, entries in by_name.items()}
+    current["state"] = {
+        numbered[parameters[name]]: {key: _laid_out(value, parameters[name]) for key, value in entries.items()}
+        for name, entries in by_name.items()
+    }
     optimizer.load_state_dict(current)
 
 
@@ -163,6 +166,14 @@ def seed_all(seed: int) -> None:
 def _copied(tensor: Tensor) -> Tensor:
     """A copy that shares no memory with another tensor: safetensors refuses those that do."""
     return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def _laid_out(value: Any, like: Tensor) -> Any:
+    """A tensor of a parameter's shape in the order that the parameter has in memory: fused optimizers take both by
+    their place there."""
+    if not isinstance(value, Tensor) or value.shape != like.shape:
+        return value
+    return torch.empty_like(like, dtype=value.dtype, device=value.device, requires_grad=False).copy_(value)
 
 
 def _is_plain(value: object) -> bool:
