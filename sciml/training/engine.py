@@ -246,8 +246,8 @@ class Run:
                 if self.ranks.scaler is None:
                     self._fail(
                         f"the gradient of step {step.number} (epoch {step.epoch}) is not finite, while its loss, "
-                        f"{loss:.6g}, is: perhaps a root, norm or quotient at 0 in the network or the loss; the "
-                        f"batch was {_listed(step.indices)}"
+                        f"{loss:.6g}, is: the training diverges, or the network or the loss has a root, norm or "
+                        f"quotient at 0; the batch was {_listed(step.indices)}"
                     )
                 self._skipped()
             self._write(step, loss, norm)
@@ -293,8 +293,8 @@ class Run:
         where = f"the loss of step {step.number} (epoch {step.epoch}) is not finite"
         if len(guilty) == len(step.indices) > 1:
             return (
-                f"{where} at every sample of the batch, {_listed(guilty)}: the training has diverged; lower the rate, "
-                "clip the gradient, or warm up longer"
+                f"{where} at every sample of the batch, {_listed(guilty)}: the training diverges, or the samples are "
+                "not finite; lower the rate, clip the gradient, or warm up longer"
             )
         return f"{where} at {_listed(guilty)}: look at what the data set has there"
 
