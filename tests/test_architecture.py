@@ -353,7 +353,12 @@ def test_import_sciml_loads_no_heavy_library() -> None:
 def test_light_modules_load_no_heavy_library(modules: dict[str, Module]) -> None:
     """torch may load some of them itself."""
     present = [name for name in LIGHT if name in modules]
-    brought = loaded_after(f"import torch, {', '.join(present)}") - loaded_after("import torch")
+    code = (
+        f"import sys, torch; before = {{*sys.modules}}; import {', '.join(present)}; print({{*sys.modules}} - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    brought = ast.literal_eval(run.stdout)
+    assert set(present) <= brought
     assert not brought & set(HEAVY)
 
 
@@ -362,8 +367,11 @@ def test_import_sciml_takes_little_of_the_time_of_import_torch() -> None:
         "from time import perf_counter as now; a = now(); import torch; b = now(); import sciml; c = now(); "
         "print((c - b) / (b - a))"
     )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
-    assert min(float(run.stdout) for run in runs) <= 0.15
+
+    def share() -> float:
+        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+    assert share() <= 0.15 or share() <= 0.15  # a busy machine may disturb one
 
 
 # Classes and docstrings

@@ -84,7 +84,8 @@ def svg(figure: Figure, resolution: int = 144) -> bytes:
     """The figure as SVG, its ink in variables that a dark scheme changes; `resolution` of rasters in dots per inch."""
     buffer = io.BytesIO()
     with style():
-        figure.draw_without_rendering()  # the layout may need two passes until the labels fit
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)  # it may need two passes until the labels fit
         figure.savefig(buffer, format="svg", dpi=resolution, facecolor="none", metadata={"Date": None, "Creator": None})
     return _themed(buffer.getvalue())
 

@@ -44,7 +44,7 @@ def evolve_part(path: Path, times: Tensor, heating: Any) -> Solution:
 
 
 def write(chapter: Chapter, quick: bool) -> None:
-    times = torch.linspace(0, 2400, 81, dtype=torch.float64)
+    times = torch.linspace(0, 2400, 41 if quick else 81, dtype=torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "link.msh"
         make_link(0.003 if quick else 0.002).write(path)

@@ -201,12 +201,10 @@ def part(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_problem_on_a_mesh(part: Path, tmp_path: Path) -> None:
-    # From another folder: files are looked for beside the problem file.
-    run = subprocess.run(
-        [*PROGRAM, "solve", part, "--output", tmp_path / "out"], cwd="/", capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+def test_a_problem_on_a_mesh(part: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")  # files are looked for beside the problem file
+    run = invoke("solve", part, "--output", tmp_path / "out")
+    assert run.exit_code == 0, run.stderr
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["part.h5", "part.json", "part.png", "part.vtu"]
     summary = json.loads((out / "part.json").read_text())

@@ -76,7 +76,8 @@ SYSTEM = {
 def cases() -> list[Any]:
     rows: list[tuple[str, dict[str, Any], int, float]] = []  # name, problem, coarse n, order
     for kind in "DNR":
-        for side, kinds in enumerate([(kind + "D", "DD"), ("D" + kind, "DD"), ("DD", kind + "D"), ("DD", "D" + kind)]):
+        sides = [(kind + "D", "DD"), ("D" + kind, "DD"), ("DD", kind + "D"), ("DD", "D" + kind)]
+        for side, kinds in enumerate(dict.fromkeys(sides)):
             for order, scheme in SCHEMES.items():
                 name = f"Laplace, {kind} on side {side}"
                 problem = {"text": "-laplacian(u) = f", "exact": {"u": waves}, "kinds": kinds, "scheme": scheme}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
 import numpy
 import pytest
@@ -61,19 +62,26 @@ COUNTS = {
 }
 
 
+@cache
+def end_of(equation, start, end):
+    """By steps of order 8, shorter than those whose errors are measured."""
+    initial = torch.tensor(start, dtype=torch.float64)
+    return sciml.evolve(equation, initial=initial, times=[0.0, end], step=6e-3, method=ALL[-1]).value[-1]
+
+
 @METHODS
 @pytest.mark.parametrize("kind", ["linear", "nonlinear"])
 def test_observed_order(method, kind):
     order = method.tableau.order
     if kind == "linear":
-        equation, start = (MATHIEU, [1.0, 0.0]) if order == 8 else (TRIANGULAR, [1.0, 1.0])
+        equation, start = (MATHIEU, (1.0, 0.0)) if order == 8 else (TRIANGULAR, (1.0, 1.0))
     else:
-        equation, start = (KEPLER, [0.8, 0.0, 0.0, 1.5**0.5]) if order == 8 else (LOGISTIC, 0.2)
+        equation, start = (KEPLER, (0.8, 0.0, 0.0, 1.5**0.5)) if order == 8 else (LOGISTIC, 0.2)
     end = 3.0 if equation is LOGISTIC else 6.0
     initial, times = torch.tensor(start, dtype=torch.float64), [0.0, end]
     exact = logistic(torch.tensor(end, dtype=torch.float64))
     if equation is not LOGISTIC:
-        exact = sciml.evolve(equation, initial=initial, times=times, step=6e-3, method=ALL[-1]).value[-1]
+        exact = end_of(equation, start, end)
     errors = []
     for count in COUNTS[kind][order]:
         solution = sciml.evolve(equation, initial=initial, times=times, step=end / count, method=method)
