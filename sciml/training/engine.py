@@ -114,6 +114,9 @@ class Run:
             self.save()
         self.module.train()
         why = self.done()
+        if why is not None and self.validation is not None and position.validated != position.step:
+            self.validate()  # interrupted, and now told to end here
+            self.save()
         while why is None:
             begun = self._clock()
             self._step(self._next())
@@ -308,7 +311,9 @@ class Run:
         """What remains of a training that failed."""
         if self.last_good is not None:
             return f"The last good checkpoint is {self.last_good}"
-        return "Nothing was saved: no folder was given" if self.folder is None else "Nothing was saved before"
+        if self.folder is None:
+            return "Nothing was saved: no folder was given"
+        return "Nothing was saved before" if self.ranks.first else f"Checkpoints are in {self.folder}"
 
     def validate(self) -> None:
         """Evaluate over the validation samples, and keep the weights if they are the best so far.

@@ -384,3 +384,19 @@ def test_a_plan_says_how_long_exactly_once() -> None:
         with pytest.raises(InputError, match="exactly one of epochs, steps and seconds"):
             Plan(**wrong)
     assert Plan(epochs=1).schedule == Constant()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["float32", "bf16", "float16"])
+def test_on_a_gpu_it_is_the_same_and_resumes_to_the_last_bit(precision: Any, tmp_path: Path) -> None:
+    plan = {"batch_size": 10, "precision": precision, "clip": 1.0}
+    here, there, parts = network(), network(), network()
+    expected = train(here, loss, samples(), Plan(steps=12, batch_size=10, clip=1.0))
+    on_gpu: dict[str, Any] = {"device": "cuda", "folder": tmp_path / "whole"}
+    whole = train(there, loss, samples(), Plan(steps=12, **plan), **on_gpu)
+    tolerance = 1e-3 if precision == "float32" else 0.05
+    assert whole.history["loss"].tolist() == pytest.approx(expected.history["loss"].tolist(), rel=tolerance)
+    on_gpu["folder"] = tmp_path / "parts"
+    train(parts, loss, samples(), Plan(steps=7, **plan), **on_gpu)
+    resumed = train(network(), loss, samples(), Plan(steps=12, **plan), resume=True, **on_gpu)
+    assert torch.equal(resumed.history["loss"], whole.history["loss"])
