@@ -27,7 +27,7 @@ class FNO(nn.Module):
 
     Args:
         in_channels, out_channels: of x and of the result.
-        modes: wave numbers kept along each axis, one to three numbers: m of them, -m//2 the lowest; along the last
+        modes: wave numbers kept along each axis, one to three numbers: m of them, -(m//2) the lowest; along the last
             axis those up to m//2. On a grid of fewer points those that it has are used.
         width: channels of u.
         layers: their number L.

@@ -70,14 +70,14 @@ def fourier_basis(shape: Sequence[int], modes: Sequence[int], dtype: torch.dtype
 
     Args:
         shape: points along each axis.
-        modes: how many wave numbers to keep along each axis: -m//2, ..., m - m//2 - 1, and 0, ..., m//2 along the last,
+        modes: how many wave numbers to keep along each axis: -(m//2), ..., m - m//2 - 1; 0, ..., m//2 along the last,
             whose negative ones are conjugates; those that the grid does not have are left out.
         dtype: of the fields.
         device: of the fields.
     """
     axes = []
-    for place, (points, number) in enumerate(zip(shape, modes, strict=True)):
-        real = place == len(modes) - 1
+    for position, (points, number) in enumerate(zip(shape, modes, strict=True)):
+        real = position == len(modes) - 1
         first = 0 if real else max(-(number // 2), -(points // 2))
         last = min(number // 2, points // 2) if real else min(number - number // 2 - 1, (points - 1) // 2)
         kept = last - first + 1
@@ -85,9 +85,11 @@ def fourier_basis(shape: Sequence[int], modes: Sequence[int], dtype: torch.dtype
             axes.append(_Axis(points, first, kept, None, None))
             continue
         wave = torch.arange(first, first + kept, device=device)
-        # The product modulo the number of points, in integers, keeps the angle exact for any number of points.
-        angle = (wave[:, None] * torch.arange(points, device=device) % points).double() * (2 * pi / points)
-        cosine, sine = torch.cos(angle), torch.sin(angle)
+        place = torch.arange(points, device=device)
+        angle = place.double() * (2 * pi / points)
+        # A whole number of turns, taken off in integers, costs no digits.
+        index = wave[:, None] * place % points
+        cosine, sine = torch.cos(angle)[index], torch.sin(angle)[index]
         if real:
             forward = torch.cat((cosine, -sine))
             # A wave number that is its own negative has no conjugate to be added.
@@ -105,7 +107,7 @@ class SpectralConvolution(nn.Module):
 
     Li et al., Fourier Neural Operator for Parametric Partial Differential Equations, ICLR 2021, section 4. The complex
     matrices W_k are held as real and imaginary parts, each of shape `(*wave numbers, in_channels, out_channels)`, wave
-    numbers in increasing order from -m//2 (from 0 on the last axis).
+    numbers in increasing order from -(m//2) (from 0 on the last axis).
 
     Args:
         in_channels, out_channels: of u and v.
