@@ -18,7 +18,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..long_runs import Terminated
-from . import checkpoint, curves
+from . import checkpoint
 from .checkpoint import Checkpoint
 from .engine import Run, conditions
 from .evaluation import Loss, Metrics
@@ -287,6 +287,8 @@ def _ended(run: Run, why: str, found: Checkpoint | None) -> Training:
     if run.log is not None and run.folder is not None:
         run.log.add({"kind": "end", "why": why, "step": run.position.step, "seconds": run.position.seconds})
         run.flush(lasting=True)
+        from . import curves  # matplotlib takes its time, and most processes never draw
+
         with contextlib.suppress(OSError):
             curves.save(training, run.folder / "curves.png")
     if not run.saved:
