@@ -152,6 +152,8 @@ class Dataset:
         """Digests of the inputs of the samples of one file, from its values."""
         names = input_names(self.description, part.parameters)
         fields = [name for name in names if name in self.fields and varies(self.description, name)]
+        if not fields and not any(name in part.parameters for name in names):
+            raise InputError(f"{part.file}: none of the inputs {', '.join(names)} varies between samples")
         scalars = {name: part.parameters[name].numpy() for name in names if name in part.parameters}
         found: list[str] = []
         for rows in self._blocks(part, fields):
@@ -302,8 +304,9 @@ def open(
     if not place.exists():
         raise InputError(f"{place} does not exist; a dataset is a folder with manifest.json, or one of its files")
     container.check(place, KIND, FORMAT, content=verify)
-    description, part = read_shard(place)
-    return Dataset(description, [part])
+    description, part = _read_checked(place)
+    with container.reading(place, KIND) as file:
+        return Dataset(description, [replace(part, identities=read_identities(file))])
 
 
 def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
@@ -318,24 +321,23 @@ def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
     usable = [shard for shard in manifest.shards if shard not in bad]
     if not usable:
         raise InputError(f"none of the {len(manifest.shards)} files of the dataset {folder} can be used: make it again")
-    description, _ = read_shard(folder / usable[0].file)
     parts = []
+    described: list[Description] = []
     for shard in usable:
-        found, part = read_shard(folder / shard.file)
-        check_same(description, found, f"{folder / usable[0].file} and {folder / shard.file}")
+        found, part = _read_checked(folder / shard.file)
+        described.append(found)
+        check_same(described[0], found, f"{folder / usable[0].file} and {folder / shard.file}")
         if part.samples != shard.samples:
             raise InputError(f"{folder / shard.file} holds {part.samples} samples, the manifest lists {shard.samples}")
         parts.append(replace(part, split=shard.split, file=shard.file, identities=shard.identities))
-    return Dataset(description, parts, manifest.provenance, {shard.file: why for shard, why in bad.items()})
+    return Dataset(described[0], parts, manifest.provenance, {shard.file: why for shard, why in bad.items()})
 
 
-def read_shard(path: Path) -> tuple[Description, Part]:
+def _read_checked(path: Path) -> tuple[Description, Part]:
     """What a file that has been checked holds; it is not left open."""
     files = HDF5Files()
     try:
-        description, part = read_layout(path, files)
-        with container.reading(path, KIND) as file:
-            return description, replace(part, identities=read_identities(file))
+        return read_layout(path, files)
     finally:
         files.close()
 

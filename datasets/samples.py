@@ -57,10 +57,6 @@ class DatasetSamples(Samples):
         # One tensor a field, with samples and times in one axis: what is both input and output is held once.
         names = {item.name for items in self._roles.values() for item in items} if in_memory else ()
         self._held = {name: self._load(name) for name in sorted(names)}
-        self._joined: dict[str, Tensor] = {}
-        for role, items in self._roles.items():
-            if in_memory and len(items) > 1 and not any(item.moves for item in items):
-                self._joined[role] = torch.cat([self._held[item.name] for item in items], 1)
 
     def __len__(self) -> int:
         return len(self._dataset) * self._starts
@@ -69,9 +65,6 @@ class DatasetSamples(Samples):
         rows, starts = indices // self._starts, indices % self._starts
         found = {}
         for role, items in self._roles.items():
-            if role in self._joined:
-                found[role] = self._joined[role].index_select(0, rows)
-                continue
             parts = [self._take(item, rows, starts) for item in items]
             found[role] = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return found
@@ -151,8 +144,8 @@ def _labels(dataset: Dataset, name: str) -> tuple[str, ...]:
 
 
 def _bytes(dataset: Dataset, name: str, total: int) -> int:
-    """Of a field in float32; parameters and fields that all samples share are views."""
-    if name not in dataset.fields or not dataset.fields[name].sample_varying:
+    """Of a field in float32; parameters are views."""
+    if name not in dataset.fields:
         return 0
     kind = dataset.fields[name]
     return 4 * len(dataset) * (total if kind.time_varying else 1) * prod(kind.components) * prod(dataset.grid.shape)

@@ -76,6 +76,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, t
     return folder, {**joined, "f": torch.ones(sum(count for _, count in SIZES), *SHAPE)}
 
 
+@pytest.fixture(scope="module")
+def opened(written: tuple[Path, Any]) -> Dataset:
+    return datasets.open(written[0], verify=False)
+
+
 @pytest.fixture
 def copy(written: tuple[Path, Any], tmp_path: Path) -> Path:
     """The same files, to be damaged."""
@@ -121,10 +126,9 @@ def test_splits_are_their_files(written: tuple[Path, dict[str, torch.Tensor]]) -
 )
 @settings(max_examples=60)
 def test_scattered_reading_is_slicing(
-    written: tuple[Path, dict[str, torch.Tensor]], rows: list[int], name: str, data: st.DataObject
+    written: tuple[Path, dict[str, torch.Tensor]], opened: Dataset, rows: list[int], name: str, data: st.DataObject
 ) -> None:
-    folder, values = written
-    dataset = datasets.open(folder, verify=False)
+    values, dataset = written[1], opened
     assert torch.equal(dataset.read(name, rows), values[name][rows])
     if name in ("u", "v"):
         times = data.draw(st.lists(st.integers(0, 2), min_size=len(rows), max_size=len(rows)))
