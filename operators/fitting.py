@@ -103,7 +103,7 @@ def train_operator(
     )
     _try_out(normalized, chosen, dataset, takes, gives)
     measure = loss or RelativeL2()
-    errors: dict[str, OperatorLoss] = {"L2": RelativeL2(), "H1": RelativeH1(grid.spacing, grid.periodic)}
+    errors: dict[str, OperatorLoss] = {"L2": RelativeL2(), "H1": RelativeH1.on(grid)}
     training = train(
         normalized,
         lambda network, batch: measure(network(batch["input"]), batch["output"]),

@@ -23,6 +23,7 @@ from .benchmarks import SUITES, Device, Size
 from .data_commands import data
 from .errors import InputError
 from .failures import complain, failures
+from .train_command import train
 
 if TYPE_CHECKING:
     from .problem_file import Problem
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data, name="data")
+app.command()(train)
 
 
 def main() -> None:

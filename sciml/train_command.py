@@ -1,0 +1,99 @@
+"""The command `sciml train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .failures import complain, failures
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="The recipe: a TOML file, or the name of one that is shipped.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the dataset, in place of the recipe's.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for what is made; by default the recipe's name.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a training in the folder ended.")] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ..., in place of the file's.", show_default=False)
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the recipes that are shipped, and leave.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train an operator on a dataset: the folder gets the operator, checkpoints, a log, and a picture of the losses.
+
+    Ctrl-C ends it after the running step, with a checkpoint from which --resume goes on to the same last bit.
+    """
+    with failures():
+        from sciml.operators.recipe import load_recipe, shipped_recipes
+
+        if list_:
+            for name, description in shipped_recipes().items():
+                print(f"{name:28} {description}")
+            raise typer.Exit
+        if recipe is None:
+            raise typer.BadParameter("name a recipe, or ask for a --list of those that are shipped")
+        from sciml import datasets
+        from sciml.long_runs import Terminated
+        from sciml.operators import train_operator
+        from sciml.training import TrainingError
+
+        made = load_recipe(recipe)
+        dataset = datasets.open(_folder(made.folder if data is None else data))
+        network = made.make_network(dataset)
+        options = {**made.options, **({} if device is None else {"device": device})}
+        try:
+            _, training = train_operator(
+                network,
+                dataset,
+                made.plan,
+                loss=made.make_loss(dataset),
+                inputs=made.inputs,
+                outputs=made.outputs,
+                steps=made.steps,
+                logarithm=made.logarithm,
+                coordinates=made.coordinates,
+                folder=Path(made.name) if output is None else output,
+                resume=resume,
+                progress=not quiet,
+                **options,
+            )
+        except TrainingError as error:
+            complain(str(error))
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as ending:
+            complain(f"{ending}; --resume goes on from here")
+            raise typer.Exit(143 if isinstance(ending, Terminated) else 130) from ending
+        if not quiet:
+            count = sum(parameter.numel() for parameter in network.parameters())
+            name = type(network).__name__
+            print(f"{name} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s")
+            for name, values in training.validations.items():
+                if name in ("L2", "H1"):
+                    print(f"{name:4} {100 * float(values[-1]):.3f} % of the validation samples at the end")
+            for note in training.notes:
+                print(f"sciml: {note}", file=sys.stderr)
+            print(f"folder {training.folder}")
+
+
+def _folder(path: str | Path) -> Path:
+    """The dataset, or how to get it."""
+    from sciml.datasets.recipe import shipped_recipes
+
+    folder = Path(path)
+    if not folder.exists() and folder.name in shipped_recipes():
+        from .errors import InputError
+
+        raise InputError(
+            f"there is no dataset {folder}; make it by: sciml data generate {folder.name} --output {folder}"
+        )
+    return folder
