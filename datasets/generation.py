@@ -15,6 +15,7 @@ import torch
 
 from sciml.errors import InputError
 from sciml.files import write_whole
+from sciml.kernels.build import library
 
 from .making import Task, redrawn_file, tasks
 from .manifest import NAME, Manifest, ShardEntry
@@ -172,6 +173,7 @@ def environment(recipe: Recipe, device: str) -> dict[str, Any]:
         "processor": processor,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": recipe.threads,
+        "kernels": "compiled" if library() is not None else "sums of slices",
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
     }
