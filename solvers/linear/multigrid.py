@@ -322,4 +322,5 @@ def _dense_inverse(coarsest: StencilOperator, weight: Tensor, operator: StencilO
         if inverse is not None:
             return inverse
     mass = weight.reshape(*weight.shape[: weight.ndim - len(coarsest.space)], size, 1)
-    return torch.linalg.pinv(mass * matrix, rtol=1e-10, hermitian=operator.symmetric) * mass.mT
+    rtol = max(1e-10, 100 * torch.finfo(matrix.dtype).eps)
+    return torch.linalg.pinv(mass * matrix, rtol=rtol, hermitian=operator.symmetric) * mass.mT
