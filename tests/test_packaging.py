@@ -120,7 +120,7 @@ def third_party_imports(tree: ast.AST) -> dict[str, bool]:
 def test_every_library_that_is_imported_is_declared(source_tree: SourceTree) -> None:
     """At the top of a file only what every installation has; what an extra brings, inside functions."""
     always = requirements(source_tree.project)
-    declared = always | requirements(source_tree.project, "demo", "bench")
+    declared = always | requirements(source_tree.project, "demo", "bench", "dask")
     violations = [
         f"{path.relative_to(source_tree.root)} imports {name}"
         for path in source_tree.modules().values()
