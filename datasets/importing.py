@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import sciml
 from sciml.boundary import Periodic
 from sciml.errors import InputError
 from sciml.grid import Grid
@@ -181,7 +181,7 @@ def _provenance(
         "splits": None if counts is None else dict(counts),
         "shuffle": shuffle,
         "to_cells": to_cells,
-        "versions": {"sciml": sciml.__version__},
+        "versions": {"sciml": version_of("sciml-torch")},
     }
 
 
