@@ -46,6 +46,7 @@ def draw(training: Training) -> Figure:
         upper.set_yscale("log")
         low, high = upper.get_ylim()
         if high < 10 * low:  # less than a decade: its labels would be too few to read
+            upper.yaxis.set_major_formatter("{x:.3g}")
             upper.yaxis.set_minor_formatter("{x:.3g}")
         else:
             upper.yaxis.set_minor_formatter(NullFormatter())

@@ -81,7 +81,7 @@ def outcome(training: Training, trained: nn.Module | None = None) -> dict[str, A
 def killed_anywhere(folder: Path) -> dict[str, Any]:
     """Everything that has a state: dropout, samples on the fly, float16's scaler, a best validation, a schedule."""
     plan = Plan(
-        epochs=9,
+        epochs=6,
         batch_size=16,
         optimizer=AdamW(1e-2),
         schedule=OneCycle(),
