@@ -43,9 +43,10 @@ def train(
         if recipe is None:
             raise typer.BadParameter("name a recipe, or ask for a --list of those that are shipped")
         from sciml import datasets
-        from sciml.long_runs import Terminated
         from sciml.operators import train_operator
-        from sciml.training import TrainingError
+
+        from .long_runs import Terminated
+        from .training import TrainingError
 
         made = load_recipe(recipe)
         dataset = datasets.open(_folder(made.folder if data is None else data))

@@ -28,7 +28,15 @@ FLOORS = (
     ("sciml",),
     ("sciml.solvers",),
     ("sciml.datasets", "sciml.operators"),
-    ("sciml.benchmarks", "sciml.command_line", "sciml.data_commands", "sciml.tour", "sciml.__main__"),
+    (
+        "sciml.benchmarks",
+        "sciml.command_line",
+        "sciml.data_commands",
+        "sciml.evaluate_command",
+        "sciml.train_command",
+        "sciml.tour",
+        "sciml.__main__",
+    ),
 )
 
 HEAVY = ("h5py", "lightning_fabric", "matplotlib", "meshio", "pyamg", "pydantic", "rich", "scipy", "sympy")
