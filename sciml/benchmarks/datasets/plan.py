@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..evolution.one_core import ENVIRONMENT
+from ..linear.peers import RUGE_STUBEN
 from ..row import Rows
 from ..suite import Case, Figure, Plan
 from . import darcy
@@ -71,7 +72,7 @@ def _cpu_figures() -> Iterator[Figure]:
         what = f"{darcy.generation_case(n)}, over SuperLU with its default ordering"
         yield Figure(what, 1 / goal, "share", partial(_share, n, darcy.SUPERLU))
     what = f"{darcy.generation_case(128)}, over pyamg Ruge-Stuben + CG"
-    yield Figure(what, 1.0, "share", partial(_share, 128, darcy.RUGE_STUBEN))
+    yield Figure(what, 1.0, "share", partial(_share, 128, RUGE_STUBEN))
 
 
 def _gpu_figures() -> Iterator[Figure]:
