@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,9 +67,9 @@ def solve(
         method: a linear solver, for example `ConjugateGradient(preconditioner=Multigrid())`; None chooses one, and
             `solution.method` says which and why. For a nonlinear equation Newton(), Picard() or Continuation(...) of
             `sciml.solvers.nonlinear`, or a linear solver for the steps of Newton's method; None is Newton().
-        initial: start of the iteration, a tensor shaped like the solution, or an earlier solution, of an evolution its
-            last state; zero if None. Of a nonlinear equation also a number or a function of the coordinates, of several
-            unknowns a dict by name.
+        initial: start of the iteration, a tensor shaped like the solution, a dict of fields by unknown, such as a
+            trained operator answers, or an earlier solution, of an evolution its last state; zero if None. Of a
+            nonlinear equation also a number or a function of the coordinates.
         rtol, atol: stop at |b - A u| <= max(rtol |b|, atol), row by row, b and A being the right side and the operator
             of the discrete system; of a nonlinear equation F(u) = 0 at |F(u)| <= max(rtol |F(0)|, atol). None is that
             of `method`, for which rtol, dimensionless, is 1e-8 in float64 and 1e-5 in float32, and atol, in the unit
@@ -106,7 +106,7 @@ def solve(
         chosen = replace(chosen, rtol=rtol)
     if atol is not None:
         chosen = replace(chosen, atol=atol)
-    start = guess(initial, system.unknowns)
+    start = _begin(initial, system)
     relief = None
     if method is None:
         relief = (surer_on_mesh if isinstance(system, MeshSystem) else slower_but_surer)(chosen, operator)
@@ -136,6 +136,24 @@ def solve(
     if throw and bool((solution.codes != Status.CONVERGED).any()):
         raise SolveError(failure_message(solution), solution)
     return solution
+
+
+class _Place(NamedTuple):
+    """Where the fields of a start stand."""
+
+    unknowns: tuple[str, ...]
+    domain: Grid | Mesh
+    axes: int
+    space: tuple[int, ...]
+
+
+def _begin(initial: Any, system: System | MeshSystem) -> Any:
+    """The start of a linear solve; what a dict does not name is zero."""
+    if not isinstance(initial, Mapping):
+        return guess(initial, system.unknowns)
+    domain = system.domain
+    axes = domain.dimension if isinstance(domain, Grid) else 1
+    return resolve_start(initial, _Place(system.unknowns, domain, axes, system.operator.space), complete=False)
 
 
 def _continued(first: Solution, second: Solution) -> Solution:

@@ -209,6 +209,24 @@ def test_initial_value_saves_iterations():
     assert int(again.statistics["iterations"]) < int(cold.statistics["iterations"])
 
 
+def test_initial_value_by_name():
+    """What a trained operator answers: fields by name, of which those that are missing are zero."""
+    grid = sciml.Grid((32, 32))
+    method = ConjugateGradient(preconditioner=Multigrid())
+    start = {"u": sciml.solve(POISSON, grid, fields={"f": 1.0}, rtol=1e-6).value}
+    given = {"fields": {"f": 1.0}, "method": method}
+    named, plain = (sciml.solve(POISSON, grid, initial=value, **given) for value in (start, start["u"]))
+    assert torch.equal(named.value, plain.value)
+    assert torch.equal(named.history["residual_norm"], plain.history["residual_norm"])
+    pair = sciml.Equation(["-laplacian(u) + v = f", "-laplacian(v) = f"], unknowns=("u", "v"))
+    both = sciml.solve(pair, grid, fields={"f": 1.0})
+    again = sciml.solve(pair, grid, fields={"f": 1.0}, initial=both.fields)
+    assert int(again.statistics["iterations"].max()) <= 1
+    torch.testing.assert_close(again.value, both.value, rtol=1e-6, atol=1e-9)
+    with pytest.raises(sciml.InputError, match="'w' is not an unknown"):
+        sciml.solve(POISSON, grid, fields={"f": 1.0}, initial={"w": start["u"]})
+
+
 def test_where_geometric_multigrid_is_slow_another_takes_over():
     pytest.importorskip("pyamg")
     generator = torch.Generator().manual_seed(0)
