@@ -6,7 +6,7 @@ from .optimizers import Adam, AdamW, Optimizer
 from .plan import Plan
 from .result import Best, Training, TrainingError
 from .samples import Samples, TensorSamples
-from .schedules import Constant, Cosine, Exponential, OneCycle, Schedule, Steps
+from .schedules import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
 from .train import train
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Cosine",
     "Evaluation",
     "Exponential",
+    "Linear",
     "Loss",
     "Metrics",
     "OneCycle",

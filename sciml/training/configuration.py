@@ -11,7 +11,7 @@
     rate = 1e-3
 
     [training.schedule]
-    name = "OneCycle"                  # or "Constant", "Cosine", "Exponential", "Steps"
+    name = "OneCycle"                  # or "Constant", "Cosine", "Linear", "Exponential", "Steps"
     peak = 0.2
 
     [run]                              # where, not what: none of it changes the result but for rounding
@@ -37,7 +37,7 @@ from ..boundary import suggestion
 from ..tables import Number, Table, shown
 from .optimizers import Adam, AdamW, Optimizer
 from .plan import Plan, Precision
-from .schedules import Constant, Cosine, Exponential, OneCycle, Schedule, Steps
+from .schedules import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -88,7 +88,7 @@ class TrainingTable(Table):
     batch_size: Count = _DEFAULT.batch_size
     optimizer: Annotated[InstanceOf[Optimizer], BeforeValidator(_one_of(Adam, AdamW))] = _DEFAULT.optimizer
     schedule: Annotated[
-        InstanceOf[Schedule], BeforeValidator(_one_of(Constant, OneCycle, Cosine, Exponential, Steps))
+        InstanceOf[Schedule], BeforeValidator(_one_of(Constant, OneCycle, Cosine, Linear, Exponential, Steps))
     ] = _DEFAULT.schedule
     clip: Number | None = _DEFAULT.clip
     accumulate: Count = _DEFAULT.accumulate

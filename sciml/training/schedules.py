@@ -107,6 +107,35 @@ class Cosine(Schedule):
 
 @final
 @dataclass(frozen=True)
+class Linear(Schedule):
+    """A linear warm-up, then a straight line down to `final` times the optimizer's rate.
+
+    Torch's LinearLR twice, the one after the other.
+
+    Args:
+        warmup: the part of the training that it takes, dimensionless, in [0, 1).
+        start: the first factor of the warm-up, dimensionless, in (0, 1].
+        final: the factor that the end approaches, dimensionless, in [0, 1].
+    """
+
+    warmup: float = 0.0
+    start: float = 0.01
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup, self.start)
+        if not 0 <= self.final <= 1:
+            raise InputError(f"final is a factor between 0 and 1, got {self.final}")
+
+    def factor(self, step: float, steps: float) -> float:
+        warm = self.warmup * steps
+        if step < warm:
+            return _warmed(step, warm, self.start)
+        return 1.0 + (self.final - 1.0) * min((step - warm) / (steps - warm), 1.0)
+
+
+@final
+@dataclass(frozen=True)
 class Exponential(Schedule):
     """Falling by the same ratio every step, to `final` times the optimizer's rate after the last one.
 

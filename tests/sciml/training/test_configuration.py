@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sciml import InputError
 from sciml.tables import Table, validate
-from sciml.training import Adam, AdamW, Constant, Cosine, Exponential, OneCycle, Plan, Steps, train
+from sciml.training import Adam, AdamW, Constant, Cosine, Exponential, Linear, OneCycle, Plan, Steps, train
 from sciml.training.configuration import RunTable, TrainingTable
 
 
@@ -111,6 +111,7 @@ def test_what_is_wrong_is_named(text: str, message: str) -> None:
 share = st.floats(0.01, 0.99)
 SCHEDULES = {
     Constant: {"warmup": share, "start": share},
+    Linear: {"warmup": share, "start": st.floats(0.01, 1), "final": st.floats(0, 1)},
     OneCycle: {"peak": share, "initial_division": st.floats(1, 1e3), "final_division": st.floats(1, 1e6)},
     Cosine: {"warmup": share, "start": share, "final": share},
     Exponential: {"final": share},

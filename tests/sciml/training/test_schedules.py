@@ -10,7 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from sciml import InputError
-from sciml.training import Constant, Cosine, Exponential, OneCycle, Schedule, Steps
+from sciml.training import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
 
 STEPS = 60
 
@@ -27,6 +27,12 @@ def warm_cosine(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
     return lr_scheduler.SequentialLR(optimizer, [warm, fall], [15])
 
 
+def warm_line(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    warm = lr_scheduler.LinearLR(optimizer, 0.1, 1.0, total_iters=15)
+    fall = lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=STEPS - 15)
+    return lr_scheduler.SequentialLR(optimizer, [warm, fall], [15])
+
+
 TABLE: list[tuple[Schedule, Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]]] = [
     (Constant(), lambda o: lr_scheduler.ConstantLR(o, 1.0)),
     (Constant(warmup=0.25, start=0.2), lambda o: lr_scheduler.LinearLR(o, 0.2, 1.0, total_iters=15)),
@@ -34,6 +40,8 @@ TABLE: list[tuple[Schedule, Callable[[torch.optim.Optimizer], lr_scheduler.LRSch
     (OneCycle(), lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=STEPS)),
     (Cosine(), lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS)),
     (Cosine(warmup=0.25, start=0.1, final=0.05), warm_cosine),
+    (Linear(), lambda o: lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=STEPS)),
+    (Linear(warmup=0.25, start=0.1, final=0.05), warm_line),
     (Exponential(0.01), lambda o: lr_scheduler.ExponentialLR(o, 0.01 ** (1 / STEPS))),
     (Steps((0.25, 0.5, 0.9), 0.3), lambda o: lr_scheduler.MultiStepLR(o, [15, 30, 54], 0.3)),
 ]

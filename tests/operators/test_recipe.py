@@ -1,0 +1,108 @@
+"""Recipes of training: what they build, and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sciml import Grid, InputError, Periodic
+from sciml.operators import RelativeH1
+from sciml.operators.recipe import load_recipe, shipped_recipes
+from sciml.training import TensorSamples
+
+
+class Data:
+    """A dataset of one input channel and one output channel."""
+
+    name, times, equation, parameters, fields, splits = "made", None, None, {}, {}, ("train",)
+    inputs, outputs = ("a",), ("u",)
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+
+    def split(self, name: str) -> Data:
+        return self
+
+    def samples(self, inputs, outputs, steps):
+        return TensorSamples(input=torch.zeros(1, 1, *self.grid.shape), output=torch.zeros(1, 1, *self.grid.shape))
+
+
+def count(name: str, grid: Grid) -> int:
+    network = load_recipe(name).make_network(Data(grid))
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_what_is_shipped_says_what_it_is_and_can_be_built():
+    ring = Grid((64, 64), boundary=Periodic())
+    for name, description in shipped_recipes().items():
+        assert description, name
+        assert count(name, ring if "navier" in name else Grid((64, 64))) > 0
+
+
+def test_sizes_of_the_shipped_networks():
+    assert count("mgno-darcy-rough", Grid((64, 64))) == 572_661
+    assert count("mgno-navier-stokes", Grid((64, 64), boundary=Periodic())) == 2_885_194
+    assert 500_000 < count("mgno-darcy-64", Grid((64, 64))) <= 580_000
+    assert 500_000 < count("fno-darcy-64", Grid((64, 64))) <= 580_000
+
+
+TEXT = """
+[data]
+folder = "d"
+[operator]
+name = "MgNO"
+channels = 4
+layers = 1
+levels = [[1, 0], [1, 0]]
+[training]
+epochs = 1
+"""
+
+
+def write(folder: Path, old: str = "", new: str = "") -> Path:
+    path = folder / "mine.toml"
+    path.write_text(TEXT.replace(old, new) if old else TEXT)
+    return path
+
+
+def test_what_the_dataset_determines(tmp_path: Path):
+    made = load_recipe(write(tmp_path, "layers = 1", "layers = 1\ncoordinates = true\nseed = 3"))
+    grid = Grid((8, 9), boundary={"x": Periodic(), "y": (sides := Grid(3).boundary["x"][0], sides)})
+    before = torch.get_rng_state()
+    network = made.make_network(Data(grid))
+    assert torch.equal(torch.get_rng_state(), before)
+    # Sine and cosine along x, the coordinate along y.
+    assert network.settings["in_channels"] == 1 + 3
+    assert network.settings["padding"] == ["circular", "zeros"]
+    again = made.make_network(Data(grid))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    made = load_recipe(write(tmp_path, "[training]", "[loss]\nname = 'RelativeH1'\n[training]"))
+    assert made.make_loss(Data(grid)) == RelativeH1.on(grid)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("channels", "chanels", r"mine.toml, \[operator\].*unknown key 'chanels' of MgNO; did you mean 'channels'"),
+        ("layers = 1", "layers = 1\nin_channels = 2", "unknown key 'in_channels' of MgNO"),
+        ('"MgNO"', '"MGNO"', "'MGNO'; did you mean 'MgNO'"),
+        ('folder = "d"', "", r"\[data\].*'folder' is missing"),
+        ("epochs = 1", "epoch = 1", "unknown key 'epoch'; did you mean 'epochs'"),
+        ("layers = 1", "coordinates = 1", "coordinates is true or false, not 1"),
+        ("[training]", "[loss]\nname = 'L2'\n[training]", r"\[loss\] name"),
+        ("[data]", "[[data]]", "a table is needed"),
+    ],
+)
+def test_what_is_wrong_is_named(old: str, new: str, message: str, tmp_path: Path):
+    with pytest.raises(InputError, match=message):
+        load_recipe(write(tmp_path, old, new))
+
+
+def test_settings_that_the_network_refuses(tmp_path: Path):
+    made = load_recipe(write(tmp_path, "layers = 1", "layers = 'many'"))
+    with pytest.raises(InputError, match=r"\[operator\] MgNO"):
+        made.make_network(Data(Grid((8, 8))))
+    with pytest.raises(InputError, match="no recipe of this name; did you mean 'mgno-darcy-64'"):
+        load_recipe("mgno-darcy-65")
