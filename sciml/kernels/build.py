@@ -11,6 +11,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -50,13 +52,27 @@ def _compiled(compiler: str) -> Path:
     except OSError:
         folder = Path(tempfile.mkdtemp(prefix="sciml-"))
         target = folder / target.name
-    logger.warning("compiling the CPU kernels, once for this machine: some seconds")
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        built = Path(scratch) / target.name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
-        os.replace(built, target)
+    with _one_at_a_time(folder), tempfile.TemporaryDirectory(dir=folder) as scratch:
+        if not target.exists():
+            logger.warning("compiling the CPU kernels, once for this machine: some seconds")
+            built = Path(scratch) / target.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+            os.replace(built, target)
     return target
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Processes that begin together wait for the one that compiles, where the system has such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(folder / "compiling.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _processor() -> str:
