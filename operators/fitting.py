@@ -18,6 +18,7 @@ from sciml.training import Plan, Samples, Training, train
 from . import storage
 from .losses import RelativeH1, RelativeL2
 from .normalization import Normalized
+from .symmetry import SymmetricSamples
 from .trained import Channel, Place, TrainedOperator
 
 OperatorLoss = Callable[[Tensor, Tensor], Tensor]
@@ -62,6 +63,8 @@ def train_operator(
     steps: int | None = None,
     logarithm: bool | Sequence[bool] = False,
     coordinates: bool = False,
+    mirrored: Sequence[str] = (),
+    exchanged: Sequence[str] = (),
     folder: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> tuple[TrainedOperator, Training]:
@@ -79,6 +82,8 @@ def train_operator(
         steps: how far apart in time input and output are where a field is both; None: 1.
         logarithm: inputs of which the network is given the logarithm, see `Normalized`.
         coordinates: whether the network is given the places of the points as further channels.
+        mirrored, exchanged: axes along which the problem may be reversed, and which may take each other's place:
+            batches are drawn so, see `SymmetricSamples`. Of scalar fields only.
         folder: for checkpoints, log, curves, and the operator; None keeps everything in memory.
         options: further arguments of `sciml.training.train`: resume, device, devices, progress, ...
 
@@ -101,13 +106,15 @@ def train_operator(
     normalized = Normalized.fit(
         network, pieces(), logarithm=logarithm, coordinates=grid.periodic if coordinates else None
     )
+    if (mirrored or exchanged) and any(channel.components for channel in (*takes, *gives)):
+        raise InputError("symmetry: components of vectors would change too; only scalar fields can be turned")
     _try_out(normalized, chosen, dataset, takes, gives)
     measure = loss or RelativeL2()
     errors: dict[str, OperatorLoss] = {"L2": RelativeL2(), "H1": RelativeH1.on(grid)}
     training = train(
         normalized,
         lambda network, batch: measure(network(batch["input"]), batch["output"]),
-        chosen,
+        SymmetricSamples(chosen, grid, mirrored, exchanged) if mirrored or exchanged else chosen,
         plan,
         folder=folder,
         validation=validation,

@@ -60,6 +60,8 @@ class DataTable(Table):
     inputs: Texts | None = None
     outputs: Texts | None = None
     steps: Count | None = None
+    mirrored: Texts = Field(default_factory=list)
+    exchanged: Texts = Field(default_factory=list)
 
 
 class LossTable(Table):
@@ -107,7 +109,7 @@ class OperatorRecipe:
     Args:
         name, description: for people.
         folder: of the dataset.
-        inputs, outputs, steps: as `train_operator` takes them.
+        inputs, outputs, steps, mirrored, exchanged: as `train_operator` takes them.
         network: name of the network and its settings, without what the dataset determines.
         logarithm, coordinates: as `train_operator` takes them.
         seed: of the first weights.
@@ -122,6 +124,8 @@ class OperatorRecipe:
     inputs: Sequence[str] | None
     outputs: Sequence[str] | None
     steps: int | None
+    mirrored: Sequence[str]
+    exchanged: Sequence[str]
     network: tuple[str, Mapping[str, Any]]
     logarithm: bool
     coordinates: bool
@@ -199,6 +203,8 @@ def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
         table.data.inputs,
         table.data.outputs,
         table.data.steps,
+        table.data.mirrored,
+        table.data.exchanged,
         (table.operator["name"], {key: value for key, value in table.operator.items() if key not in own}),
         table.operator.get("logarithm", False),
         table.operator.get("coordinates", False),

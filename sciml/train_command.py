@@ -63,6 +63,8 @@ def train(
                 steps=made.steps,
                 logarithm=made.logarithm,
                 coordinates=made.coordinates,
+                mirrored=made.mirrored,
+                exchanged=made.exchanged,
                 folder=Path(made.name) if output is None else output,
                 resume=resume,
                 progress=not quiet,

@@ -1,0 +1,69 @@
+"""Turned and mirrored samples: solutions of the same problem."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciml import Dirichlet, Equation, Grid, InputError, Neumann, Periodic, solve
+from sciml.operators.symmetry import SymmetricSamples
+from sciml.training import TensorSamples
+
+
+def samples(shape: tuple[int, ...]) -> TensorSamples:
+    a = 1 + torch.rand(3, 1, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return TensorSamples(input=a, output=a.square())
+
+
+def images(made: SymmetricSamples, number: int) -> list[dict[str, Tensor]]:
+    torch.manual_seed(0)
+    return [dict(made.batch(torch.tensor([0, 2]))) for _ in range(number)]
+
+
+def test_the_eight_images_of_a_square_solve_the_same_problem():
+    grid = Grid((6, 6))
+    a = samples(grid.shape).tensors["input"]
+    equation = Equation("-div(a*grad(u)) = f")
+    u = solve(equation, grid, fields={"a": a[:, 0], "f": 1.0}, rtol=1e-12).value[:, None]
+    made = SymmetricSamples(TensorSamples(input=a, output=u), grid, ("x", "y"), ("x", "y"))
+    found = images(made, 80)
+    assert len({tuple(image["input"].flatten().tolist()) for image in found}) == 8
+    for image in found[:8]:
+        again = solve(equation, grid, fields={"a": image["input"][:, 0], "f": 1.0}, rtol=1e-12).value
+        torch.testing.assert_close(image["output"][:, 0], again, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mirrored", "exchanged", "number"),
+    [((4, 5), ("y",), (), 2), ((4, 4), (), ("x", "y"), 2), ((3, 3, 3), ("x", "y", "z"), ("x", "y", "z"), 48)],
+)
+def test_images_are_all_drawn(shape, mirrored, exchanged, number):
+    made = SymmetricSamples(samples(shape), Grid(shape), mirrored, exchanged)
+    found = images(made, 12 * number)
+    assert len({tuple(image["input"].flatten().tolist()) for image in found}) == number
+    for image in found:
+        assert torch.equal(image["output"], image["input"].square())
+        torch.testing.assert_close(image["input"].sum(), found[0]["input"].sum())
+
+
+def test_a_seed_decides():
+    made = SymmetricSamples(samples((4, 4)), Grid((4, 4)), ("x",), ("x", "y"))
+    first, again = images(made, 5), images(made, 5)
+    assert all(torch.equal(a["input"], b["input"]) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("grid", "mirrored", "exchanged", "message"),
+    [
+        (Grid((4, 4)), ("z",), (), "none called 'z'"),
+        (Grid((4, 4), boundary={"x": Periodic(), "y": Dirichlet(0.0)}), ("x",), (), "x is periodic"),
+        (Grid(4, boundary={"x": (Dirichlet(0.0), Neumann(0.0))}), ("x",), (), "along x have different conditions"),
+        (Grid((4, 5)), (), ("x", "y"), "same points, lengths and conditions"),
+        (Grid((4, 4), upper=(1.0, 2.0)), (), ("x", "y"), "same points, lengths and conditions"),
+        (Grid((4, 4)), (), ("x",), "x alone cannot be exchanged"),
+    ],
+)
+def test_a_grid_without_the_symmetry_is_refused(grid, mirrored, exchanged, message):
+    with pytest.raises(InputError, match=message):
+        SymmetricSamples(samples(grid.shape), grid, mirrored, exchanged)
