@@ -12,6 +12,7 @@ if not __name__.startswith("sciml."):
 
 if TYPE_CHECKING:
     from .deeponet import DeepONet as DeepONet
+    from .evaluation import evaluate as evaluate
     from .fitting import train_operator as train_operator
     from .fno import FNO as FNO
     from .losses import LegacyH1 as LegacyH1
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .mgno import MgNO as MgNO
     from .neuraloperator_weights import fno_from_neuraloperator as fno_from_neuraloperator
     from .normalization import Normalized as Normalized
+    from .report import Report as Report
     from .storage import load as load
     from .storage import save as save
     from .trained import TrainedOperator as TrainedOperator
@@ -34,8 +36,10 @@ else:
         "Normalized": "normalization",
         "RelativeH1": "losses",
         "RelativeL2": "losses",
+        "Report": "report",
         "TrainedOperator": "trained",
         "UNet": "unet",
+        "evaluate": "evaluation",
         "fno_from_neuraloperator": "neuraloperator_weights",
         "load": "storage",
         "save": "storage",

@@ -22,6 +22,7 @@ import typer
 from .benchmarks import SUITES, Device, Size
 from .data_commands import data
 from .errors import InputError
+from .evaluate_command import evaluate
 from .failures import complain, failures
 from .train_command import train
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.add_typer(data, name="data")
 app.command()(train)
+app.command()(evaluate)
 
 
 def main() -> None:
