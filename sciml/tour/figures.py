@@ -237,11 +237,7 @@ def history_figure(
             axes.semilogy(steps, values, color=LINES[index % len(LINES)], marker=marker, markersize=3, label=name)
         if logarithmic:
             axes.set_xscale("log")
-        low, high = axes.get_ylim()
-        if high < 1e3 * low:  # few powers of ten are in sight: name the places between them
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(ScalarFormatter())
-            axes.yaxis.set_minor_formatter(NullFormatter())
+        name_places(axes)
         tidy(axes)
         axes.set_xlabel(label)
         axes.set_ylabel(ordinate)
@@ -250,6 +246,15 @@ def history_figure(
         if len(histories) > 1:
             axes.legend(loc="best", handlelength=1.4)
         return figure
+
+
+def name_places(axes: Axes) -> None:
+    """Numbers along a logarithmic ordinate between the powers of ten, where few of these are in sight."""
+    low, high = axes.get_ylim()
+    if high < 1e3 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def tidy(axes: Axes) -> None:

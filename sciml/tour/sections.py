@@ -9,6 +9,7 @@ from . import (
     convergence,
     hard_coefficients,
     jumping_coefficient,
+    learning,
     nonlinear,
     obstacles,
     part,
@@ -42,5 +43,6 @@ SECTIONS: tuple[Section, ...] = (
     patterns.SECTION,
     shock.SECTION,
     sensitivity.SECTION,
+    learning.SECTION,
     comparison.SECTION,
 )

@@ -286,6 +286,22 @@ def test_sensitivity(visit: Visit) -> None:
     assert numbers["exact_error"] <= 1e-9
 
 
+def test_learning(visit: Visit) -> None:
+    numbers = visit.numbers("learning")
+    errors = list(numbers["errors"].values())
+    nothing, coarse, fine = (entry["L2"] for entry in errors)
+    assert coarse < 0.7 * nothing
+    assert fine < 1.5 * coarse
+    assert all(entry["L2"] < entry["H1"] for entry in errors)
+    assert coarse < numbers["worst"]
+    assert len(numbers["loss"]) == numbers["steps"]
+    assert numbers["loss"][-1] < numbers["loss"][0] / 3
+    counts = numbers["iterations"]
+    assert counts["CG + Jacobi from operator"] < counts["CG + Jacobi from zero"]
+    assert counts["CG + Multigrid from operator"] <= counts["CG + Multigrid from zero"]
+    assert numbers["apart"] <= 1e-2  # of the solver from the operator's answer, whose own error is ten times as large
+
+
 def test_comparison(visit: Visit) -> None:
     rows = [Row.from_json(row) for row in visit.numbers("comparison")["rows"]]
     assert len({row.case for row in rows}) == 2
