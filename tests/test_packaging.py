@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DISTRIBUTIONS = {
     "lightning_fabric": "lightning-fabric",
     "mpl_toolkits": "matplotlib",
+    "neuralop": "neuraloperator",
     "pyqg_jax": "pyqg-jax",
     "sklearn": "scikit-learn",
     "skfem": "scikit-fem",

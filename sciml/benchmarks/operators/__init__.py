@@ -1,0 +1,1 @@
+"""Neural operators trained and timed against other people's writings of them."""

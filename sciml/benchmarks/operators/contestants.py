@@ -1,0 +1,102 @@
+"""The networks that are trained, each with about as many real numbers as MgNO has with its published settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from sciml.datasets import Dataset
+from sciml.operators import FNO, DeepONet, UNet
+from sciml.operators.recipe import load_recipe
+
+from ...training import AdamW, OneCycle, Plan
+from .peers import NeuraloperatorFNO
+
+MGNO = "MgNO"
+OWN_FNO = "FNO"
+UNET = "U-Net"
+DEEPONET = "DeepONet"
+NEURALOPERATOR_FNO = "FNO of neuraloperator"
+
+RECIPE = "mgno-darcy-64"
+"""The shipped recipe that MgNO is trained by."""
+
+SCHEDULE = OneCycle(peak=0.2, initial_division=2.0, final_division=100.0)
+RATES = {OWN_FNO: 5e-3, UNET: 2e-3, DEEPONET: 2e-3, NEURALOPERATOR_FNO: 5e-3}
+"""Learning rates, chosen by the errors on the validation samples; neuraloperator's examples have 5e-3 and 8e-3."""
+_WEIGHT_DECAY = 1e-4  # what neuraloperator's own example of Darcy flow has, too
+_NEVER = 10**9
+_ONE: dict[str, Any] = {"in_channels": 1, "out_channels": 1}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A network and how it is trained.
+
+    Args:
+        name: of the method in rows.
+        library: whose it is.
+        make: (dataset, seed) -> the network with its first weights, for the channels and the grid of the dataset.
+        plan: how it is trained; its length and its seed are to be replaced.
+        logarithm, coordinates: as `train_operator` takes them.
+    """
+
+    name: str
+    library: str
+    make: Callable[[Dataset, int], nn.Module]
+    plan: Plan
+    logarithm: bool = False
+    coordinates: bool = False
+
+    def lasting(self, steps: int, seed: int) -> Plan:
+        """The plan for so many steps, validated at the end."""
+        return replace(self.plan, epochs=None, seconds=None, steps=steps, seed=seed, validate_every=_NEVER)
+
+    def clocked(self, seconds: float, seed: int, device: str) -> Plan:
+        """The plan for so many seconds of this process, or of the clock on the wall beside a GPU."""
+        clock: Literal["cpu", "wall"] = "cpu" if device == "cpu" else "wall"
+        timed = replace(self.plan, epochs=None, steps=None, seconds=seconds, clock=clock)
+        return replace(timed, seed=seed, validate_every=_NEVER)
+
+
+def contestants(size: str) -> tuple[Contestant, ...]:
+    """Those of a size; the size tiny has small networks."""
+    tiny = size == "tiny"
+    recipe = load_recipe(RECIPE)
+    if tiny:
+        recipe = replace(recipe, network=("MgNO", {"channels": 4, "layers": 2, "levels": [[1, 0], [2, 0]]}))
+    fourier: dict[str, Any] = {"modes": (6, 6), "width": 4} if tiny else {"modes": (16, 16), "width": 22}
+    branch: dict[str, Any] = {"basis": 8, "width": 4} if tiny else {"basis": 64, "width": 22}
+    mgno = Contestant(
+        MGNO,
+        "sciml",
+        lambda data, seed: replace(recipe, seed=seed).make_network(data),
+        recipe.plan,
+        recipe.logarithm,
+        recipe.coordinates,
+    )
+    return (
+        mgno,
+        _contestant(OWN_FNO, "sciml", lambda data: FNO(**_ONE, **fourier)),
+        _contestant(UNET, "sciml", lambda data: UNet(**_ONE, width=4 if tiny else 17)),
+        _contestant(DEEPONET, "sciml", lambda data: DeepONet(**_ONE, grid=data.grid.shape, **branch)),
+        _contestant(NEURALOPERATOR_FNO, "neuraloperator", lambda data: NeuraloperatorFNO(**_ONE, **fourier)),
+    )
+
+
+def contestant(size: str, name: str) -> Contestant:
+    """One of them."""
+    return next(item for item in contestants(size) if item.name == name)
+
+
+def _contestant(name: str, library: str, make: Callable[[Dataset], nn.Module]) -> Contestant:
+    def seeded(data: Dataset, seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return make(data)
+
+    optimizer = AdamW(RATES[name], weight_decay=_WEIGHT_DECAY)
+    return Contestant(name, library, seeded, Plan(steps=1, batch_size=8, optimizer=optimizer, schedule=SCHEDULE))
