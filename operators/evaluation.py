@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Literal, Protocol
 
 import torch
@@ -229,7 +230,8 @@ def _measure(task: _Task) -> _Measured:
                 bad.update(rows[~finite.cpu()].tolist())
                 for norm, measure in norms.items():
                     errors[name][norm].append(_or_infinite(measure(v, u), finite))
-                largest = (v - u).abs().flatten(1).amax(1) / u.abs().flatten(1).amax(1)
+                error, size = (w.abs().flatten(1).amax(1) for w in (v - u, u))
+                largest = torch.where(error == 0, 0.0, error / size)
                 errors[name]["largest"].append(_or_infinite(largest, finite))
                 energies[name] += torch.stack([measures[name](w[finite]).sum(0) for w in (u, v - u)])
                 counted[name] += int(finite.sum())
@@ -331,9 +333,11 @@ def _compared(
         measure = RelativeL2()
         grid = task.data.grid
         errors = [measure(_channelled(found[name], grid), _channelled(u, grid)) for name, u in truth.items()]
-        error = float(torch.stack(errors).nan_to_num(nan=float("inf")).mean())
+        error = float(torch.stack(errors).nan_to_num(nan=float("inf"), posinf=float("inf")).mean())
         problem = None
-        if solver:
+        if solver and not isfinite(error):
+            notes.append("not compared with the solver: answers are not finite")
+        elif solver:
             try:
                 problem = _problem(task, rows, start, scheme, extra, truth, between)
                 return compare(answer, problem, error, count, task.device, batches, between)
@@ -460,4 +464,4 @@ def _channelled(values: Tensor, grid: Grid) -> Tensor:
 
 
 def _or_infinite(errors: Tensor, finite: Tensor) -> Tensor:
-    return torch.where(finite, errors.nan_to_num(nan=float("inf")), float("inf")).cpu()
+    return torch.where(finite & ~errors.isnan(), errors, float("inf")).cpu()

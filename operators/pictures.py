@@ -21,7 +21,8 @@ from .report import Case, Report, Rollout, percent
 from .spectrum import Spectrum
 
 _MOST_INPUTS = 3
-_CURVES = 6  # decades of energy below the largest that are worth showing
+_DECADES = 12  # of energy below the largest that are worth showing
+_LOWEST = 0.85  # inches that the words beside a row take
 
 
 def draw_cases(report: Report) -> Figure:
@@ -113,7 +114,7 @@ def _draw_maps(grid: Grid, cases: Sequence[Case]) -> Figure:
     rows = [(case, name, index == 0) for case in cases for index, name in enumerate(_components(case.truth, grid))]
     inputs = _shown_inputs(cases[0], grid)
     columns = len(inputs) + 3
-    figure = make_figure((across + 1.0) * columns, (upwards + 0.55) * len(rows) + 0.2)
+    figure = make_figure((across + 1.0) * columns, (max(upwards, _LOWEST) + 0.55) * len(rows) + 0.2)
     width = 0.11 / across
     for axes_row, (case, name, first) in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         given, truth, answer = (_components(part, grid) for part in (case.inputs, case.truth, case.prediction))
@@ -162,7 +163,7 @@ def _draw_spectrum(axes: Axes, name: str, spectrum: Spectrum) -> None:
     largest = max(float(spectrum.truth[inside].max()), float(spectrum.error[inside].max()))
     least = float(torch.minimum(spectrum.truth, spectrum.error)[inside].min())
     if largest > 0:
-        axes.set_ylim(max(least / 3, largest * 10.0 ** (-2 * _CURVES)), 3 * largest)
+        axes.set_ylim(max(least / 3, largest * 10.0**-_DECADES), 3 * largest)
     if spectrum.lost is not None:
         axes.axvline(spectrum.lost, color=SOLID, linewidth=0.9, linestyle=(0, (3, 2)), zorder=0)
         # Both curves fall to the right, so that there is room beside the upper end of the line.
@@ -214,7 +215,8 @@ def _draw_rollout(axes: Axes, name: str, rollout: Rollout) -> None:
     axes.set_ylabel(f"relative L2 error of {name}")
     lost = int((~finite).any(1).sum())
     axes.set_title(
-        "from its own answers" + (f"; {lost} of {len(errors)} samples do not stay finite" if lost else ""), loc="left"
+        "from its own answers" + (f"; {lost} of {len(errors)} samples not finite to the end" if lost else ""),
+        loc="left",
     )
     tidy(axes)
     axes.legend(loc="best")
@@ -228,7 +230,8 @@ def _components(values: Mapping[str, Tensor], grid: Grid) -> dict[str, Tensor]:
             continue
         space = value.reshape(-1, *grid.shape).double()
         planes = space if grid.dimension < 3 else space.select(-1, grid.shape[2] // 2)
-        ends = [""] if len(planes) == 1 else [f"_{i + 1}" for i in range(len(planes))]
+        axes = grid.axes if len(planes) == grid.dimension else [str(i + 1) for i in range(len(planes))]
+        ends = [""] if len(planes) == 1 else [f"_{axis}" for axis in axes]
         found.update({f"{name}{end}": plane for end, plane in zip(ends, planes, strict=True)})
     return found
 
@@ -243,7 +246,7 @@ def _error_scale(error: Tensor) -> tuple[Normalize, str]:
 
 
 def _title(case: Case) -> str:
-    return f"{case.title}: sample {case.sample}, L2 {percent(case.error)} %"
+    return f"{case.title}, sample {case.sample}\nL2 {percent(case.error)} %"
 
 
 def _when(case: Case) -> str:

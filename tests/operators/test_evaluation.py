@@ -373,6 +373,22 @@ def test_the_command(stored: Path, folders: dict[str, Path], tmp_path: Path):
     assert content["comparison"]["threads"] == torch.get_num_threads()
 
 
+def test_the_command_says_that_answers_are_not_finite(poisson: Dataset, folders: dict[str, Path], tmp_path: Path):
+    network = MgNO(in_channels=1, channels=4, layers=1, levels=[[1, 0]])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(math.nan)
+    save(operator_for(poisson, network), tmp_path / "o")
+    result = run(tmp_path / "o", "--data", folders["poisson"], "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "answers for 7 samples are NaN or infinite; the first is 0" in result.stderr
+    assert "no cases.png" in result.stderr
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["not_finite"] == [0, 1, 2, 3, 4, 5, 6]
+    assert content["errors"]["u"]["L2"]["50"] is None
+    assert content["comparison"]["timings"][0]["solver"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
