@@ -218,7 +218,7 @@ class Comparison:
                 said.append(
                     f"one by one the {winner} is" if timing.batch == 1 else f"of {timing.batch} at once the {winner} is"
                 )
-                said[-1] += f" {max(ratio, 1 / ratio):.3g} times quicker at this accuracy, set-up included"
+                said[-1] += f" {max(ratio, 1 / ratio):.3g} times quicker at this accuracy or better, set-up included"
         if self.method is not None:
             said.append(f"solver: {self.method}; the answer of another grid is brought to this one within its time")
         elif self.nearest is not None:

@@ -377,11 +377,9 @@ def _problem(
         value = data.parameters.get(name, extra.get(name))
         if value is None:
             raise InputError(f"the dataset does not hold {name!r}, which the equation needs")
-        return (
-            value[rows].to(task.device, torch.float64)
-            if name in data.parameters and isinstance(value, Tensor)
-            else value
-        )
+        if not isinstance(value, Tensor):
+            return value
+        return (value[rows] if name in data.parameters else value).to(task.device, torch.float64)
 
     fields = {}
     for name in equation.coefficients:
