@@ -295,7 +295,10 @@ def _ends_group(panels: list[_Panel], column: int) -> bool:
 def draw_bar(axes: Axes, image: ScalarMappable, label: str, width: float) -> None:
     """A colour bar exactly as high as its map; `width` as a fraction of the map's."""
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.0 + 0.8 * width, 0.0, width, 1.0)), ticks=MaxNLocator(6))
-    bar.set_label(label, rotation=0, labelpad=8)
+    if len(label) <= 3:
+        bar.set_label(label, rotation=0, labelpad=8)
+    else:  # a longer one would lie across the numbers
+        bar.set_label(label)
     bar.outline.set_linewidth(0.5)
     bar.formatter.set_powerlimits((-2, 3))
     bar.update_ticks()

@@ -16,11 +16,16 @@ import pytest
 import torch
 
 import sciml
-from sciml import Solution
+from sciml import Solution, datasets, operators
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 PROBLEMS = sorted(path.name for path in EXAMPLES.glob("*.toml"))
+RECIPES = {
+    "recipes/darcy-32.toml": "data generate recipes/darcy-32.toml --output ../data/darcy-32 --train 64",
+    "recipes/mgno-darcy-32.toml": "train recipes/mgno-darcy-32.toml --data ../data/darcy-32",
+}
+"""With what the program is called, one after the other."""
 MAX_LINES = 60
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -28,8 +33,10 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 FORKS = """
 import gc, io, json, os, runpy, sys
-import h5py, matplotlib.pyplot, meshio, pydantic, scipy.sparse.linalg, scipy.special, sympy, torch, typer
+import h5py, lightning_fabric, matplotlib.pyplot, meshio, pydantic, scipy.sparse.linalg, scipy.special, sympy, torch
+import typer
 import sciml, sciml.command_line, sciml.solvers.linear, sciml.solvers.time.by_name
+import sciml.datasets.generation, sciml.operators.recipe, sciml.training
 from sciml import animations, paraview, pictures_of_evolutions, pictures_of_meshes, problem_file, storage, summary
 for name in sciml.__all__:
     getattr(sciml, name)
@@ -64,16 +71,19 @@ class Runs:
     def __init__(self, root: Path) -> None:
         self.root = root
         work = []
-        for name in (*SCRIPTS, *PROBLEMS):
+        for name in (*SCRIPTS, *PROBLEMS, *RECIPES):
             self.folder(name).mkdir()
-            shutil.copy(EXAMPLES / name, self.folder(name))
-            arguments = [name] if name.endswith(".py") else ["sciml", "solve", name]
+            if name not in RECIPES:
+                shutil.copy(EXAMPLES / name, self.folder(name))
+            shutil.copytree(EXAMPLES / "recipes", self.folder(name) / "recipes")
+            command = RECIPES.get(name, f"solve {name}")
+            arguments = [name] if name.endswith(".py") else ["sciml", *command.split()]
             work.append((str(self.folder(name)), arguments))
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([sys.executable, "-c", FORKS, json.dumps(work)], env=environment, check=True, timeout=540)
 
     def folder(self, name: str) -> Path:
-        return self.root / name.replace(".", "_")
+        return self.root / name.replace(".", "_").replace("/", "_")
 
     def output(self, name: str) -> str:
         output = (self.folder(name) / "output").read_text()
@@ -136,7 +146,8 @@ def test_the_list_of_examples_is_complete() -> None:
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     targets = set(re.findall(r"\]\(([^)]+)\)", text))
     pictures = {target for target in targets if target.endswith(".png")}
-    assert targets - pictures == {*SCRIPTS, *PROBLEMS}
+    assert targets - pictures == {*SCRIPTS, *PROBLEMS, *RECIPES}
+    assert {*RECIPES} == {f"recipes/{path.name}" for path in (EXAMPLES / "recipes").iterdir()}
     for name in pictures:
         assert (EXAMPLES / name).read_bytes().startswith(PNG)
         assert (EXAMPLES / name).stat().st_size < 60_000
@@ -333,3 +344,47 @@ def test_batch_of_oscillators(runs: Runs) -> None:
     assert [float(amplitude) for _, _, amplitude in found] == pytest.approx([2, 2.02, 2.017], abs=0.01)
     (difference,) = numbers(r"for the mildest ([\d.e+-]+)", text)
     assert difference < 1e-5
+
+
+# Datasets and operators
+
+
+def test_train_operator(runs: Runs) -> None:
+    text = runs.output("train_operator.py")
+    assert "352 samples, 256 train, 32 valid, 64 test" in text
+    first, *_, last = [float(error) for error in re.findall(r"([\d.]+)%", text.splitlines()[1])]
+    mean, largest = numbers(r"64 test samples: mean error ([\d.]+)%, largest ([\d.]+)%", text)
+    assert last < first / 3
+    assert mean < 10  # the mean of all training solutions has 25
+    assert mean < largest < 40
+
+
+def test_foreign_dataset(runs: Runs) -> None:
+    text = runs.output("foreign_dataset.py")
+    assert "24 samples, 16 train, 4 valid, 4 test" in text
+    assert "-div(a*grad(u)) = beta on (64, 64) cells from ('a',) to ('u',)" in text
+    (difference,) = numbers(r"solved again: relative difference ([\d.e+-]+)", text)
+    assert difference < 1e-6  # of float32
+
+
+def test_operator_as_initial_guess(runs: Runs) -> None:
+    text = runs.output("operator_as_initial_guess.py")
+    (error,) = numbers(r"mean error of the operator ([\d.]+)%", text)
+    assert error < 12
+    zero, answer = (numbers(rf"from {name}: ([\d.]+) steps", text)[0] for name in ("zero", "the operator's answer"))
+    assert answer < zero - 1
+    assert text.count("all converged: True") == 2
+
+
+def test_recipes(runs: Runs) -> None:
+    assert "64 train, 32 valid, 64 test" in runs.output("recipes/darcy-32.toml")
+    text = runs.output("recipes/mgno-darcy-32.toml")
+    (error,) = numbers(r"L2 +([\d.]+) %", text)
+    assert error < 20
+    operator = operators.load(runs.folder("recipes/mgno-darcy-32.toml") / "mgno-darcy-32" / "operator")
+    data = datasets.open(runs.root / "data" / "darcy-32").split("valid")
+    a, u = data.read("a"), data.read("u")
+    with torch.no_grad():
+        answer = operator({"a": a}, data.grid)["u"]
+    errors = (answer - u).flatten(1).norm(dim=1) / u.flatten(1).norm(dim=1)
+    assert float(errors.mean()) == pytest.approx(error / 100, rel=1e-3)
