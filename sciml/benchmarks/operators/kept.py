@@ -58,13 +58,11 @@ class Parts:
 
     def __init__(self, case: str) -> None:
         self._folder = folder() / case
-        self._taken: list[Path] = []
         self._programs = _programs()
 
     def result(self, name: str, order: Mapping[str, Any], measure: Callable[[Mapping[str, Any]], Result]) -> Result:
         """That of a part, from before or measured now."""
         place = self._folder / f"{name}-{_digest(dict(order), self._programs)}.json"
-        self._taken.append(place)
         if place.is_file():
             found: Result = json.loads(place.read_bytes())
             return found
@@ -75,7 +73,7 @@ class Parts:
 
     def complete(self) -> None:
         """Remove what was kept: the next run measures everything anew."""
-        for place in self._taken:
+        for place in self._folder.glob("*.json"):
             place.unlink(missing_ok=True)
 
 
