@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -83,7 +84,7 @@ def train_operator(
         logarithm: inputs of which the network is given the logarithm, see `Normalized`.
         coordinates: whether the network is given the places of the points as further channels.
         mirrored, exchanged: axes along which the problem may be reversed, and which may take each other's place:
-            batches are drawn so, see `SymmetricSamples`. Of scalar fields only.
+            their images are samples too, see `SymmetricSamples`. Of scalar fields only.
         folder: for checkpoints, log, curves, and the operator; None keeps everything in memory.
         options: further arguments of `sciml.training.train`: resume, device, devices, progress, ...
 
@@ -208,7 +209,9 @@ def _interval(
 
 
 def _origin(dataset: OperatorData, plan: Plan, loss: OperatorLoss, training: Training) -> dict[str, Any]:
-    last = {name: float(values[-1]) for name, values in training.validations.items() if len(values)}
+    found = training.validations
+    chosen = -1 if training.best is None else found["step"].tolist().index(training.best.step)
+    validation = {name: float(values[chosen]) for name, values in found.items() if len(values)}
     return {
         "dataset": dataset.name,
         "plan": plan.described(),
@@ -216,6 +219,6 @@ def _origin(dataset: OperatorData, plan: Plan, loss: OperatorLoss, training: Tra
         "steps": training.steps,
         "epochs": training.epochs,
         "seconds": training.seconds,
-        "validation": last,
+        "validation": {name: value if math.isfinite(value) else None for name, value in validation.items()},
         "torch": torch.__version__,
     }

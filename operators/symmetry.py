@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import permutations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, permutations
 from typing import final
 
 import torch
@@ -16,10 +16,11 @@ from sciml.training import Samples
 
 @final
 class SymmetricSamples(Samples):
-    """Every batch mirrored along axes, and its axes exchanged, as drawn from torch's generator.
+    """Samples and their images: mirrored along axes, and with axes exchanged.
 
-    What a network learns of one sample it then learns of its images too: eight of them on a square, sixteen times three
-    on a cube. That the problem has these symmetries is for its author to say; the grid is checked.
+    What a network learns of one sample it then learns of its images too: eight on a square, 48 on a cube. An image is a
+    sample of its own, so that an epoch takes as many times longer, and which images a batch has does not depend on how
+    it is divided. That the equation has these symmetries is for its author to say; the grid is checked.
 
     Args:
         samples: of scalar fields, `(n, channel, *space)`.
@@ -28,42 +29,74 @@ class SymmetricSamples(Samples):
         exchanged: axes that may take each other's place, such as ("x", "y"); or none.
 
     Raises:
-        InputError: an axis that the grid lacks, one that is periodic (its first point would move) among the mirrored,
-            sides with different conditions, or exchanged axes that differ.
+        InputError: an axis that the grid lacks, or a grid that is another one afterwards: a periodic axis among the
+            mirrored (its first point would move), conditions that differ between sides or vary along them, solid cells
+            that are not symmetric, exchanged axes of different lengths.
     """
 
     def __init__(
         self, samples: Samples, grid: Grid, mirrored: Iterable[str] = (), exchanged: Iterable[str] = ()
     ) -> None:
         self.samples = samples
-        self.mirrored, self.exchanged = tuple(mirrored), tuple(exchanged)
-        _check(grid, self.mirrored, self.exchanged)
-        first = 2  # axis of x
-        self._flips = [first + grid.axes.index(axis) for axis in self.mirrored]
-        own = [first + grid.axes.index(axis) for axis in self.exchanged]
-        order = list(range(first + grid.dimension))
-        self._orders = []
-        for places in permutations(own):
-            changed = list(order)
-            for here, there in zip(own, places, strict=True):
-                changed[here] = there
-            self._orders.append(changed)
+        self.images = _images(grid, tuple(mirrored), tuple(exchanged))
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.samples) * len(self.images)
 
     def batch(self, indices: Tensor) -> Mapping[str, Tensor]:
-        order = self._orders[int(torch.randint(len(self._orders), ()))]
-        flips = [axis for axis in self._flips if int(torch.randint(2, ()))]
-        return {name: values.permute(order).flip(flips) for name, values in self.samples.batch(indices).items()}
+        image, rows = indices // len(self.samples), indices % len(self.samples)
+        found = {name: values.clone() for name, values in self.samples.batch(rows).items()}
+        for number in set(image.tolist()) - {0}:
+            order, flips = self.images[number]
+            here = (image == number).nonzero().flatten()
+            for values in found.values():
+                place = here.to(values.device)
+                values.index_copy_(0, place, _turned(values.index_select(0, place), order, flips))
+        return found
+
+
+def _turned(values: Tensor, order: Sequence[int], flips: Sequence[int]) -> Tensor:
+    """Fields whose last axes are exchanged and reversed, counted from the first axis of space."""
+    first = values.dim() - len(order)
+    turned = values.permute(*range(first), *(first + axis for axis in order))
+    return turned.flip([first + axis for axis in flips])
+
+
+def _images(
+    grid: Grid, mirrored: tuple[str, ...], exchanged: tuple[str, ...]
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Order of the axes and axes to reverse of every image; the first is the sample itself."""
+    _check(grid, mirrored, exchanged)
+    own = [grid.axes.index(axis) for axis in exchanged]
+    orders = []
+    for places in permutations(own):
+        order = list(range(grid.dimension))
+        for here, there in zip(own, places, strict=True):
+            order[here] = there
+        orders.append(tuple(order))
+    reversible = [grid.axes.index(axis) for axis in mirrored]
+    flips = [chosen for count in range(len(reversible) + 1) for chosen in combinations(reversible, count)]
+    images = [(order, chosen) for order in orders for chosen in flips]
+    for turned, chosen in images:
+        if grid.solid is not None and not torch.equal(grid.solid, _turned(grid.solid, turned, chosen)):
+            raise InputError("symmetry: the solid cells of the grid are other ones in an image")
+    return images
 
 
 def _check(grid: Grid, mirrored: tuple[str, ...], exchanged: tuple[str, ...]) -> None:
+    for named in (mirrored, exchanged):
+        if len(set(named)) < len(named):
+            raise InputError(f"symmetry: an axis is named twice: {', '.join(named)}")
     for axis in (*mirrored, *exchanged):
         if axis not in grid.axes:
             raise InputError(f"symmetry: the grid has the axes {', '.join(grid.axes)}, and none called {axis!r}")
     by_axis = next(iter(grid.boundary)) in grid.axes
     conditions = [grid.boundary] if by_axis else list(grid.boundary.values())
+    values = [
+        value for sides in conditions for pair in sides.values() for side in pair for value in vars(side).values()
+    ]
+    if not all(isinstance(value, int | float) for value in values):
+        raise InputError("symmetry: only conditions with a number for a value are known to be the same in an image")
     for axis in mirrored:
         if grid.periodic[grid.axes.index(axis)]:
             raise InputError(f"symmetry: {axis} is periodic; reversing it would move its first point")

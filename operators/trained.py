@@ -193,7 +193,7 @@ class TrainedOperator:
 
     def _read(self, channel: Channel, value: Tensor | float, shape: tuple[int, ...]) -> Tensor:
         """`(*batch, channels, *space)`."""
-        values = torch.as_tensor(value)
+        values = torch.as_tensor(value).to(self.network.output_mean.device)
         values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"operator: the input {channel.name!r} holds NaN or infinite values")

@@ -53,7 +53,7 @@ def train(
         network = made.make_network(dataset)
         options = {**made.options, **({} if device is None else {"device": device})}
         try:
-            _, training = train_operator(
+            operator, training = train_operator(
                 network,
                 dataset,
                 made.plan,
@@ -80,9 +80,10 @@ def train(
             count = sum(parameter.numel() for parameter in network.parameters())
             name = type(network).__name__
             print(f"{name} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s")
-            for name, values in training.validations.items():
-                if name in ("L2", "H1"):
-                    print(f"{name:4} {100 * float(values[-1]):.3f} % of the validation samples at the end")
+            validation = operator.origin["validation"]
+            for error in ("L2", "H1"):
+                if validation.get(error) is not None:
+                    print(f"{error:4} {100 * validation[error]:.3f} %, the mean over the validation samples")
             for note in training.notes:
                 print(f"sciml: {note}", file=sys.stderr)
             print(f"folder {training.folder}")
