@@ -200,7 +200,8 @@ def show(facts: Mapping[str, Any]) -> None:
             table.add_row(name, Text(line, style=style))
     values = Table(box=None, pad_edge=False)
     for heading in ("field", "shape", "dtype", "min", "max", "mean", "std", "not finite"):
-        values.add_column(heading, justify="left" if heading in ("field", "shape", "dtype") else "right")
+        left = heading in ("field", "shape", "dtype")
+        values.add_column(heading, justify="left" if left else "right", no_wrap=heading != "not finite")
     for name, item in facts["fields"].items():
         shape = " x ".join(str(n) for n in item["shape"])
         unit = f"{name} [{item['unit']}]" if item["unit"] else name

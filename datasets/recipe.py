@@ -165,6 +165,8 @@ def load_recipe(
     else:
         path = _find(source)
         content = parse(path)
+        if {"operator", "training"} <= {*content}:
+            raise InputError(f"{path.name} says how an operator is trained: sciml train {path}")
     for split, number in (sizes or {}).items():
         if split not in FIRST_SPLITS:
             raise InputError(f"there is no split {split!r}{suggestion(split, FIRST_SPLITS)}")

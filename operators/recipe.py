@@ -194,7 +194,10 @@ def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
                 f"{suggestion(str(source), shipped_recipes())}"
             )
         path = shipped
-    table = validate(path, parse(path), RecipeTable)
+    content = parse(path)
+    if {"equation", "samples"} <= {*content}:
+        raise InputError(f"{path.name} says how a dataset is made: sciml data generate {path}")
+    table = validate(path, content, RecipeTable)
     own = {"name", "logarithm", "coordinates", "seed"}
     return OperatorRecipe(
         path.stem,

@@ -9,7 +9,7 @@ import matplotlib
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
 from ..files import target, write_whole
@@ -48,6 +48,10 @@ def draw(training: Training) -> Figure:
         if high < 10 * low:  # less than a decade: its labels would be too few to read
             upper.yaxis.set_major_formatter("{x:.3g}")
             upper.yaxis.set_minor_formatter("{x:.3g}")
+        elif high < 1000 * low:
+            upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            upper.yaxis.set_major_formatter("{x:.3g}")
+            upper.yaxis.set_minor_formatter(NullFormatter())
         else:
             upper.yaxis.set_minor_formatter(NullFormatter())
         upper.set_ylabel("loss")

@@ -138,3 +138,10 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         load_recipe("nowhere/recipe.toml")
     with pytest.raises(InputError, match="no split 'validation'"):
         load_recipe("darcy-64", sizes={"validation": 3})
+
+
+def test_a_recipe_of_a_training_is_no_recipe_of_a_dataset(tmp_path: Path) -> None:
+    path = tmp_path / "mgno.toml"
+    path.write_text('data = { folder = "d" }\noperator = { name = "MgNO" }\ntraining = { epochs = 1 }\n')
+    with pytest.raises(InputError, match=r"mgno\.toml says how an operator is trained: sciml train .*mgno\.toml"):
+        load_recipe(path)

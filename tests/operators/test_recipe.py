@@ -106,3 +106,10 @@ def test_settings_that_the_network_refuses(tmp_path: Path):
         made.make_network(Data(Grid((8, 8))))
     with pytest.raises(InputError, match="no recipe of this name; did you mean 'mgno-darcy-64'"):
         load_recipe("mgno-darcy-65")
+
+
+def test_a_recipe_of_a_dataset_is_no_recipe_of_a_training(tmp_path: Path):
+    path = tmp_path / "darcy.toml"
+    path.write_text('equation = { catalogue = "diffusion" }\nsamples = { train = 1 }\n')
+    with pytest.raises(InputError, match=r"darcy\.toml says how a dataset is made: sciml data generate .*darcy\.toml"):
+        load_recipe(path)
