@@ -203,8 +203,9 @@ def plan_of(size: str, names: list[str]) -> list[Any]:
     return [contestant(size, name) for name in names]
 
 
-def test_every_case_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where there is no neuraloperator, but in the processes that train, which are forks of one with all loaded."""
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes that train are forks of one with all loaded."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([training.__name__, short.__name__])
 
@@ -217,6 +218,10 @@ def test_every_case_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess([], 0, json.dumps(result), "")
 
     monkeypatch.setattr(child, "start", start)
+
+
+def test_every_case_runs(folder: Path, forks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no neuraloperator, but in the processes that train."""
     monkeypatch.delitem(sys.modules, "neuralop.models", raising=False)
     monkeypatch.setitem(sys.modules, "neuralop", None)
     bench = Bench("operators", "tiny", "cpu", lambda line: None)
@@ -244,3 +249,15 @@ def test_every_case_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resumed = found.one(resume.RESUME, MGNO).extra
     assert (resumed["killed"], resumed["losses_that_differ"], resumed["weights_are_equal"]) == (True, 0, True)
     assert not list((folder / "accuracy").glob("*.json"))
+
+
+def test_the_case_of_a_gpu_runs_on_little(folder: Path, forks: None) -> None:
+    samples = {"train": 20, "valid": 4, "test": 4}
+    little = rough.Rough(points=16, samples=samples, seconds=0.2, compile=False)
+    rows = rough.measure_rough(little, Bench("operators", "tiny", "cpu", lambda line: None))
+    assert [row.method for row in rows] == [rough.method("float32"), rough.method("bf16")]
+    for row in rows:
+        assert "failure" not in row.extra, row
+        # 20 samples in batches of 8 are 3 steps an epoch.
+        assert row.extra["seconds_per_epoch"] == pytest.approx(3 * row.solve_seconds / row.iterations)
+        assert 0 < row.error < 1.5
