@@ -34,7 +34,7 @@ Progress = Callable[[int, int, str], None]
 
 
 def generate(
-    recipe: Recipe | str | os.PathLike[str],
+    recipe: Recipe | str | os.PathLike[str] | Mapping[str, Any],
     folder: str | os.PathLike[str],
     *,
     workers: int = 1,
@@ -49,7 +49,7 @@ def generate(
     one kind of processor and with one version of torch.
 
     Args:
-        recipe: or the name or path of one, see `load_recipe`.
+        recipe: or its name, path or content, see `load_recipe`.
         folder: for the dataset, made if need be.
         workers: processes on this machine, each with the recipe's number of threads. 0 computes in this process, with
             its environment, which can change last bits where other libraries than torch use several threads.
