@@ -97,6 +97,10 @@ def _finer_over_coarse(contest: Contest, rows: Rows) -> float:
     return _error(contest, "L2 fine", rows) / _error(contest, "L2", rows)
 
 
+def _parameters(contest: Contest, rows: Rows) -> float:
+    return float(_trained(contest, MGNO, rows).extra["parameters"])
+
+
 def _trained(contest: Contest, name: str, rows: Rows) -> Row:
     return rows.one(accuracy.accuracy_case(contest), name)
 
@@ -141,6 +145,7 @@ def _figures_of_training() -> Iterator[Figure]:
     yield Figure(f"{what}, MgNO, true H1", 0.040, "number", partial(_error, contest, "H1"))
     yield Figure(f"{what}, MgNO, L2 over neuraloperator's FNO", 0.55, "times", partial(_error_over_fno, contest))
     yield Figure(f"{what}, MgNO, L2 at 128x128 over 64x64", 1.5, "times", partial(_finer_over_coarse, contest))
+    yield Figure(f"{what}, MgNO, parameters", 580_000, "count", partial(_parameters, contest))
 
 
 def _figures_of_engine() -> Iterator[Figure]:
