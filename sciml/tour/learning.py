@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sciml.datasets import generate
@@ -314,6 +315,7 @@ def _residuals(name: str, solves: Mapping[tuple[str, str], Solution]) -> Figure:
                 axes.semilogy(norms, color=colour, marker=mark, markersize=3.5, label=f"from {start}")
         axes.axhline(TOLERANCE, color=figures.SOFT, linewidth=0.9, linestyle=DASHES)
         axes.set(xlabel="iteration", ylabel="residual |b - A x| / |b|")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_title(name, loc="left")
         axes.legend(loc="best")
         figures.tidy(axes)
