@@ -238,6 +238,8 @@ class HDF5Files:
     def column(self, path: Path, name: str, roles: Sequence[Role]) -> Column:
         """The values of a dataset; past HDF5 where they stand in one piece."""
         dataset = self.file(path)[name]
+        if Path(dataset.file.filename).resolve() != path.resolve():
+            raise InputError(f"{path}: {name!r} is a link into {dataset.file.filename}; give that file instead")
         offset = dataset.id.get_offset()
         kept = [role for role in roles if isinstance(role, str)]
         leading = tuple(role for role in ("sample", "time") if role in kept)

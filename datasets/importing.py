@@ -20,7 +20,7 @@ from sciml.boundary import Periodic
 from sciml.errors import InputError
 from sciml.grid import Grid
 
-from .dataset import Dataset
+from .dataset import Dataset, check_same
 from .description import Description
 from .manifest import FIRST_SPLITS, Manifest, ShardEntry, check_disjoint, shard_file
 from .shard import varies, write_shard
@@ -69,25 +69,28 @@ def import_dataset(
     check_disjoint(
         (split, f"split {split}", [dataset.identities[int(row)] for row in rows]) for split, dataset, rows in parts
     )
-    first = parts[0][1].description
+    name = parts[0][1].description.name
+    descriptions, numbers = _common({split: dataset.description for split, dataset, _ in parts})
     total, done = sum(len(rows) for _, _, rows in parts), 0
     entries: list[ShardEntry] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         for split, dataset, rows in parts:
-            description = _described(dataset.description, first, split)
+            description = descriptions[split]
             converted = _to_cells(description) if to_cells and description.points == "nodes" else description
             size = max(1, shard_bytes // max(1, _sample_bytes(converted, dtype)))
             for number, chunk in enumerate(rows.split(size)):
                 values, parameters = _values(dataset, chunk, dtype)
+                for parameter, given in numbers[split].items():
+                    parameters[parameter] = torch.full((len(chunk),), given, dtype=torch.float64)
                 if converted is not description:
                     values = {name: _average(value, description.grid) for name, value in values.items()}
                 entries.append(write_shard(work, split, number, converted, values, parameters))
                 done += len(chunk)
                 if progress is not None:
                     progress(done, total)
-        manifest = Manifest(first.name, tuple(entries), _provenance(chosen, counts, shuffle, to_cells))
+        manifest = Manifest(name, tuple(entries), _provenance(chosen, counts, shuffle, to_cells))
         manifest.write(work)
         os.rename(work, target)
     except BaseException:
@@ -127,13 +130,27 @@ def _choose(
     return whole
 
 
-def _described(description: Description, first: Description, split: str) -> Description:
-    if description.grid.shape != first.grid.shape or dict(description.fields) != dict(first.fields):
-        raise InputError(
-            f"split {split!r} has the fields {', '.join(description.fields)} on {description.grid.shape}, another has "
-            f"{', '.join(first.fields)} on {first.grid.shape}"
-        )
-    return replace(description, name=first.name)
+def _common(given: Mapping[str, Description]) -> tuple[dict[str, Description], dict[str, dict[str, float]]]:
+    """Descriptions of one dataset by split, and the parameters that differ between splits: numbers of the samples."""
+    first_split, first = next(iter(given.items()))
+    same = {
+        name: value
+        for name, value in first.parameters.items()
+        if all(name in other.parameters and other.parameters[name] == value for other in given.values())
+    }
+    numbers = {
+        split: {name: value for name, value in one.parameters.items() if name not in same}
+        for split, one in given.items()
+    }
+    found = {split: replace(one, name=first.name, parameters=same) for split, one in given.items()}
+    for split, one in found.items():
+        check_same(found[first_split], one, f"the splits {first_split!r} and {split!r}")
+        if set(numbers[split]) != set(numbers[first_split]):
+            raise InputError(
+                f"the splits {first_split!r} and {split!r} have different parameters: "
+                f"{sorted(first.parameters)} and {sorted(given[split].parameters)}"
+            )
+    return found, numbers
 
 
 def _values(dataset: Dataset, rows: Tensor, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -159,11 +159,13 @@ def import_(
             if single
             else {key: read(Path(path), reading) for key, path in options.read_pairs(sources, "SOURCE").items()}
         )
-        with _progress(0, quiet) as show:
+        counts = options.read_split(split)
+        whole = sum(map(len, given.values())) if isinstance(given, dict) else len(given)
+        with _progress(sum(counts.values()) if counts else whole, quiet) as show:
             manifest = import_dataset(
                 given,
                 output,
-                options.read_split(split),
+                counts,
                 shuffle=shuffle,
                 to_cells=to_cells,
                 dtype=torch.float64 if double else torch.float32,

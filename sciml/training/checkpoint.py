@@ -28,7 +28,7 @@ from ..errors import InputError
 
 VERSION = 1
 _FORMAT = "sciml training checkpoint"
-_NAME = re.compile(r"step-(\d{9,})")
+_NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")  # the second number where a step was written again
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,10 @@ def write(
         OSError: the disk is full, or writing is not permitted; nothing of the attempt is left.
     """
     final = folder / f"step-{step:09d}"
+    again = 0
+    while final.exists():  # of a run that goes on where it was told to end: what is there stays until this one stands
+        again += 1
+        final = folder / f"step-{step:09d}-{again}"
     part = folder / f".{final.name}.{secrets.token_hex(8)}.part"
     files: dict[str, dict[str, Any]] = {}
 
@@ -64,8 +68,6 @@ def write(
         manifest = {"format": _FORMAT, "version": VERSION, "files": files}
         _write_flushed(part / "manifest.json", json.dumps(manifest, indent=1).encode())
         _flush_folder(part)
-        if final.exists():  # one that is damaged, or of a run that was cut back behind it
-            set_aside(final)
         part.rename(final)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -80,8 +82,9 @@ def found(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest first, whether they are good or not."""
     if not folder.is_dir():
         return []
-    steps = {path: _NAME.fullmatch(path.name) for path in folder.iterdir()}
-    return sorted((path for path, match in steps.items() if match), key=lambda path: int(path.name[5:]), reverse=True)
+    matches = {path: _NAME.fullmatch(path.name) for path in folder.iterdir()}
+    steps = {path: (int(match[1]), int(match[2] or 0)) for path, match in matches.items() if match}
+    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def read(path: Path) -> Checkpoint:
@@ -97,9 +100,14 @@ def read(path: Path) -> Checkpoint:
             raise InputError(f"{path} is not a checkpoint of a training")
         if version > VERSION:
             raise InputError(f"{path} has version {version}, and this sciml reads up to {VERSION}: use a newer sciml")
+        for name in listed:
+            if name in ("", ".", "..") or Path(name).name != name:
+                raise InputError(f"{path} is damaged: its manifest lists {name!r}, which is no file in it")
         contents = {name: _checked(path / name, entry) for name, entry in listed.items()}
         tensors = {
-            name.removesuffix(".safetensors"): safetensors.torch.load(data)
+            # In one order on every rank, which safetensors does not keep: sharded states are put back by a collective
+            # operation for each tensor.
+            name.removesuffix(".safetensors"): dict(sorted(safetensors.torch.load(data).items()))
             for name, data in contents.items()
             if name.endswith(".safetensors")
         }
@@ -198,8 +206,6 @@ def check_network(network: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def _checked(path: Path, entry: Mapping[str, Any]) -> bytes:
-    if path.name in (".", "..") or path.parent.name == ".." or os.sep in path.name:
-        raise InputError(f"{path} is outside of its checkpoint")
     data = path.read_bytes()
     if len(data) != entry["bytes"]:
         raise InputError(f"{path.parent} is damaged: {path.name} has {len(data)} bytes and had {entry['bytes']}")

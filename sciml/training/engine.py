@@ -25,7 +25,7 @@ from .progress import Show
 from .ranks import Ranks
 from .result import Best, Training, TrainingError
 from .samples import Samples
-from .state import Position, network_state, optimizer_state, random_state
+from .state import Position, network_state, optimizer_state, random_state, set_random_state
 
 _FETCH_STEPS = 64  # losses stay on the device for at most so many steps
 _FETCH_SECONDS = 0.25  # and about so long
@@ -112,7 +112,8 @@ class Run:
         position, plan = self.position, self.plan
         if position.step == 0 and self.last_good is None:
             self.save()
-        self.module.train()
+        if not self.network.training:
+            self.module.train()
         why = self.done()
         if why is not None and self.validation is not None and position.validated != position.step:
             self.validate()  # interrupted, and now told to end here
@@ -324,7 +325,9 @@ class Run:
         position, plan = self.position, self.plan
         if self.validation is None or position.validated == position.step:
             return
+        before = random_state(self.ranks.device)
         means = over(self.validation, self._values, self.module, self.ranks, plan.batch_size).means
+        set_random_state(before, self.ranks.device)  # what is trained does not depend on how often one looks
         if plan.monitor not in means:
             raise InputError(f"the plan monitors {plan.monitor!r}, and validation gives {', '.join(means)}")
         position.validated = position.step
@@ -335,8 +338,8 @@ class Run:
             position.best_value, position.best_step, position.best_epoch = value, position.step, position.epoch
             position.waited = 0
             self.best_weights = network_state(self.network, self.ranks.sharded)
-        else:
-            position.waited += 1
+        elif position.batch == 0 and position.epoch % plan.validate_every == 0:
+            position.waited += 1  # not at an end out of turn, which a longer training would not have
         entry = {"step": position.step, "epoch": position.epoch, **means, "seconds": position.seconds}
         for name, number in entry.items():
             self.validations.setdefault(name, []).append(number)

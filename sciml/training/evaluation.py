@@ -86,17 +86,19 @@ def over(samples: Samples, metrics: Metrics, module: nn.Module, ranks: Ranks, ba
     """Evaluate a module that has been set up; every rank gets all values."""
     count = len(samples)
     found: list[tuple[Tensor, dict[str, Tensor]]] = []
-    training = module.training
+    modes = {part: part.training for part in module.modules()}
     module.eval()
-    with torch.no_grad():
-        for start in range(0, count, batch_size):
-            indices = torch.arange(start, min(start + batch_size, count))
-            for part, counts in pieces(indices, ranks.rank, ranks.count, 1):
-                values = metrics(module, batch_on(samples, part, ranks.device))
-                for name, value in values.items():
-                    check_per_sample(value, len(part), f"metric {name!r}")
-                found.append((part if counts else part[:0], {n: v.detach() for n, v in values.items()}))
-    module.train(training)
+    try:
+        with torch.no_grad():
+            for start in range(0, count, batch_size):
+                indices = torch.arange(start, min(start + batch_size, count))
+                for part, counts in pieces(indices, ranks.rank, ranks.count, 1):
+                    values = metrics(module, batch_on(samples, part, ranks.device))
+                    for name, value in values.items():
+                        check_per_sample(value, len(part), f"metric {name!r}")
+                    found.append((part if counts else part[:0], {n: v.detach() for n, v in values.items()}))
+    finally:
+        set_modes(modes)
     whole = {}
     for name in found[0][1]:
         gathered = torch.zeros(count, dtype=torch.float64)
@@ -106,6 +108,12 @@ def over(samples: Samples, metrics: Metrics, module: nn.Module, ranks: Ranks, ba
             gathered[part] = values[name][: len(part)].to("cpu", torch.float64)
         whole[name] = ranks.total(gathered)
     return Evaluation(whole)
+
+
+def set_modes(modes: Mapping[nn.Module, bool]) -> None:
+    """Put every module into its own mode: parts that are frozen stay in that of evaluation."""
+    for module, training in modes.items():
+        module.training = training
 
 
 def batch_on(samples: Samples, indices: Tensor, device: torch.device) -> dict[str, Tensor]:

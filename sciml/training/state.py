@@ -124,6 +124,10 @@ def set_optimizer_state(
         numbered[parameters[name]]: {key: _laid_out(value, parameters[name]) for key, value in entries.items()}
         for name, entries in by_name.items()
     }
+    for group, kept in zip(current["param_groups"], record["groups"], strict=True):
+        for key, value in kept.items():
+            if key != "params":
+                group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
     optimizer.load_state_dict(current)
 
 

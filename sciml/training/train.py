@@ -21,7 +21,7 @@ from ..long_runs import Terminated
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .engine import Run, conditions
-from .evaluation import Loss, Metrics
+from .evaluation import Loss, Metrics, set_modes
 from .log import Log, entries
 from .order import mixed
 from .plan import EXTENSIBLE, Plan
@@ -106,7 +106,7 @@ def train(
     place = None if folder is None else Path(folder)
     _check(samples, validation, place, resume, save_every, keep, log_every, tensorboard)
     ranks = Ranks(device, devices, nodes, strategy, plan.precision, timeout)
-    before, was_training = random_state(ranks.device), network.training
+    before, modes = random_state(ranks.device), {part: part.training for part in network.modules()}
     run: Run | None = None
     try:
         with contextlib.ExitStack() as stack:
@@ -130,7 +130,10 @@ def train(
                 _restore(run, found)
             stack.enter_context(_signals(run))
             why = run.go()
-            return _ended(run, why, found)
+            training = _ended(run, why, found)
+        if run.signal:  # it came when there was nothing left to end
+            raise _ending(run, "came when the training was at its end: everything is saved")
+        return training
     except RuntimeError as error:
         if ranks.count == 1 or run is None or not is_loss_of_a_rank(error):
             raise
@@ -141,7 +144,7 @@ def train(
         )
         raise TrainingError(f"{what}. {run.kept()}", run.training(what)) from error
     finally:
-        network.train(was_training)
+        set_modes(modes)
         ranks.close()
 
 
@@ -279,8 +282,7 @@ def _restore(run: Run, found: Checkpoint) -> None:
 def _ended(run: Run, why: str, found: Checkpoint | None) -> Training:
     """The last checkpoint, line and picture, or the exception of a signal."""
     if not why:
-        what = f"{signal.Signals(run.signal).name} ended it after step {run.position.step}. {run.kept()}"
-        raise Terminated(what) if run.signal == signal.SIGTERM else KeyboardInterrupt(what)
+        raise _ending(run, f"ended it after step {run.position.step}. {run.kept()}")
     if found is None or found.record["position"]["step"] != run.position.step:
         run.save()
     training = run.training(why)
@@ -294,6 +296,11 @@ def _ended(run: Run, why: str, found: Checkpoint | None) -> Training:
     if not run.saved:
         raise TrainingError(f"{why}, but the last checkpoint could not be written. {run.kept()}", training)
     return training
+
+
+def _ending(run: Run, what: str) -> KeyboardInterrupt:
+    kind = Terminated if run.signal == signal.SIGTERM else KeyboardInterrupt
+    return kind(f"{signal.Signals(run.signal).name} {what}")
 
 
 @contextlib.contextmanager

@@ -407,3 +407,40 @@ def test_nothing_is_said_while_reading(darcy: tuple[Dataset, Array]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         darcy[0].read("a", [3, 1])
+
+
+# -- files that belong together ----------------------------------------------------------------------------------------
+
+
+def test_a_link_into_another_file_is_not_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        file["tensor"] = np.full((4, 1, 8, 8), 7.0, "f4")
+    with h5py.File(tmp_path / "master.h5", "w") as file:
+        file["nu"] = numbers(4, 8, 8)
+        file["x-coordinate"] = file["y-coordinate"] = centres(8)
+        file["tensor"] = h5py.ExternalLink("part.h5", "tensor")
+    with pytest.raises(InputError, match=r"'tensor' is a link into .*part.h5; give that file instead"):
+        datasets.read(tmp_path / "master.h5", Reading(boundary=Dirichlet(0.0)))
+
+
+@pytest.mark.parametrize("word", ["beta", "x"])
+def test_splits_of_other_numbers(tmp_path: Path, word: str) -> None:
+    """A number of the equation becomes one of the sample; another domain is refused before anything is written."""
+    for number, name in enumerate(("train", "test")):
+        with h5py.File(tmp_path / f"{name}.hdf5", "w") as file:
+            file["tensor"] = numbers(3, 5, 16, seed=number)
+            file["x-coordinate"] = centres(16, 0.0, 2.0 + number * (word == "x"))
+            file["t-coordinate"] = np.linspace(0.0, 2.0, 5)
+            file.attrs["beta"] = 0.25 * (1 + number * (word == "beta"))
+    source = {
+        name: datasets.read(tmp_path / f"{name}.hdf5", Reading(boundary=Periodic())) for name in ("train", "test")
+    }
+    if word == "x":
+        with pytest.raises(InputError, match="differ in grid"):
+            import_dataset(source, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        return
+    import_dataset(source, tmp_path / "out")
+    made = datasets.open(tmp_path / "out")
+    assert made.split("train").read("beta").tolist() == [0.25] * 3
+    assert made.split("test").read("beta").tolist() == [0.5] * 3

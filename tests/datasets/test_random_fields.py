@@ -13,6 +13,7 @@ from scipy.special import gamma, kv
 
 from sciml.boundary import Dirichlet, Neumann, Periodic
 from sciml.datasets import GaussianField, InversePower, Matern, SquaredExponential, random_fields
+from sciml.datasets.recipe import load_recipe
 from sciml.errors import InputError
 from sciml.grid import Grid
 
@@ -153,6 +154,16 @@ def test_the_convention_of_the_darcy_data() -> None:
     field = GaussianField(InversePower(2.0, 3.0))
     np.testing.assert_allclose(field.variance(grid).numpy(), expected, rtol=1e-12)
     assert float(field.sample(grid, [1]).mean().abs()) < 1e-15
+
+
+def test_the_convention_of_the_navier_stokes_data() -> None:
+    """Amplitudes sqrt(2) 7**1.5 (4 pi**2 (k**2 + l**2) + 49)**-1.25 of waves of mean square one, without the mean."""
+    k = np.arange(-200, 201)
+    spectrum = 2 * 7.0**3 * (4 * np.pi**2 * (k[:, None] ** 2 + k**2) + 49.0) ** -2.5
+    spectrum[200, 200] = 0.0
+    recipe = load_recipe("navier-stokes")
+    variance = recipe.initial["w"].variance(recipe.grid)  # type: ignore[attr-defined]
+    assert float(variance.mean()) == pytest.approx(spectrum.sum(), rel=1e-3)
 
 
 def middle_covariance(field: GaussianField, dimension: int) -> tuple[torch.Tensor, torch.Tensor]:
