@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
-from sciml.training import Plan, Samples, Training, train
+from sciml.training import Plan, Samples, Training, TrainingError, train
 
 from . import storage
 from .losses import RelativeH1, RelativeL2
@@ -90,7 +90,7 @@ def train_operator(
 
     Raises:
         InputError: the network does not fit the dataset; both are named.
-        TrainingError: see `sciml.training.train`.
+        TrainingError: see `sciml.training.train`; the operator of the best validation until then is in the folder.
     """
     chosen = dataset.split("train").samples(inputs, outputs, steps)
     validation = dataset.split("valid").samples(inputs, outputs, steps) if "valid" in dataset.splits else None
@@ -111,34 +111,50 @@ def train_operator(
         raise InputError("symmetry: components of vectors would change too; only scalar fields can be turned")
     _try_out(normalized, chosen, dataset, takes, gives)
     measure = loss or RelativeL2()
-    errors: dict[str, OperatorLoss] = {"L2": RelativeL2(), "H1": RelativeH1.on(grid)}
-    training = train(
-        normalized,
-        lambda network, batch: measure(network(batch["input"]), batch["output"]),
-        SymmetricSamples(chosen, grid, mirrored, exchanged) if mirrored or exchanged else chosen,
-        plan,
-        folder=folder,
-        validation=validation,
-        metrics=None if validation is None else lambda network, batch: _errors(network, batch, errors),
-        **options,
-    )
-    if training.best is not None and training.best.weights:
-        normalized.load_state_dict(dict(training.best.weights))
+    errors: dict[str, OperatorLoss] = {
+        "L2": RelativeL2(),
+        "H1": RelativeH1.on(grid, *(channel.name for channel in gives)),
+    }
+    # What the result needs besides the training is found out before it.
+    interval = _interval(dataset, takes, gives, steps)
+    if folder is not None:
+        storage.check(network)
     lowest = torch.stack([low for low, _ in limits]).amin(0).tolist()
     highest = torch.stack([high for _, high in limits]).amax(0).tolist()
-    operator = TrainedOperator(
-        normalized.eval(),
-        tuple(_with_range(takes, lowest, highest)),
-        gives,
-        Place.of(grid),
-        dataset.equation,
-        {name: value for name, value in dataset.parameters.items() if not isinstance(value, Tensor)},
-        _interval(dataset, takes, gives, steps),
-        _origin(dataset, plan, measure, training),
-    )
-    if folder is not None and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
-        storage.save(operator, Path(folder) / "operator")
-    return operator, training
+
+    def made(training: Training) -> TrainedOperator:
+        if training.best is not None and training.best.weights:
+            normalized.load_state_dict(dict(training.best.weights))
+        operator = TrainedOperator(
+            normalized.eval(),
+            tuple(_with_range(takes, lowest, highest)),
+            gives,
+            Place.of(grid),
+            dataset.equation,
+            {name: value for name, value in dataset.parameters.items() if not isinstance(value, Tensor)},
+            interval,
+            _origin(dataset, plan, measure, training),
+        )
+        if folder is not None and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+            storage.save(operator, Path(folder) / "operator")
+        return operator
+
+    try:
+        training = train(
+            normalized,
+            lambda network, batch: measure(network(batch["input"]), batch["output"]),
+            SymmetricSamples(chosen, grid, mirrored, exchanged) if mirrored or exchanged else chosen,
+            plan,
+            folder=folder,
+            validation=validation,
+            metrics=None if validation is None else lambda network, batch: _errors(network, batch, errors),
+            **options,
+        )
+    except TrainingError as error:
+        if error.training.best is not None and error.training.best.weights:
+            made(error.training)
+        raise
+    return made(training), training
 
 
 def _errors(network: nn.Module, batch: Mapping[str, Tensor], errors: Mapping[str, OperatorLoss]) -> dict[str, Tensor]:

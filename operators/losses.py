@@ -81,9 +81,21 @@ class RelativeH1:
         object.__setattr__(self, "walls", pairs)
 
     @classmethod
-    def on(cls, grid: Grid) -> RelativeH1:
-        """The loss with the spacing, the periodic axes and the homogeneous conditions of a grid."""
-        return cls(grid.spacing, grid.periodic, tuple(tuple(map(_wall, pair)) for pair in grid.sides().values()))
+    def on(cls, grid: Grid, *unknowns: str) -> RelativeH1:
+        """The loss with the spacing, the periodic axes and the homogeneous conditions of a grid.
+
+        Args:
+            grid: where the fields stand.
+            unknowns: their names, where the grid's conditions differ between unknowns; fields that share no condition
+                have "open" walls.
+        """
+        if next(iter(grid.boundary)) in grid.axes:
+            given = [grid.sides()]
+        else:
+            given = [grid.boundary[name] for name in unknowns or grid.boundary if name in grid.boundary]
+        walls = {tuple(tuple(map(_wall, sides[axis])) for axis in grid.axes) for sides in given}
+        shared = len(walls) == 1 and len(given) in (1, len(unknowns or grid.boundary))
+        return cls(grid.spacing, grid.periodic, walls.pop() if shared else "open")
 
     def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
         """Errors `(n,)` of fields `(n, channel, *space)`.

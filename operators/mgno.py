@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sciml.errors import InputError
 
-from .inputs import check_fields
+from .inputs import check_counts, check_dimension, check_fields
 from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction
 from .padding import Side, read_sides
 
@@ -77,12 +77,14 @@ class MgNO(nn.Module):
         }
         if residual_output and in_channels != out_channels:
             raise InputError(f"residual_output: {in_channels} channels in and {out_channels} out cannot be added")
-        if min(in_channels, out_channels, layers) < 1:
-            raise InputError(
-                f"in_channels, out_channels, layers: at least one each, got {in_channels}, {out_channels}, {layers}"
-            )
-        if dimension not in (1, 2, 3):
-            raise InputError(f"dimension: 1, 2 or 3, got {dimension}")
+        check_counts("MgNO", in_channels=in_channels, out_channels=out_channels, layers=layers, channels=channels)
+        check_dimension("MgNO", "dimension", dimension)
+        if normalized is not None:
+            check_counts("MgNO", normalized=normalized)
+            if len(normalized) != dimension:
+                raise InputError(
+                    f"MgNO: normalized is {normalized}; give a number of points for each of {dimension} axes"
+                )
         sides = read_sides(padding, dimension)
         width = channels if isinstance(channels, int) else channels[0]
         inward = [in_channels, *[width] * (layers - 1)]

@@ -91,7 +91,7 @@ class MultigridLayer(nn.Module):
                     level.restrict_start = Convolution(u, of_u[number + 1], dimension, sides, stride=2)
                 level.prolong = Prolongation(of_u[number + 1], u, dimension, sides, kernels[number])
                 if normalized is not None:
-                    level.normalize = LayerNormalization(u, [max(1, n >> number) for n in normalized])
+                    level.normalize = LayerNormalization(u, [-(-n // 2**number) for n in normalized])
             self.levels.append(level)
 
     def forward(self, f: Tensor) -> Tensor:

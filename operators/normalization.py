@@ -161,10 +161,12 @@ class _Moments:
     def __init__(self, name: str) -> None:
         self.name = name
         self.count = 0
+        self.precision = 0.0
         self.mean = torch.zeros(())
         self.squares = torch.zeros(())
 
     def take(self, u: Tensor) -> None:
+        self.precision = max(self.precision, torch.finfo(u.dtype).eps)
         values = u.detach().movedim(1, 0).flatten(1).double()
         count = values.shape[1]
         mean = values.mean(1)
@@ -189,8 +191,8 @@ class _Moments:
         if not self.count:
             raise InputError("Normalized.fit: no samples were given")
         deviation = (self.squares / self.count).sqrt()
-        # Rounding leaves a constant channel a deviation near the precision of float64.
-        constant = deviation <= 1e-12 * self.mean.abs()
+        # Rounding leaves a constant channel a deviation near the precision of its dtype.
+        constant = deviation <= 4 * self.precision * self.mean.abs()
         return self.mean, torch.where(constant, 1.0, deviation)
 
 

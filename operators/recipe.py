@@ -158,6 +158,10 @@ class OperatorRecipe:
         given = {**{word: value for word, value in found.items() if word in known}, **settings}
         if "padding" in known and "padding" not in settings and any(grid.periodic) and name != "FNO":
             given["padding"] = ["circular" if wraps else "zeros" for wraps in grid.periodic]
+        if "periodic" in known and "periodic" not in settings:
+            given["periodic"] = list(grid.periodic)
+        if "positions" in known and "positions" not in settings and not any(grid.periodic):
+            given["positions"] = 0.5  # cell centres
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             try:

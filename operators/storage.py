@@ -45,8 +45,7 @@ def save(operator: TrainedOperator, folder: str | os.PathLike[str]) -> None:
         OSError: the disk is full, or writing is not permitted; an operator that stood there is unharmed.
     """
     network = operator.network.network
-    if NETWORKS.get(type(network).__name__) is not type(network):
-        raise InputError(f"operator: only {', '.join(NETWORKS)} can be stored, not {type(network).__name__}")
+    check(network)
     place = Path(folder)
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -77,11 +76,21 @@ def save(operator: TrainedOperator, folder: str | os.PathLike[str]) -> None:
                 other.unlink()
 
 
+def check(network: nn.Module) -> None:
+    """Refuse a network that could not be stored.
+
+    Raises:
+        InputError: it is not one of this package.
+    """
+    if NETWORKS.get(type(network).__name__) is not type(network):
+        raise InputError(f"operator: only {', '.join(NETWORKS)} can be stored, not {type(network).__name__}")
+
+
 def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> TrainedOperator:
     """The operator in a folder, every byte of it checked.
 
     Args:
-        folder: that `TrainedOperator.save` or a training wrote; also the folder of the training itself.
+        folder: that `save` or a training wrote; also the folder of the training itself.
         device: where its network goes.
 
     Raises:
@@ -99,8 +108,9 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         kind, settings = content["network"]["kind"], content["network"]["settings"]
         if kind not in NETWORKS:
             raise InputError(f"{place} holds a network {kind!r}; this sciml knows {', '.join(NETWORKS)}")
-        network = NETWORKS[kind](**settings)
-        network.load_state_dict(safetensors.torch.load(data))
+        tensors = safetensors.torch.load(data)
+        network = NETWORKS[kind](**settings).to(next(iter(tensors.values())).dtype)
+        network.load_state_dict(tensors)
         described = content["place"]
         return TrainedOperator(
             Normalized(network, **content["normalization"]).to(device).eval(),

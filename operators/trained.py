@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal, cast, final
 
 import torch
@@ -134,8 +135,9 @@ class TrainedOperator:
             grid: where the fields stand; None for the training's box with as many points as the fields have.
 
         Returns:
-            By name `(*batch, *components, *space)`, in the dtype and on the device of the first tensor among the
-            fields, or else of the network; the batch shapes of the fields are broadcast.
+            By name `(*batch, *components, *space)`, in the dtype to which the tensors among the fields are promoted and
+            on the device of the first, or those of the network; the batch shapes of the fields are broadcast. There is
+            a gradient with respect to fields that require one, and none with respect to the network.
 
         Raises:
             InputError: a field that is missing or unknown, a shape that does not fit, a value that is not finite,
@@ -152,8 +154,11 @@ class TrainedOperator:
         given = {channel.name: self._read(channel, fields[channel.name], shape) for channel in self.inputs}
         batch = _broadcast({name: values.shape[:first] for name, values in given.items()})
         x = torch.cat([values.expand(*batch, *values.shape[first:]) for values in given.values()], first)
-        like = next((value for value in fields.values() if isinstance(value, Tensor)), self.network.output_mean)
-        y = self._apply(x.reshape(-1, *x.shape[first:]), shape).to(like.device, torch.result_type(like, 1.0))
+        tensors = [value for value in fields.values() if isinstance(value, Tensor)] or [self.network.output_mean]
+        dtype = reduce(torch.promote_types, (torch.result_type(tensor, 1.0) for tensor in tensors))
+        tracked = torch.is_grad_enabled() and x.requires_grad
+        with torch.set_grad_enabled(tracked):
+            y = self._apply(x.reshape(-1, *x.shape[first:]), shape).to(tensors[0].device, dtype)
         found, start = {}, 0
         for channel in self.outputs:
             part = y.narrow(1, start, channel.count)
@@ -172,7 +177,8 @@ class TrainedOperator:
         place = self.place
         if tuple(shape) == place.shape or getattr(self.network.network, "any_resolution", False):
             return cast(Tensor, self.network(x))
-        return resample(self.network(resample(x, place.shape, place.periodic)), shape, place.periodic)
+        given = resample(x, place.shape, place.periodic, held=True)
+        return resample(self.network(given), shape, place.periodic)
 
     def _check_names(self, fields: Mapping[str, Any]) -> None:
         names = [channel.name for channel in self.inputs]
@@ -197,8 +203,10 @@ class TrainedOperator:
         values = values if values.is_floating_point() else values.to(torch.get_default_dtype())
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"operator: the input {channel.name!r} holds NaN or infinite values")
-        low, high = float(values.min()), float(values.max())
-        slack = 1e-3 * (channel.highest - channel.lowest)
+        if not values.numel():
+            raise InputError(f"operator: the input {channel.name!r} is empty")
+        low, high = (float(extreme) for extreme in values.detach().aminmax())
+        slack = 1e-3 * (channel.highest - channel.lowest) + 1e-6 * max(abs(channel.highest), abs(channel.lowest))
         if low < channel.lowest - slack or high > channel.highest + slack:
             warnings.warn(
                 f"the input {channel.name!r} has values from {low:.4g} to {high:.4g}; the operator was trained with "

@@ -199,3 +199,11 @@ def test_refusals() -> None:
         RelativeH1((0.1, 0.1), walls=("open", "Dirichlet"))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="one entry for all axes, or one for each"):
         RelativeH1((0.1, 0.1), periodic=(True,))
+
+
+def test_walls_of_unknowns_that_differ() -> None:
+    grid = Grid((8, 6), boundary={"u": Dirichlet(0.0), "v": Neumann(0.0)})
+    assert RelativeH1.on(grid, "u") == RelativeH1.on(Grid((8, 6), boundary=Dirichlet(0.0)))
+    assert RelativeH1.on(grid, "v") == RelativeH1.on(Grid((8, 6), boundary=Neumann(0.0)))
+    for names in ((), ("u", "v"), ("pressure",)):
+        assert RelativeH1.on(grid, *names) == RelativeH1(grid.spacing)

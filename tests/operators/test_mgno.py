@@ -207,6 +207,12 @@ def test_a_normalized_network_on_another_grid():
     torch.testing.assert_close(u.std((1, 2, 3), correction=0), torch.full((2,), 2.0), rtol=1e-3, atol=0)
 
 
+def test_normalization_of_an_odd_grid_has_the_points_of_its_levels():
+    layer = MultigridLayer(1, 2, [(1, 0)] * 4, 2, read_sides("zeros", 2), normalized=(101, 5))
+    shapes = [tuple(level.normalize.weight.shape) for level in list(layer.levels)[:-1]]
+    assert shapes == [(2, 101, 5), (2, 51, 3), (2, 26, 2)]
+
+
 def test_channels_that_grow_with_the_level():
     layer = MultigridLayer(4, [4, 8, 12], [(1, 0), (1, 0), (1, 0)], 2, read_sides("zeros", 2), prolongation=3)
     k = 9
@@ -243,9 +249,11 @@ def test_no_graph_breaks():
         ({"channels": [4, 8]}, "2 numbers for 6 levels"),
         ({"prolongation": [3, 4]}, "each of 5 transfers"),
         ({"cycle": "F"}, "'F' is none of 'V', 'W'"),
-        ({"dimension": 4}, "1, 2 or 3"),
+        ({"dimension": 4}, "one to three are possible"),
         ({"residual_output": True, "out_channels": 2}, "1 channels in and 2 out"),
-        ({"layers": 0}, "layers"),
+        ({"layers": 0}, "layers is 0"),
+        ({"channels": 0}, "channels is 0"),
+        ({"normalized": [64]}, "for each of 2 axes"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings, message):

@@ -128,3 +128,10 @@ def test_refusals() -> None:
         Normalized.fit(network, [(x, y)])
     with pytest.raises(InputError, match=r"\(batch, 2 channels, \*space\), got \(2, 1, 4, 4\)"):
         Normalized(network, two, two, one, one)(y)
+
+
+def test_a_channel_that_is_constant_but_for_rounding() -> None:
+    """Of float32 numbers near 1: their last bits are no information."""
+    x = 1 + 1e-7 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = Normalized.fit(torch.nn.Identity(), [(x, x)])
+    assert made.input_std.tolist() == [1.0]

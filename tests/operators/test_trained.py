@@ -12,9 +12,9 @@ from torch import Tensor
 
 import sciml
 from sciml import Dirichlet, Equation, Grid, InputError, Neumann
-from sciml.operators import FNO, MgNO, Normalized, TrainedOperator, load, save, train_operator
+from sciml.operators import FNO, MgNO, Normalized, RelativeL2, TrainedOperator, load, save, train_operator
 from sciml.operators.trained import Channel, Place
-from sciml.training import Adam, Plan
+from sciml.training import Adam, Plan, TrainingError
 
 SETTINGS = {"channels": 4, "layers": 2, "levels": [[1, 0], [1, 0], [1, 0]]}
 GRID = Grid((16, 16))
@@ -46,11 +46,12 @@ def test_a_call_is_the_network_on_the_channels_in_order():
     operator, a, nu = make(), field(3, 16, 16), torch.tensor([0.1, -0.2, 0.3])
     u = operator({"nu": nu, "a": a}, GRID)["u"]
     x = torch.stack((a.float(), nu[:, None, None].expand(3, 16, 16)), 1)
-    assert u.dtype == torch.float32  # nu came first
-    torch.testing.assert_close(u, operator.network(x)[:, 0])
+    assert u.dtype == operator({"a": a, "nu": nu})["u"].dtype == torch.float64
+    torch.testing.assert_close(u.float(), operator.network(x)[:, 0])
+    assert operator({"a": a.float(), "nu": 0.1})["u"].dtype == torch.float32
     one = operator({"a": a[1], "nu": -0.2})["u"]
     assert one.dtype == torch.float64
-    torch.testing.assert_close(one.float(), u[1])
+    torch.testing.assert_close(one, u[1])
 
 
 @torch.no_grad()
@@ -85,6 +86,43 @@ def test_networks_for_any_grid_are_not_taken_to_another():
     a = field(24, 20)
     x = torch.stack((a.float(), torch.zeros(24, 20)))[None]
     torch.testing.assert_close(operator({"a": a, "nu": 0.0})["u"].float(), operator.network(x)[0, 0])
+
+
+def test_coefficients_of_a_coarser_grid_stay_in_their_range():
+    """Linear interpolants that went on to the walls would make a permeability negative."""
+    seen = []
+    operator = make()
+    operator.network.register_forward_hook(lambda module, given, answer: seen.append(given[0]))
+    a = torch.ones(8, 8)
+    a[0], a[:, 0] = 0.1, 4.0
+    operator({"a": a, "nu": 0.0})
+    assert seen[0].shape == (1, 2, 16, 16)
+    torch.testing.assert_close(seen[0][:, 0].aminmax().min, torch.tensor(0.1))
+    torch.testing.assert_close(seen[0][:, 0].aminmax().max, torch.tensor(4.0))
+
+
+def test_gradients_go_to_fields_and_not_to_weights():
+    operator, a = make(), field(16, 16).requires_grad_()
+    assert not operator({"a": a.detach(), "nu": 0.0})["u"].requires_grad
+    (gradient,) = torch.autograd.grad(operator({"a": a, "nu": 0.0})["u"].sum(), a)
+    direction, step = field(16, 16), 1e-3
+    high, low = (float(operator({"a": a.detach() + s * direction, "nu": 0.0})["u"].sum()) for s in (step, -step))
+    assert float((gradient * direction).sum()) == pytest.approx((high - low) / (2 * step), rel=1e-2)
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_operator_keeps_its_precision(dtype: torch.dtype, default: torch.dtype, tmp_path: Path):
+    network = MgNO(in_channels=2, **SETTINGS).to(dtype)  # type: ignore[arg-type]
+    operator = make(network)
+    save(operator, tmp_path)
+    torch.set_default_dtype(default)
+    try:
+        again = load(tmp_path)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {tensor.dtype for tensor in again.network.state_dict().values()} == {dtype}
+    assert torch.equal(again({"a": field(16, 16), "nu": 0.1})["u"], operator({"a": field(16, 16), "nu": 0.1})["u"])
 
 
 def test_every_part_comes_back(tmp_path: Path):
@@ -209,6 +247,50 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path: Path):
     resumed = run(9, tmp_path / "parts", resume=True)
     for name, weights in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], weights), name
+
+
+def test_what_would_fail_after_a_training_fails_before(tmp_path: Path):
+    class Uneven(Made):
+        times = torch.tensor([0.0, 1.0, 3.0])
+        inputs = outputs = ("u",)
+
+    network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not equally spaced"):
+        train_operator(network, Uneven(), Plan(steps=1), folder=tmp_path / "run")
+    with pytest.raises(InputError, match="only DeepONet, FNO, MgNO, UNet can be stored, not Conv2d"):
+        train_operator(torch.nn.Conv2d(1, 1, 1), Made(), Plan(steps=1), folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_fails_leaves_its_best_operator(tmp_path: Path):
+    calls = []
+
+    def loss(prediction: Tensor, truth: Tensor) -> Tensor:
+        calls.append(len(truth))
+        values = (prediction - truth).square().mean((1, 2, 3))
+        return values if len(calls) <= 4 else values * math.nan  # a step and its validation twice, then
+
+    network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
+    with pytest.raises(TrainingError, match="not finite") as failed:
+        train_operator(network, Made(), Plan(steps=9, batch_size=12), loss=loss, folder=tmp_path)
+    best = failed.value.training.best
+    assert best is not None
+    for name, weights in load(tmp_path).network.state_dict().items():
+        assert torch.equal(weights, best.weights[name]), name
+
+
+def test_the_stored_validation_is_that_of_the_stored_weights(tmp_path: Path):
+    torch.manual_seed(0)
+    network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
+    plan = Plan(steps=12, batch_size=12, optimizer=Adam(0.3), monitor="L2")  # far too large a rate: up and down
+    operator, training = train_operator(network, Made(), plan, folder=tmp_path)
+    best = int(training.validations["L2"].argmin())
+    assert best < len(training.validations["L2"]) - 1
+    batch = Made().samples(None, None, None).batch(torch.arange(12))
+    with torch.no_grad():
+        measured = RelativeL2()(load(tmp_path).network(batch["input"]), batch["output"]).mean()
+    assert operator.origin["validation"]["L2"] == pytest.approx(float(measured), rel=1e-5)
+    assert operator.origin["validation"]["step"] == best + 1
 
 
 @pytest.mark.parametrize(
