@@ -163,6 +163,9 @@ def run(task: str, folder: Path) -> None:
     for descriptor, name in ((1, f"output-{RANK}"), (2, f"errors-{RANK}")):
         os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.argv = [task]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell has it ignored in what it starts in the background
     tasks = {"killed_anywhere": killed_anywhere, "interrupted": interrupted, "together": together}
     (folder / f"{RANK}.json").write_text(json.dumps(tasks[task](folder)))
 

@@ -70,7 +70,7 @@ METHODS = [Jacobi(0.8), SOR(1.2), SOR(1.2, "multicolour"), SSOR(1.2), SSOR(1.2, 
 def test_transposes_of_approximate_inverses(method, name, operators):
     operator = operators.named(name)
     prepared = method.prepare(operator)
-    inverse = getattr(prepared, "_state", prepared)
+    inverse = getattr(prepared, "state", prepared)
     x, y = operators.field((3, *operator.space), seed=1), operators.field((3, *operator.space), seed=2)
     there, back = (y * inverse.apply(x)).sum(), (x * inverse.transpose().apply(y)).sum()
     assert float(there) == pytest.approx(float(back), rel=1e-11)
@@ -79,7 +79,7 @@ def test_transposes_of_approximate_inverses(method, name, operators):
 @pytest.mark.parametrize("method", [*METHODS, Direct()], ids=lambda m: m.describe())
 def test_approximate_inverses_can_be_differentiated_through(method, operators):
     inverse = method.prepare(operators.darcy(3, 2, batch=(2,)))
-    inverse = getattr(inverse, "_state", inverse)
+    inverse = getattr(inverse, "state", inverse)
     x = operators.field((3, 2)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: inverse.apply(x.sin()), (x,), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(lambda x: inverse.apply(x.sin()), (x,))
