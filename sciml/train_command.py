@@ -81,9 +81,9 @@ def train(
             name = type(network).__name__
             print(f"{name} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s")
             validation = operator.origin["validation"]
-            for error in ("L2", "H1"):
-                if validation.get(error) is not None:
-                    print(f"{error:4} {100 * validation[error]:.3f} %, the mean over the validation samples")
+            for norm in ("L2", "H1"):
+                if validation.get(norm) is not None:
+                    print(f"{norm:4} {100 * validation[norm]:.3f} %, the mean over the validation samples")
             for note in training.notes:
                 print(f"sciml: {note}", file=sys.stderr)
             print(f"folder {training.folder}")
