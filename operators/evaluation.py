@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml.boundary import suggestion
-from sciml.equations import Equation
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
 from sciml.scheme import Scheme, Spectral
 
 from .against_solver import Comparison, Problem, compare
+from .data import EvaluationData
 from .losses import RelativeH1, RelativeL2
 from .report import Case, Report, Rollout
 from .spectrum import RadialEnergy, Spectrum
@@ -27,30 +27,6 @@ from .trained import Channel, TrainedOperator
 _PIECE = 32  # samples at a time
 _COMPARED = 32  # samples on which operator and solver are compared
 _ROUNDING = 1e-6  # of times, relative
-
-
-class EvaluationData(Protocol):
-    """What is asked of a dataset: see `sciml.datasets.Dataset`."""
-
-    def __len__(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def grid(self) -> Grid: ...
-    @property
-    def times(self) -> Tensor | None: ...
-    @property
-    def equation(self) -> Equation | None: ...
-    @property
-    def parameters(self) -> Mapping[str, float | Tensor]: ...
-    @property
-    def fields(self) -> Mapping[str, Any]: ...
-    @property
-    def points(self) -> Literal["cells", "nodes"]: ...
-    def split(self, name: str) -> EvaluationData: ...
-    def read(
-        self, name: str, indices: Tensor | Sequence[int] | None, times: Tensor | Sequence[int] | None
-    ) -> Tensor: ...
 
 
 def evaluate(

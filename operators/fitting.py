@@ -6,17 +6,16 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sciml.equations import Equation
 from sciml.errors import InputError
-from sciml.grid import Grid
 from sciml.training import Plan, Samples, Training, TrainingError, train
 
 from . import storage
+from .data import OperatorData
 from .losses import RelativeH1, RelativeL2
 from .normalization import Normalized
 from .symmetry import SymmetricSamples
@@ -26,31 +25,6 @@ OperatorLoss = Callable[[Tensor, Tensor], Tensor]
 """Of a prediction and the truth, `(n, channel, *space)` in physical units: one loss a sample, `(n,)`."""
 
 _PIECE = 64  # samples at a time where all are gone through
-
-
-class OperatorData(Protocol):
-    """What is asked of a dataset: see `sciml.datasets.Dataset`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def grid(self) -> Grid: ...
-    @property
-    def times(self) -> Tensor | None: ...
-    @property
-    def equation(self) -> Equation | None: ...
-    @property
-    def parameters(self) -> Mapping[str, float | Tensor]: ...
-    @property
-    def fields(self) -> Mapping[str, Any]: ...
-    @property
-    def inputs(self) -> tuple[str, ...]: ...
-    @property
-    def outputs(self) -> tuple[str, ...]: ...
-    @property
-    def splits(self) -> tuple[str, ...]: ...
-    def split(self, name: str) -> OperatorData: ...
-    def samples(self, inputs: Sequence[str] | None, outputs: Sequence[str] | None, steps: int | None) -> Samples: ...
 
 
 def train_operator(

@@ -40,7 +40,8 @@ from sciml.training import Plan
 from sciml.training.configuration import Count, RunTable, TrainingTable
 
 from .coordinates import coordinate_count
-from .fitting import OperatorData, OperatorLoss
+from .data import OperatorData
+from .fitting import OperatorLoss
 from .losses import LegacyH1, RelativeH1, RelativeL2
 from .storage import NETWORKS
 

@@ -94,9 +94,7 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_warmup(self.warmup, self.start)
-        if not 0 <= self.final <= 1:
-            raise InputError(f"final is a factor between 0 and 1, got {self.final}")
+        _check_fall(self.warmup, self.start, self.final)
 
     def factor(self, step: float, steps: float) -> float:
         warm = self.warmup * steps
@@ -123,9 +121,7 @@ class Linear(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_warmup(self.warmup, self.start)
-        if not 0 <= self.final <= 1:
-            raise InputError(f"final is a factor between 0 and 1, got {self.final}")
+        _check_fall(self.warmup, self.start, self.final)
 
     def factor(self, step: float, steps: float) -> float:
         warm = self.warmup * steps
@@ -192,3 +188,9 @@ def _check_warmup(warmup: float, start: float) -> None:
         raise InputError(f"warmup is a part of the training, at least 0 and below 1, got {warmup}")
     if not 0 < start <= 1:
         raise InputError(f"start is a factor between 0 (excluded) and 1, got {start}")
+
+
+def _check_fall(warmup: float, start: float, final: float) -> None:
+    _check_warmup(warmup, start)
+    if not 0 <= final <= 1:
+        raise InputError(f"final is a factor between 0 and 1, got {final}")

@@ -182,7 +182,9 @@ def _begin(
         return None, []
     if not resume:
         if checkpoint.found(place / "checkpoints"):
-            raise InputError(f"{place} holds a training already: resume it, or give another folder")
+            raise InputError(
+                f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
+            )
         return None, []
 
     def accept(candidate: Checkpoint) -> None:

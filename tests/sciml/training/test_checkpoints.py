@@ -197,7 +197,7 @@ def test_another_plan_is_refused_with_what_differs(copy: Path) -> None:
 
 
 def test_a_folder_is_not_used_twice(copy: Path) -> None:
-    with pytest.raises(InputError, match="holds a training already: resume it, or give another folder"):
+    with pytest.raises(InputError, match="holds a training already: resume it"):
         run(copy, network())
     with open(copy / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
