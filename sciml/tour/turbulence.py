@@ -40,7 +40,7 @@ def random_vorticity(cells: int, waves: tuple[int, int], seed: int) -> Tensor:
     spectrum = torch.fft.fft2(noise) * ((size >= waves[0]) & (size <= waves[1]))
     fine = torch.zeros(cells, cells, dtype=spectrum.dtype)
     place = torch.remainder(k.long(), cells)
-    fine[place[:, None], place] = spectrum
+    fine.index_put_((place[:, None], place), spectrum, accumulate=True)  # of waves that fall together one is not zero
     w = torch.fft.ifft2(fine).real
     return 10 * w / w.abs().max()
 
