@@ -61,7 +61,7 @@ class Run:
         log: on the first rank, where there is a folder.
         board: TensorBoard's writer, or None.
         show: told of progress.
-        save_every, keep, log_every: as in `train`.
+        save_every, keep, log_every, about: as in `train`.
     """
 
     def __init__(
@@ -83,11 +83,12 @@ class Run:
         save_every: float,
         keep: int,
         log_every: int,
+        about: Mapping[str, Any],
     ) -> None:
         self.network, self.module, self.optimizer, self.prepared = network, module, optimizer, prepared
         self.loss, self.samples, self.plan, self.validation, self.metrics = loss, samples, plan, validation, metrics
         self.ranks, self.folder, self.log, self.board, self.show = ranks, folder, log, board, show
-        self.save_every, self.keep, self.log_every = save_every, keep, log_every
+        self.save_every, self.keep, self.log_every, self.about = save_every, keep, log_every, about
         self.position = Position()
         self.history: dict[str, list[float]] = {
             name: [] for name in ("step", "epoch", "loss", "rate", "gradient", "seconds")
@@ -414,6 +415,7 @@ class Run:
             "position": dataclasses.asdict(position),
             "plan": self.plan.described(),
             "samples": len(self.samples),
+            "about": self.about,
             "optimizer": numbers,
             "scaler": ranks.scaler.state_dict() if ranks.scaler is not None else None,
             "conditions": conditions(ranks),
@@ -454,6 +456,7 @@ class Run:
             why,
             tuple(notes),
             self.folder,
+            self.ranks.first,
         )
 
 

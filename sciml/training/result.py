@@ -19,7 +19,7 @@ class Best:
         value: of the plan's `monitor`.
         step: optimizer steps taken until then.
         epoch: epochs completed until then.
-        weights: the network's state, on the CPU; empty on ranks above 0 if the network is sharded.
+        weights: the network's state, whole tensors on the CPU; empty on ranks above 0 if the network is sharded.
     """
 
     value: float
@@ -45,6 +45,7 @@ class Training:
         why: why it ended, in words.
         notes: what a user should know besides: checkpoints that were refused, disks that were full, skipped steps.
         folder: where its files are.
+        first: whether this process is the first of those that trained together, the one that stores and prints.
     """
 
     history: Mapping[str, Tensor]
@@ -56,6 +57,7 @@ class Training:
     why: str
     notes: tuple[str, ...] = ()
     folder: Path | None = None
+    first: bool = True
 
 
 class TrainingError(RuntimeError):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -38,6 +39,8 @@ from .state import (
     set_random_state,
 )
 
+_ABSENT = object()
+
 
 def train(
     network: nn.Module,
@@ -49,6 +52,7 @@ def train(
     validation: Samples | None = None,
     metrics: Metrics | None = None,
     resume: bool = False,
+    about: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     devices: int = 1,
     nodes: int = 1,
@@ -80,8 +84,11 @@ def train(
         folder: for checkpoints, log.jsonl and curves.png; None keeps everything in memory. Machines share it.
         validation: samples that the plan's validations are made with.
         metrics: further values of a validation, each of shape (n,).
-        resume: go on from the newest good checkpoint in the folder, or begin if there is none. What stays must be
-            the same, but for the plan's epochs, steps, seconds and patience.
+        resume: go on from the newest good checkpoint in the folder, or begin if there is none. The plan, the number of
+            samples, the class and the shapes of the network, and `about` must be the same, but for the plan's epochs,
+            steps, seconds and patience.
+        about: what else the training is about and no checkpoint shows, such as the loss, the data and the settings of
+            the network, in JSON's values; kept with the checkpoints.
         device: "cpu", "cuda", or one of several, "cuda:1".
         devices: processes on this machine, one a device; launched here by running the program again, or by torchrun,
             whose counts are taken.
@@ -104,13 +111,14 @@ def train(
         KeyboardInterrupt: SIGINT ended it, after a checkpoint; SIGTERM raises sciml.long_runs.Terminated, a kind of it.
     """
     place = None if folder is None else Path(folder)
+    settled = _settled(about)
     _check(samples, validation, place, resume, save_every, keep, log_every, tensorboard)
     ranks = Ranks(device, devices, nodes, strategy, plan.precision, timeout)
     before, modes = random_state(ranks.device), {part: part.training for part in network.modules()}
     run: Run | None = None
     try:
         with contextlib.ExitStack() as stack:
-            found, refused = _begin(network, samples, plan, place, resume, ranks)
+            found, refused = _begin(network, samples, plan, settled, place, resume)
             ranks.largest([0.0])  # nobody writes before all have read
             stack.callback(set_random_state, before, ranks.device)
             log = board = None
@@ -123,7 +131,7 @@ def train(
             show = stack.enter_context(shown_progress(progress and ranks.first))
             run = Run(
                 network, module, optimizer, prepared, loss, samples, plan, validation, metrics, ranks, place, log,
-                board, show, save_every, keep, log_every,
+                board, show, save_every, keep, log_every, settled,
             )  # fmt: skip
             _announce(run, found, refused)
             if found is not None:
@@ -174,8 +182,17 @@ def _check(
         raise InputError(f"{place} is a file; a training needs a folder")
 
 
+def _settled(about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a training is about as JSON gives it back: with lists for tuples, and names for keys."""
+    try:
+        return dict(json.loads(json.dumps(dict(about or {}), allow_nan=False)))
+    except (TypeError, ValueError) as error:
+        values = "numbers, text, lists and tables of them"
+        raise InputError(f"about holds JSON's values by name: {values} ({error})") from error
+
+
 def _begin(
-    network: nn.Module, samples: Samples, plan: Plan, place: Path | None, resume: bool, ranks: Ranks
+    network: nn.Module, samples: Samples, plan: Plan, about: Mapping[str, Any], place: Path | None, resume: bool
 ) -> tuple[Checkpoint | None, list[str]]:
     """The checkpoint to go on from, if any, and why newer ones were refused."""
     if place is None:
@@ -187,23 +204,34 @@ def _begin(
             )
         return None, []
 
+    def stays(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        kept = {name: value for name, value in record["plan"].items() if name not in EXTENSIBLE}
+        return [{"network": record["network"], "samples": record["samples"]}, kept, record["about"]]
+
+    here = {"network": type(network).__name__, "samples": len(samples), "plan": plan.described(), "about": about}
+
     def accept(candidate: Checkpoint) -> None:
         checkpoint.check_network(network, candidate)
-        described = plan.described()
-        changed = [
-            f"{name} {theirs!r} there, {described.get(name)!r} here"
-            for name, theirs in candidate.record["plan"].items()
-            if name not in EXTENSIBLE and described.get(name) != theirs
-        ]
-        if candidate.record["samples"] != len(samples):
-            changed.append(f"{candidate.record['samples']} samples there, {len(samples)} here")
+        tables = zip(stays(candidate.record), stays(here), strict=True)
+        changed = [text for theirs, ours in tables for text in _differences(theirs, ours)]
         if changed:
             raise InputError(
-                f"{candidate.path} is of another plan ({'; '.join(changed)}): a training is resumed as it was, except "
-                f"for {', '.join(EXTENSIBLE)}; give another folder to begin a new one"
+                f"{candidate.path} is of another training ({'; '.join(changed)}): a training is resumed as it was, "
+                f"except for {', '.join(EXTENSIBLE)}; give another folder to begin a new one"
             )
 
     return checkpoint.newest(place / "checkpoints", accept)
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """What differs between two of JSON's values, by the names of the tables they stand in."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**there, **here}:
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
+    elif there != here:
+        shown = ["absent" if value is _ABSENT else repr(value) for value in (there, here)]
+        yield f"{name} {shown[0]} there, {shown[1]} here"
 
 
 def _opened(

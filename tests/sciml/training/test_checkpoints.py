@@ -187,13 +187,38 @@ def test_a_checkpoint_of_another_network_is_refused_with_both_named(copy: Path) 
 
 def test_another_plan_is_refused_with_what_differs(copy: Path) -> None:
     plan = Plan(steps=8, batch_size=15, optimizer=Adam(1e-2), schedule=Cosine(), seed=4)
-    with pytest.raises(InputError, match="is of another plan") as caught:
+    with pytest.raises(InputError, match="is of another training") as caught:
         train(network(), loss, samples(), plan, folder=copy, resume=True)
     assert "batch_size 10 there, 15 here" in str(caught.value)
-    assert "'name': 'Constant'" in str(caught.value) and "'name': 'Cosine'" in str(caught.value)
-    with pytest.raises(InputError, match="30 samples there, 29 here"):
+    assert "schedule.name 'Constant' there, 'Cosine' here" in str(caught.value)
+    assert "schedule.final absent there, 0.0 here" in str(caught.value)
+    with pytest.raises(InputError, match="samples 30 there, 29 here"):
         train(network(), loss, samples(29), Plan(steps=8, batch_size=10, optimizer=Adam(1e-2), seed=4), folder=copy,
               resume=True)  # fmt: skip
+
+
+def test_what_a_training_is_about_is_compared(tmp_path: Path) -> None:
+    about = {"loss": "L2", "data": {"name": "darcy", "sizes": (8, 8)}, "network": None}
+    run(tmp_path, network(), 3, about=about)
+    run(tmp_path, network(), 4, about=about, resume=True)
+    others = [
+        ({**about, "loss": "H1"}, r"\(loss 'L2' there, 'H1' here\)"),
+        ({**about, "data": {"name": "burgers", "sizes": [8, 9]}}, r"\(data.name 'darcy' there, 'burgers' here; "
+         r"data.sizes \[8, 8\] there, \[8, 9\] here\)"),
+        (None, r"\(loss 'L2' there, absent here; data \{.*\} there, absent here; network None there, absent here\)"),
+    ]  # fmt: skip
+    for other, message in others:
+        with pytest.raises(InputError, match=message):
+            run(tmp_path, network(), about=other, resume=True)
+
+    class Sequence(nn.Sequential):
+        pass
+
+    with pytest.raises(InputError, match=r"\(network 'Sequential' there, 'Sequence' here\)"):
+        run(tmp_path, Sequence(*network().children()), about=about, resume=True)
+    for wrong in ({"loss": loss}, {"limit": float("inf")}, ["loss"]):
+        with pytest.raises(InputError, match="about holds JSON's values by name"):
+            run(tmp_path / "other", network(), about=wrong)
 
 
 def test_a_folder_is_not_used_twice(copy: Path) -> None:
