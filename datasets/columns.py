@@ -205,6 +205,7 @@ class Part:
         parameters: numbers that differ between samples, `(samples,)` each.
         split: which one they belong to; "" where nothing was said.
         identities: digests of their inputs, where the file bears them.
+        digest: of the whole file, as its first bytes bear it; "" of other programs' files.
     """
 
     file: str
@@ -213,6 +214,7 @@ class Part:
     parameters: Mapping[str, Tensor]
     split: str = ""
     identities: tuple[str, ...] | None = None
+    digest: str = ""
 
 
 class HDF5Files:

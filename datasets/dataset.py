@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -136,6 +137,11 @@ class Dataset:
         if not name or not parts:
             raise InputError(f"dataset {self.name!r} has no split {name!r}{suggestion(name, self.splits)}")
         return Dataset(self.description, parts, self.provenance, self.damaged)
+
+    @property
+    def digest(self) -> str:
+        """Of all values, from what the files bear: another one where a file is another, or is left out."""
+        return hashlib.sha256(" ".join(part.digest for part in self.parts).encode()).hexdigest()
 
     @cached_property
     def identities(self) -> tuple[str, ...]:
@@ -303,10 +309,10 @@ def open(
         return _open_folder(place, damaged == "skip", verify)
     if not place.exists():
         raise InputError(f"{place} does not exist; a dataset is a folder with manifest.json, or one of its files")
-    container.check(place, KIND, FORMAT, content=verify)
+    _, digest = container.check(place, KIND, FORMAT, content=verify)
     description, part = _read_checked(place)
     with container.reading(place, KIND) as file:
-        return Dataset(description, [replace(part, identities=read_identities(file))])
+        return Dataset(description, [replace(part, identities=read_identities(file), digest=digest)])
 
 
 def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
@@ -316,7 +322,7 @@ def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
         reasons = "\n".join(f"  {reason}" for reason in bad.values())
         raise InputError(
             f"{len(bad)} of the {len(manifest.shards)} files of the dataset {folder} cannot be used:\n{reasons}\n"
-            "make them again, or use the rest with damaged='skip'"
+            "make them again, or use the rest (damaged='skip', --damaged skip)"
         )
     usable = [shard for shard in manifest.shards if shard not in bad]
     if not usable:
@@ -329,7 +335,9 @@ def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
         check_same(described[0], found, f"{folder / usable[0].file} and {folder / shard.file}")
         if part.samples != shard.samples:
             raise InputError(f"{folder / shard.file} holds {part.samples} samples, the manifest lists {shard.samples}")
-        parts.append(replace(part, split=shard.split, file=shard.file, identities=shard.identities))
+        parts.append(
+            replace(part, split=shard.split, file=shard.file, identities=shard.identities, digest=shard.sha256)
+        )
     return Dataset(described[0], parts, manifest.provenance, {shard.file: why for shard, why in bad.items()})
 
 

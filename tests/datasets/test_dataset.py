@@ -257,6 +257,21 @@ def test_outputs_do_not_make_a_sample_another(tmp_path: Path) -> None:
     assert same[0] == same[1]
 
 
+def test_the_digest_is_that_of_all_values(copy: Path, tmp_path: Path) -> None:
+    """Of outputs too; a file that is left out makes the dataset another one."""
+    one, other = make_values(1, 0), make_values(1, 0)
+    other["u"][:, 1] += 1.0
+    for number, values in enumerate((one, other, one)):
+        write_shard(tmp_path / str(number), "train", 0, describe(), values, {"nu": torch.ones(1)})
+    digests = [datasets.open(tmp_path / str(n) / "data/train/shard-00000.hdf5").digest for n in range(3)]
+    assert digests[0] == digests[2] != digests[1]
+    whole = datasets.open(copy)
+    assert whole.digest == datasets.open(copy, verify=False).digest
+    assert len({whole.digest, *(whole.split(name).digest for name in whole.splits)}) == 4
+    (copy / "data/train/shard-00001.hdf5").unlink()
+    assert datasets.open(copy, damaged="skip").digest != whole.digest
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "empty", "swapped"])
 def test_a_damaged_shard_is_named_and_the_rest_is_usable(
     copy: Path, written: tuple[Path, dict[str, torch.Tensor]], damage: str
