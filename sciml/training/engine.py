@@ -338,7 +338,7 @@ class Run:
         if math.isfinite(value) and (position.best_value is None or value < position.best_value):
             position.best_value, position.best_step, position.best_epoch = value, position.step, position.epoch
             position.waited = 0
-            self.best_weights = network_state(self.network, self.ranks.sharded)
+            self.best_weights = network_state(self.network)
         elif position.batch == 0 and position.epoch % plan.validate_every == 0:
             position.waited += 1  # not at an end out of turn, which a longer training would not have
         entry = {"step": position.step, "epoch": position.epoch, **means, "seconds": position.seconds}
@@ -354,14 +354,12 @@ class Run:
         self._told(news=True)
 
     def _values(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        values = {"loss": self.loss(module, batch)}
-        if self.metrics is None:
-            return values
-        more = self.metrics(module, batch)
-        taken = {"loss", "step", "epoch", "seconds", "kind"}.intersection(more)
+        values = {} if self.metrics is None else dict(self.metrics(module, batch))
+        taken = {"step", "epoch", "seconds", "kind"}.intersection(values)
         if taken:
             raise InputError(f"a metric cannot have the name {sorted(taken)[0]!r}: the log uses it for something else")
-        return {**values, **more}
+        loss = values.pop("loss") if "loss" in values else self.loss(module, batch)
+        return {"loss": loss, **values}
 
     def _told(self, news: bool) -> None:
         self.show(self._share(), self._latest, news)
@@ -392,7 +390,7 @@ class Run:
         if self.folder is None:
             return
         ranks, position = self.ranks, self.position
-        weights = network_state(self.network, ranks.sharded)
+        weights = network_state(self.network)
         tensors, numbers = optimizer_state(self.network, self.optimizer, ranks.sharded)
         states = {name: ranks.gathered(state) for name, state in random_state(ranks.device).items()}
         if self.log is None:

@@ -19,7 +19,7 @@ class Best:
         value: of the plan's `monitor`.
         step: optimizer steps taken until then.
         epoch: epochs completed until then.
-        weights: the network's state, whole tensors on the CPU; empty on ranks above 0 if the network is sharded.
+        weights: the network's state, whole tensors on the CPU, on every rank.
     """
 
     value: float

@@ -11,6 +11,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict as sharded_state
+from torch.distributed.tensor import DTensor
 
 from ..errors import InputError
 
@@ -46,19 +47,18 @@ class Position:
     log: int = 0
 
 
-def network_state(network: nn.Module, sharded: bool) -> dict[str, Tensor]:
-    """Copies of parameters and buffers on the CPU; of a sharded network whole on rank 0, and empty elsewhere.
+def network_state(network: nn.Module) -> dict[str, Tensor]:
+    """Copies of parameters and buffers on the CPU, whole on every rank: a sharded one is gathered tensor by tensor.
 
     Raises:
         InputError: the network's state holds something else than tensors.
     """
-    state: dict[str, Any] = network.state_dict()
-    if sharded:
-        state = dict(sharded_state.get_model_state_dict(network, options=_WHOLE))
-    for name, value in state.items():
+    state = {}
+    for name, value in network.state_dict().items():
         if not isinstance(value, Tensor):
             raise InputError(f"the network's state has {name!r}, a {type(value).__name__}: only tensors can be saved")
-    return {name: _copied(value) for name, value in state.items()}
+        state[name] = _copied(value.full_tensor() if isinstance(value, DTensor) else value)
+    return state
 
 
 def set_network_state(network: nn.Module, state: Mapping[str, Tensor], sharded: bool) -> None:

@@ -83,7 +83,8 @@ def train(
         plan: how.
         folder: for checkpoints, log.jsonl and curves.png; None keeps everything in memory. Machines share it.
         validation: samples that the plan's validations are made with.
-        metrics: further values of a validation, each of shape (n,).
+        metrics: further values of a validation, each of shape (n,). Where "loss" is among them it is taken for the
+            loss, which then needs no pass of its own.
         resume: go on from the newest good checkpoint in the folder, or begin if there is none. The plan, the number of
             samples, the class and the shapes of the network, and `about` must be the same, but for the plan's epochs,
             steps, seconds and patience.

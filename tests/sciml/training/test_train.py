@@ -136,6 +136,23 @@ def test_it_stops_when_validation_no_longer_improves() -> None:
     assert torch.equal(training.best.weights["0.weight"], weights[4])
 
 
+def test_a_validation_needs_one_pass_where_the_metrics_give_the_loss() -> None:
+    module, passes = network(), []
+    module.register_forward_hook(lambda module, given, answer: passes.append(module.training))
+
+    def both(module: Any, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        error = (module(batch["x"]) - batch["y"]).abs().amax(1)
+        return {"largest": error, "loss": error.square()}
+
+    plan = Plan(steps=2, batch_size=25)
+    training = train(module, loss, samples(), plan, validation=samples(10), metrics=both)
+    assert passes == [True, True, False]
+    assert list(training.validations) == ["step", "epoch", "loss", "largest", "seconds"]
+    with torch.no_grad():
+        expected = both(module.eval(), samples(10).tensors)["loss"].double().mean().item()
+    assert training.validations["loss"].item() == pytest.approx(expected)
+
+
 def test_a_schedule_follows_the_seconds() -> None:
     plan = Plan(seconds=0.2, optimizer=Adam(1.0), schedule=Exponential(0.1), batch_size=8, clock="cpu")
     training = train(network(), loss, samples(), plan)
@@ -344,7 +361,7 @@ def test_the_picture_shows_the_losses() -> None:
         ({"network": nn.Tanh()}, "Tanh has no parameter with requires_grad=True"),
         ({"samples": {"x": torch.rand(3)}}, "samples must be Samples, such as TensorSamples"),
         ({"plan": Plan(epochs=1, monitor="l2"), "validation": samples()}, "monitors 'l2', and validation gives loss"),
-        ({"metrics": lambda m, b: {"loss": loss(m, b)}, "validation": samples()}, "name 'loss'"),
+        ({"metrics": lambda m, b: {"step": loss(m, b)}, "validation": samples()}, "name 'step'"),
         ({"metrics": lambda m, b: {"e": m(b["x"])}, "validation": samples()}, "metric 'e' must be a tensor with one"),
         ({"resume": True}, "resume needs a folder"),
         ({"device": "cuda:99"}, "device cuda:99: this machine has [0-9]+ CUDA devices"),
