@@ -16,6 +16,7 @@ import torch
 from sciml.errors import InputError
 from sciml.files import write_whole
 from sciml.kernels.build import library
+from sciml.machine import processor
 
 from .making import Task, redrawn_file, tasks
 from .manifest import NAME, Manifest, ShardEntry
@@ -167,27 +168,15 @@ def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
 
 def environment(recipe: Recipe, device: str) -> dict[str, Any]:
     """What the last bits of results depend on besides the recipe, and what helps to understand them."""
-    processor = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {
         "device": torch.device(device).type,
-        "processor": processor,
+        "processor": processor(device),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": recipe.threads,
         "kernels": "compiled" if library() is not None else "sums of slices",
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _differences(one: Any, other: Any, place: str = "") -> list[str]:

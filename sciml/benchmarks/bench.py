@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..kernels import build
+from ..machine import processor
 from .row import Row
 from .suite import Size
 from .timing import ONE_RUN, PATIENCE, Calibration, Clock, Contender, Patience, Series, take_turns
@@ -133,17 +132,9 @@ class Bench:
     def machine(self) -> dict[str, Any]:
         """What the rows were measured on."""
         return {
-            "processor": _processor(),
+            "processor": processor(),
             "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "compiled_kernels": build.library() is not None,
             "versions": {name: version_of(name) for name in _LIBRARIES},
         }
-
-
-def _processor() -> str:
-    """Name of the processor, as far as the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(errors="replace").splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -21,6 +21,7 @@ import torch
 from ..errors import InputError
 from ..files import write_whole
 from ..kernels import build as kernels
+from ..machine import processor
 from . import page
 from .chapter import Outcome, Section
 from .sections import SECTIONS
@@ -104,7 +105,7 @@ def describe_machine() -> dict[str, str]:
     versions = {name: _version(name) for name in _LIBRARIES}
     facts = {"sciml": versions.pop("sciml-torch"), "Python": platform.python_version()}
     facts |= versions
-    facts["processor"] = _processor()
+    facts["processor"] = processor()
     facts["threads"] = str(torch.get_num_threads())
     facts["compiled kernels"] = "no" if kernels.library() is None else "yes"
     facts["system"] = f"{platform.system()} {platform.machine()}"
@@ -170,13 +171,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

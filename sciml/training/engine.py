@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
+import platform
 import time
 import warnings
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..machine import processor
 from . import checkpoint
 from .evaluation import Loss, Metrics, batch_on, check_per_sample, over
 from .log import Log
@@ -460,13 +461,14 @@ class Run:
 
 def conditions(ranks: Ranks) -> dict[str, Any]:
     """On what the last bits of a training depend, apart from the plan."""
-    name = torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else ranks.device.type
     return {
-        "device": name,
+        "processor": processor(ranks.device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "strategy": type(ranks.fabric.strategy).__name__,
         "ranks": ranks.count,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
+        "python": platform.python_version(),
     }
 
 

@@ -232,6 +232,12 @@ def test_a_folder_is_not_used_twice(copy: Path) -> None:
         run(copy / "log.jsonl", network())
 
 
+def test_another_processor_is_noted(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciml.training.engine.processor", lambda device: "Abacus 3")
+    with pytest.warns(RuntimeWarning, match="resumed, but not to the last bit: processor was .*, and is Abacus 3"):
+        run(copy, network(), resume=True)
+
+
 def test_other_conditions_are_said(copy: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(3 - min(threads, 2))
