@@ -31,7 +31,7 @@ class MgNO(nn.Module):
         dimension: number of axes of space, 1 to 3.
         padding: how fields go on beyond the walls: one word of `padding.Side`, or a word or a pair an axis.
         pointwise: whether there are K_l and b_l.
-        residual_output: adds x to y; needs as many channels out as in.
+        residual_output: adds the first channels of x to y, those that are predicted.
         cycle, restriction, coarse_start, bias, prolongation, normalized: see `MultigridLayer`.
 
     Raises:
@@ -75,9 +75,11 @@ class MgNO(nn.Module):
             "prolongation": prolongation,
             "normalized": normalized,
         }
-        if residual_output and in_channels != out_channels:
-            raise InputError(f"residual_output: {in_channels} channels in and {out_channels} out cannot be added")
         check_counts("MgNO", in_channels=in_channels, out_channels=out_channels, layers=layers, channels=channels)
+        if residual_output and in_channels < out_channels:
+            raise InputError(
+                f"residual_output: {in_channels} channels in cannot be added to {out_channels} out; it needs as many in"
+            )
         check_dimension("MgNO", "dimension", dimension)
         if normalized is not None:
             check_counts("MgNO", normalized=normalized)
@@ -123,7 +125,7 @@ class MgNO(nn.Module):
                 v = v + _at_points(self.mixing[number], u)
             u = nn.functional.gelu(v)
         y = _at_points(self.project, u)
-        return y + x if self.residual_output else y
+        return y + x[:, : y.shape[1]] if self.residual_output else y
 
 
 def _at_points(linear: nn.Module, u: Tensor) -> Tensor:

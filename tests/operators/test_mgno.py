@@ -250,7 +250,7 @@ def test_no_graph_breaks():
         ({"prolongation": [3, 4]}, "each of 5 transfers"),
         ({"cycle": "F"}, "'F' is none of 'V', 'W'"),
         ({"dimension": 4}, "one to three are possible"),
-        ({"residual_output": True, "out_channels": 2}, "1 channels in and 2 out"),
+        ({"residual_output": True, "out_channels": 2}, "1 channels in cannot be added to 2 out"),
         ({"layers": 0}, "layers is 0"),
         ({"channels": 0}, "channels is 0"),
         ({"normalized": [64]}, "for each of 2 axes"),
@@ -259,3 +259,14 @@ def test_no_graph_breaks():
 def test_what_does_not_fit_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         MgNO(in_channels=1, **settings)
+
+
+def test_the_residual_form_adds_the_first_channels():
+    """Inputs that are not predicted, such as a viscosity or coordinates, come after those that are."""
+    torch.manual_seed(0)
+    settings = {"in_channels": 3, "out_channels": 2, "channels": 4, "layers": 2, "levels": [[1, 0], [1, 0]]}
+    plain = MgNO(**settings)
+    residual = MgNO(**settings, residual_output=True)
+    residual.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 3, 8, 9)
+    torch.testing.assert_close(residual(x) - plain(x), x[:, :2])
