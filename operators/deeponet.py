@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from sciml.errors import InputError
 
-from .cell_transfer import average
 from .coordinates import coordinate_channels, coordinate_count
 from .inputs import check_counts, check_dimension, check_fields
+from .resampling import resample
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -110,7 +110,7 @@ class DeepONet(nn.Module):
         """
         weight = self.gather.weight
         check_fields(x, "DeepONet", self.settings["in_channels"], len(self.grid), weight.dtype)
-        u = average(x, self.grid, self.periodic)
+        u = resample(x, self.grid, self.periodic, held=True)
         for convolution in self.convolutions:
             u = functional.gelu(convolution(u))
         u = self.coefficients(functional.gelu(self.gather(u.flatten(1))))

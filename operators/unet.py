@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .cell_transfer import average, interpolate
 from .inputs import check_counts, check_dimension, check_fields
 from .padding import Side, Sides, pad_by_one, read_sides
+from .resampling import resample
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -79,10 +79,14 @@ class UNet(nn.Module):
         passed = []
         for stage in self.down[1:]:
             passed.append(u)
-            u = stage(average(u, [-(-n // 2) for n in u.shape[2:]]))
+            u = stage(self._resample(u, [-(-n // 2) for n in u.shape[2:]]))
         for fine, stage in zip(passed[::-1], reversed(self.up), strict=True):
-            u = stage(torch.cat((fine, interpolate(u, fine.shape[2:], self.periodic)), 1))
+            u = stage(torch.cat((fine, self._resample(u, fine.shape[2:])), 1))
         return self.project(u)
+
+    def _resample(self, u: Tensor, shape: Sequence[int]) -> Tensor:
+        # Cells on periodic axes as well: two make one, and mirroring stays a symmetry.
+        return resample(u, shape, self.periodic, nodes=[False] * len(shape), held=True)
 
 
 class _Stage(nn.Module):

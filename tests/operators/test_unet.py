@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.operators import UNet
-from sciml.operators.cell_transfer import average
+from sciml.operators.resampling import resample
 
 
 def random_network(padding: object, **settings: object) -> UNet:
@@ -57,7 +57,7 @@ def test_values_change_little_from_one_size_to_the_next(padding: str) -> None:
             *[(torch.arange(size, dtype=torch.float64) + 0.5) / size for size in (n, 24)], indexing="ij"
         )
         u = torch.cos(2 * pi * x) * (1 + torch.sin(2 * pi * (x - y)))
-        return average(network(u[None, None]), (16, 24)).detach()
+        return resample(network(u[None, None]), (16, 24), (False, False), held=True).detach()
 
     for n in (64, 100, 210):
         base = answer(n)
