@@ -119,19 +119,26 @@ class Normalized(nn.Module):
         return cls(network, *inputs.result(), *outputs.result(), logarithm=logarithm, coordinates=coordinates)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Fields `(batch, channels, *space)` in physical units to such fields."""
+        """Fields `(batch, channels, *space)` in physical units to such fields.
+
+        Fields in float64 keep their digits until the mean is off, and have answers in float64, whatever the network's
+        weights are in.
+        """
         if x.dim() < 3 or x.shape[1] != len(self.input_mean):
             raise InputError(
                 f"Normalized: takes fields of shape (batch, {len(self.input_mean)} channels, *space), got "
                 f"{tuple(x.shape)}"
             )
         line = (-1, *[1] * (x.dim() - 2))
-        u = (_logarithm(x, self.logarithm) - self.input_mean.reshape(line)) / self.input_std.reshape(line)
+        dtype = self.output_mean.dtype
+        exact = torch.promote_types(x.dtype, dtype)
+        mean, std = (number.to(exact).reshape(line) for number in (self.input_mean, self.input_std))
+        u = ((_logarithm(x, self.logarithm) - mean) / std).to(dtype)
         if self.coordinates is not None:
             places = coordinate_channels(x.shape[2:], self.coordinates, dtype=u.dtype, device=u.device)
             u = torch.cat((u, places.expand(len(u), *places.shape)), 1)
-        y = self.network(u).to(self.output_mean.dtype)
-        return self.output_mean.reshape(line) + self.output_std.reshape(line) * y
+        mean, std = (number.to(exact).reshape(line) for number in (self.output_mean, self.output_std))
+        return mean + std * self.network(u).to(exact)
 
 
 def _logarithm(x: Tensor, logarithm: bool | Sequence[bool], check: bool = False) -> Tensor:

@@ -135,3 +135,14 @@ def test_a_channel_that_is_constant_but_for_rounding() -> None:
     x = 1 + 1e-7 * torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     made = Normalized.fit(torch.nn.Identity(), [(x, x)])
     assert made.input_std.tolist() == [1.0]
+
+
+def test_digits_beyond_those_of_the_network_count() -> None:
+    """300 +- 0.001: in float32 there are some 30 numbers in that range."""
+    noise = torch.randn(4, 1, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = 300 + 1e-3 * noise
+    network = Normalized(nn.Identity(), [300.0], [1e-3], [1e5], [1.0])
+    answer = network(x)
+    assert answer.dtype == torch.float64
+    torch.testing.assert_close(answer - 1e5, (x - 300) / float(network.input_std), rtol=1e-6, atol=1e-6)
+    assert network(x.float()).dtype == torch.float32
