@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,9 +33,13 @@ _NAME = re.compile(r"step-(\d{9,})(?:-(\d+))?")  # the second number where a ste
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: tensors by file and name, on the CPU, and a record of JSON's values."""
+    """What a checkpoint holds: tensors by file and name, on the CPU, and a record of JSON's values.
+
+    Its digest is that of the manifest, and so of all bytes.
+    """
 
     path: Path
+    digest: str
     tensors: Mapping[str, Mapping[str, Tensor]]
     record: Mapping[str, Any]
 
@@ -92,9 +96,11 @@ def read(path: Path) -> Checkpoint:
 
     Raises:
         InputError: it is not a checkpoint, of a newer version, or damaged; the message says what and where.
+        OSError: the disk or the system failed, which says nothing about the checkpoint.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_bytes())
+        data = (path / "manifest.json").read_bytes()
+        manifest = json.loads(data)
         kind, version, listed = manifest["format"], manifest["version"], manifest["files"]
         if kind != _FORMAT or not isinstance(version, int) or "record.json" not in listed:
             raise InputError(f"{path} is not a checkpoint of a training")
@@ -111,37 +117,31 @@ def read(path: Path) -> Checkpoint:
             for name, data in contents.items()
             if name.endswith(".safetensors")
         }
-        return Checkpoint(path, tensors, json.loads(contents["record.json"]))
+        return Checkpoint(path, hashlib.sha256(data).hexdigest(), tensors, json.loads(contents["record.json"]))
     except InputError:
         raise
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise InputError(f"{path} is damaged: {Path(error.filename or path).name}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
         raise InputError(f"{path} is damaged: its manifest or a file in it cannot be read ({error})") from error
 
 
-def newest(folder: Path, accept: Callable[[Checkpoint], None]) -> tuple[Checkpoint | None, list[str]]:
-    """The newest good checkpoint in a folder, and why newer ones were refused.
-
-    Args:
-        folder: where the checkpoints are.
-        accept: raises InputError for a good checkpoint that is of no use.
+def newest(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The newest good checkpoint in a folder, and why newer ones are not.
 
     Raises:
-        InputError: there are checkpoints, and none is of use.
+        InputError: there are checkpoints, and none is good.
+        OSError: one could not be read, and may be good.
     """
-    refusals: list[str] = []
-    paths = found(folder)
-    for path in paths:
+    refused: dict[Path, str] = {}
+    for path in found(folder):
         try:
-            checkpoint = read(path)
-            accept(checkpoint)
-            return checkpoint, refusals
+            return read(path), refused
         except InputError as error:
-            refusals.append(str(error))
-    if paths:
-        raise InputError("no checkpoint is of use:\n" + "\n".join(refusals))
-    return None, []
+            refused[path] = str(error)
+    if refused:
+        raise InputError("no checkpoint is of use:\n" + "\n".join(refused.values()))
+    return None, {}
 
 
 def set_aside(path: Path) -> None:
@@ -167,18 +167,10 @@ def load_weights(network: nn.Module, folder: str | os.PathLike[str], which: Lite
         InputError: there is no good checkpoint, or it is one of another network; what differs is named.
     """
     place = Path(folder)
-
-    def accept(checkpoint: Checkpoint) -> None:
-        check_network(network, checkpoint)
-
-    if _NAME.fullmatch(place.name):
-        checkpoint = read(place)
-        accept(checkpoint)
-    else:
-        chosen, _ = newest(place / "checkpoints", accept)
-        if chosen is None:
-            raise InputError(f"{place} holds no checkpoint of a training")
-        checkpoint = chosen
+    checkpoint = read(place) if _NAME.fullmatch(place.name) else newest(place / "checkpoints")[0]
+    if checkpoint is None:
+        raise InputError(f"{place} holds no checkpoint of a training")
+    check_network(network, checkpoint)
     weights = checkpoint.tensors["best"] if which == "best" else None
     network.load_state_dict(dict(weights or checkpoint.tensors["network"]))
 

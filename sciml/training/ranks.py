@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any, cast, final
+from typing import Any, TypeVar, cast, final
 
 import torch
 import torch.distributed
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
+_Given = TypeVar("_Given")
 _DTYPES = {"bf16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -112,6 +113,30 @@ class Ranks:
         """Whether this is the rank that writes files and shows progress."""
         return self.rank == 0
 
+    def exchanged(self, give: Callable[[], _Given]) -> list[_Given]:
+        """What all ranks give, in their order; what one of them refuses to give is refused on all.
+
+        Raises:
+            InputError: a rank refused; elsewhere than on that one the message names it.
+            OSError: on a rank that could not read or write something.
+        """
+        if self._control is None:
+            return [give()]
+        value, refusal = None, None
+        try:
+            value = give()
+        except (InputError, OSError) as error:
+            refusal = error
+        answers: list[Any] = [None] * self.count
+        told = (value, None if refusal is None else str(refusal))
+        torch.distributed.all_gather_object(answers, told, group=self._control)
+        if refusal is not None:
+            raise refusal
+        for rank, (_, text) in enumerate(answers):
+            if text is not None:
+                raise InputError(f"rank {rank}: {text}")
+        return [answer for answer, _ in answers]
+
     def largest(self, values: Sequence[float]) -> list[float]:
         """The largest of each value over the ranks."""
         if self._control is None:
@@ -195,6 +220,8 @@ def _shard(network: nn.Module, mesh: Any) -> nn.Module:
     """Shard every child with parameters on its own, so that only one at a time is whole, and then the rest."""
     from torch.distributed.fsdp import fully_shard
 
+    for parameter in network.parameters():  # FSDP takes no other layout
+        parameter.data = parameter.data.contiguous()
     data = mesh["data_parallel"]
     waiting = list(network.children())
     while waiting:

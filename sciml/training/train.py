@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import signal
@@ -119,8 +120,7 @@ def train(
     run: Run | None = None
     try:
         with contextlib.ExitStack() as stack:
-            found, refused = _begin(network, samples, plan, settled, place, resume)
-            ranks.largest([0.0])  # nobody writes before all have read
+            found, refused = _begin(network, samples, validation, plan, settled, place, resume, ranks, stack)
             stack.callback(set_random_state, before, ranks.device)
             log = board = None
             if place is not None and ranks.first:
@@ -170,10 +170,10 @@ def _check(
     for name, given in (("samples", samples), ("validation", validation)):
         if given is not None and not isinstance(given, Samples):
             raise InputError(f"{name} must be Samples, such as TensorSamples(input=..., output=...), got {given!r}")
-        if given is not None and len(given) < 1:
-            raise InputError(f"{name} holds no sample")
     if place is None and (resume or tensorboard):
         raise InputError(f"{'resume' if resume else 'tensorboard'} needs a folder")
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise InputError("TensorBoard is not installed: pip install 'sciml-torch[tensorboard]'")
     if not save_every >= 0:
         raise InputError(f"save_every is a number of seconds, at least 0, got {save_every}")
     for name, value in (("keep", keep), ("log_every", log_every)):
@@ -193,80 +193,128 @@ def _settled(about: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _begin(
-    network: nn.Module, samples: Samples, plan: Plan, about: Mapping[str, Any], place: Path | None, resume: bool
-) -> tuple[Checkpoint | None, list[str]]:
-    """The checkpoint to go on from, if any, and why newer ones were refused."""
-    if place is None:
-        return None, []
-    if not resume:
-        if checkpoint.found(place / "checkpoints"):
+    network: nn.Module,
+    samples: Samples,
+    validation: Samples | None,
+    plan: Plan,
+    about: Mapping[str, Any],
+    place: Path | None,
+    resume: bool,
+    ranks: Ranks,
+    stack: contextlib.ExitStack,
+) -> tuple[Checkpoint | None, Mapping[Path, str]]:
+    """The checkpoint to go on from, if any, the same on all ranks, and why newer ones were refused.
+
+    The first rank locks the folder until the end and chooses. What one rank refuses, all refuse.
+    """
+    found: Checkpoint | None = None
+    refused: Mapping[Path, str] = {}
+    given: dict[str, Any] = {"network": type(network).__name__, "plan": plan.described(), "about": about}
+
+    def choose() -> str | None:
+        nonlocal found, refused
+        if place is None or not ranks.first:
+            return None
+        stack.enter_context(_locked(place))
+        kept = place / "checkpoints"
+        if resume:
+            found, refused = checkpoint.newest(kept)
+        elif checkpoint.found(kept):
             raise InputError(
                 f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
             )
-        return None, []
+        if found is not None:
+            checkpoint.check_network(network, found)
+            _check_same(found, {**given, "samples": len(samples)})
+        return None if found is None else found.path.name
 
-    def stays(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        kept = {name: value for name, value in record["plan"].items() if name not in EXTENSIBLE}
-        return [{"network": record["network"], "samples": record["samples"]}, kept, record["about"]]
+    chosen = ranks.exchanged(choose)[0]
 
-    here = {"network": type(network).__name__, "samples": len(samples), "plan": plan.described(), "about": about}
+    def look() -> dict[str, Any]:
+        nonlocal found
+        if place is not None and chosen is not None and not ranks.first:
+            found = checkpoint.read(place / "checkpoints" / chosen)
+        numbers = {"samples": samples, "validation samples": validation}
+        for name, held in numbers.items():
+            if held is not None and len(held) < 1:
+                raise InputError(f"there are no {name}: at least one is needed")
+        counts = {name: None if held is None else len(held) for name, held in numbers.items()}
+        return {**given, **counts, "checkpoint": None if found is None else found.digest}
 
-    def accept(candidate: Checkpoint) -> None:
-        checkpoint.check_network(network, candidate)
-        tables = zip(stays(candidate.record), stays(here), strict=True)
-        changed = [text for theirs, ours in tables for text in _differences(theirs, ours)]
-        if changed:
+    seen = ranks.exchanged(look)
+    for rank, theirs in enumerate(seen):
+        differences = _differences(seen[0], theirs, "on rank 0", f"on rank {rank}")
+        if differences:
             raise InputError(
-                f"{candidate.path} is of another training ({'; '.join(changed)}): a training is resumed as it was, "
-                f"except for {', '.join(EXTENSIBLE)}; give another folder to begin a new one"
+                f"the ranks do not train the same: {'; '.join(differences)}; all need the same arguments, and machines "
+                "share the folder"
             )
+    return found, refused
 
-    return checkpoint.newest(place / "checkpoints", accept)
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """A folder, made where there is none, that no other training may use."""
+    try:
+        (place / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
+    with open(place / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another process is training in {place}: wait for it, or give another folder") from error
+        yield
 
 
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """What differs between two of JSON's values, by the names of the tables they stand in."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in {**there, **here}:
-            inner = f"{name}.{key}" if name else key
-            yield from _differences(there.get(key, _ABSENT), here.get(key, _ABSENT), inner)
-    elif there != here:
-        shown = ["absent" if value is _ABSENT else repr(value) for value in (there, here)]
-        yield f"{name} {shown[0]} there, {shown[1]} here"
+def _check_same(found: Checkpoint, given: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of something else than what is given now."""
+
+    def tables(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        plan = {name: value for name, value in record["plan"].items() if name not in EXTENSIBLE}
+        return [{name: record[name] for name in ("network", "samples")}, plan, record["about"]]
+
+    pairs = zip(tables(found.record), tables(given), strict=True)
+    changed = [text for theirs, ours in pairs for text in _differences(theirs, ours, "there", "here")]
+    if changed:
+        raise InputError(
+            f"{found.path} is of another training ({'; '.join(changed)}): a training is resumed as it was, except for "
+            f"{', '.join(EXTENSIBLE)}; give another folder to begin a new one"
+        )
+
+
+def _differences(first: Any, second: Any, one: str, other: str, name: str = "") -> list[str]:
+    """What differs between two of JSON's values, by the names of the tables it stands in, and where it is what."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        keys = {**first, **second}
+        inner = [(first.get(key, _ABSENT), second.get(key, _ABSENT), f"{name}.{key}".lstrip(".")) for key in keys]
+        return [text for a, b, path in inner for text in _differences(a, b, one, other, path)]
+    if first == second:
+        return []
+    shown = ["absent" if value is _ABSENT else repr(value) for value in (first, second)]
+    return [f"{name} {shown[0]} {one}, {shown[1]} {other}"]
 
 
 def _opened(
-    place: Path, found: Checkpoint | None, refused: list[str], tensorboard: bool, stack: contextlib.ExitStack
+    place: Path, found: Checkpoint | None, refused: Mapping[Path, str], tensorboard: bool, stack: contextlib.ExitStack
 ) -> tuple[Log, Any]:
-    """The log and TensorBoard's writer, in a folder that is ours alone until the end."""
-    kept = place / "checkpoints"
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
-    lock = stack.enter_context(open(place / ".lock", "w"))
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError(f"another process is training in {place}: wait for it, or give another folder") from error
-    checkpoint.clean(kept)
-    for path in checkpoint.found(kept)[: len(refused)]:
+    """The log and TensorBoard's writer, continued after the checkpoint."""
+    checkpoint.clean(place / "checkpoints")
+    for path in refused:
         checkpoint.set_aside(path)
     log = Log(place / "log.jsonl", found.record["position"]["log"] if found else 0)
     stack.callback(log.close)
     if not tensorboard:
         return log, None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("TensorBoard is not installed: pip install 'sciml-torch[tensorboard]'") from error
+    from torch.utils.tensorboard import SummaryWriter  # takes its time
+
     step = found.record["position"]["step"] + 1 if found else None
     board = SummaryWriter(place / "tensorboard", purge_step=step)
     stack.callback(board.close)
     return log, board
 
 
-def _announce(run: Run, found: Checkpoint | None, refused: list[str]) -> None:
+def _announce(run: Run, found: Checkpoint | None, refused: Mapping[Path, str]) -> None:
     """The first line of the log, or of its continuation."""
     here = conditions(run.ranks)
     if run.log is not None:
@@ -274,7 +322,7 @@ def _announce(run: Run, found: Checkpoint | None, refused: list[str]) -> None:
             _read_history(run)
         kind = {"kind": "start"} if found is None else {"kind": "resume", "step": found.record["position"]["step"]}
         run.log.add({**kind, "plan": run.plan.described(), "conditions": here})
-    for reason in refused:
+    for reason in refused.values():
         run.note(f"a checkpoint was refused: {reason}")
     if run.log is not None and run.log.lost:
         run.note(f"the log lacks {run.log.lost} bytes that the checkpoint knew: steps are missing in it")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sciml import InputError
 from sciml.training import (
     Adam,
     AdamW,
@@ -28,6 +30,7 @@ from sciml.training import (
     TensorSamples,
     Training,
     TrainingError,
+    checkpoint,
     evaluate,
     train,
 )
@@ -51,8 +54,11 @@ def samples(count: int, seed: int) -> TensorSamples:
 class Noisy(Samples):
     """Samples that are made on the fly, from torch's global generator."""
 
+    def __init__(self, count: int = 70) -> None:
+        self.count = count
+
     def __len__(self) -> int:
-        return 70
+        return self.count
 
     def batch(self, indices: Tensor) -> Mapping[str, Tensor]:
         x = torch.rand(len(indices), 3) + 1e-3 * indices[:, None]
@@ -129,6 +135,26 @@ def together(folder: Path) -> dict[str, Any]:
     train(first, loss, Noisy(), Plan(epochs=2, batch_size=9), folder=folder / "parts")
     parts = train(second, loss, Noisy(), Plan(epochs=4, batch_size=9), folder=folder / "parts", resume=True)
     results["parts"] = outcome(parts, second)
+
+    def refused(name: str, run: str, count: int = 70, resume: bool = True) -> None:
+        try:
+            train(network(), loss, Noisy(count), PLAN, folder=folder / run, resume=resume)
+        except InputError as error:
+            (folder / f"{name}-{RANK}.txt").write_text(str(error))
+
+    # What the second machine sees of the folder: nothing yet, or a checkpoint of another training.
+    for place in ("absent", "other"):
+        (folder / place).mkdir(exist_ok=True)
+    if RANK == 0:
+        step = checkpoint.found(folder / "plain/checkpoints")[0].name
+        shutil.copytree(folder / "plain/checkpoints" / step, folder / "other/checkpoints" / step)
+        manifest = folder / "other/checkpoints" / step / "manifest.json"
+        manifest.write_text(manifest.read_text() + " ")
+    refused("absent", "plain" if RANK == 0 else "absent")
+    refused("other", "plain" if RANK == 0 else "other")
+    refused("samples", "plain", 70 - RANK)
+    refused("none", "fresh", 70 * (1 - RANK))
+    refused("twice", "plain", resume=False)
 
     def poisoned(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
         values = loss(module, batch)

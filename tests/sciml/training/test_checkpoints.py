@@ -232,6 +232,36 @@ def test_a_folder_is_not_used_twice(copy: Path) -> None:
         run(copy / "log.jsonl", network())
 
 
+def test_a_folder_is_locked_before_a_checkpoint_is_chosen(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process would train on, and both would write a log."""
+    choose, said = checkpoint.newest, []
+
+    def meanwhile(folder: Path) -> Any:
+        with pytest.raises(InputError) as caught:
+            run(copy, network(), resume=True)
+        said.append(str(caught.value))
+        return choose(folder)
+
+    monkeypatch.setattr(checkpoint, "newest", meanwhile)
+    run(copy, network(), resume=True)
+    assert len(said) == 1 and "another process is training in" in said[0]
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many open files, or a file system that is away: it may be as good as ever."""
+    before = sorted(path.name for path in copy.rglob("*"))
+
+    def failing(path: Path, entry: Mapping[str, Any]) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_checked", failing)
+        with pytest.raises(OSError, match=r"Input/output error: .*step-000000005"):
+            run(copy, network(), resume=True)
+    assert sorted(path.name for path in copy.rglob("*")) == before
+    assert run(copy, network(), resume=True).notes == ()
+
+
 def test_another_processor_is_noted(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sciml.training.engine.processor", lambda device: "Abacus 3")
     with pytest.warns(RuntimeWarning, match="resumed, but not to the last bit: processor was .*, and is Abacus 3"):

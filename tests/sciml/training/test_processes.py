@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import signal
 import socket
@@ -19,9 +20,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from sciml.training import evaluate, load_weights, train
+from sciml.training import checkpoint, evaluate, load_weights, train
 
 SCENARIO = str(Path(__file__).with_name("scenario.py"))
+STEPS_KEPT = ["step-000000032", "step-000000000"]  # of the training on both ranks
 STEPS = 30  # of the training that is killed: 6 epochs of 5 batches
 
 
@@ -181,6 +183,22 @@ def test_every_sample_is_evaluated_once_and_in_order(pair: tuple[Path, list[int 
 def test_two_ranks_resume_to_the_last_bit(pair: tuple[Path, list[int | None]]) -> None:
     found = result(pair[0])
     assert found["parts"] == found["whole"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", "/absent/checkpoints/step-000000032 is damaged: manifest.json: No such file or directory"),
+        ("other", "the ranks do not train the same: checkpoint '[0-9a-f]{64}' on rank 0, '[0-9a-f]{64}' on rank 1"),
+        ("samples", "the ranks do not train the same: samples 70 on rank 0, 69 on rank 1"),
+        ("none", "there are no samples: at least one is needed"),
+        ("twice", "/plain holds a training already: resume it"),
+    ],
+)
+def test_what_one_rank_refuses_is_refused_on_both(name: str, message: str, pair: tuple[Path, list[int | None]]) -> None:
+    said = [(pair[0] / f"{name}-{rank}.txt").read_text() for rank in (0, 1)]
+    assert all(re.search(message, text) for text in said), said
+    assert [path.name for path in checkpoint.found(pair[0] / "plain/checkpoints")] == STEPS_KEPT
 
 
 def test_ranks_name_the_sample_whose_loss_is_not_finite(pair: tuple[Path, list[int | None]]) -> None:
