@@ -61,19 +61,19 @@ class MgNO(nn.Module):
         self.settings: dict[str, Any] = {
             "in_channels": in_channels,
             "out_channels": out_channels,
-            "channels": channels,
+            "channels": _listed(channels),
             "layers": layers,
-            "levels": [list(level) for level in levels],
+            "levels": _listed(levels),
             "dimension": dimension,
-            "padding": padding,
+            "padding": _listed(padding),
             "pointwise": pointwise,
             "residual_output": residual_output,
             "cycle": cycle,
             "restriction": restriction,
             "coarse_start": coarse_start,
             "bias": bias,
-            "prolongation": prolongation,
-            "normalized": normalized,
+            "prolongation": _listed(prolongation),
+            "normalized": _listed(normalized),
         }
         check_counts("MgNO", in_channels=in_channels, out_channels=out_channels, layers=layers, channels=channels)
         if residual_output and in_channels < out_channels:
@@ -126,6 +126,11 @@ class MgNO(nn.Module):
             u = nn.functional.gelu(v)
         y = _at_points(self.project, u)
         return y + x[:, : y.shape[1]] if self.residual_output else y
+
+
+def _listed(value: Any) -> Any:
+    """Sequences as JSON has them."""
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _at_points(linear: nn.Module, u: Tensor) -> Tensor:
