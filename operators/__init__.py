@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from .fitting import train_operator as train_operator
     from .fno import FNO as FNO
     from .losses import LegacyH1 as LegacyH1
+    from .losses import MeanOverFields as MeanOverFields
     from .losses import RelativeH1 as RelativeH1
     from .losses import RelativeL2 as RelativeL2
     from .mgno import MgNO as MgNO
     from .neuraloperator_weights import fno_from_neuraloperator as fno_from_neuraloperator
     from .normalization import Normalized as Normalized
     from .report import Report as Report
-    from .storage import load as load
-    from .storage import save as save
     from .trained import TrainedOperator as TrainedOperator
+    from .trained import load as load
     from .unet import UNet as UNet
 else:
     # Hidden from type checkers: a module with __getattr__ would make every misspelt name an Any to them.
@@ -32,6 +32,7 @@ else:
         "DeepONet": "deeponet",
         "FNO": "fno",
         "LegacyH1": "losses",
+        "MeanOverFields": "losses",
         "MgNO": "mgno",
         "Normalized": "normalization",
         "RelativeH1": "losses",
@@ -41,8 +42,7 @@ else:
         "UNet": "unet",
         "evaluate": "evaluation",
         "fno_from_neuraloperator": "neuraloperator_weights",
-        "load": "storage",
-        "save": "storage",
+        "load": "trained",
         "train_operator": "fitting",
     }
     __all__ = list(_EXPORTS)

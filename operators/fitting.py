@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.strategies.strategy import Strategy
 from torch import Tensor, nn
 
 from sciml.errors import InputError
 from sciml.training import Plan, Samples, Training, TrainingError, train
+from sciml.training.checkpoint import newest
+from sciml.training.state import network_state
 
 from . import storage
+from .coordinates import coordinate_count
 from .data import OperatorData
-from .losses import RelativeH1, RelativeL2
+from .losses import OperatorLoss, RelativeH1, RelativeL2, over_fields
 from .normalization import Normalized
 from .symmetry import SymmetricSamples
 from .trained import Channel, Place, TrainedOperator
 
-OperatorLoss = Callable[[Tensor, Tensor], Tensor]
-"""Of a prediction and the truth, `(n, channel, *space)` in physical units: one loss a sample, `(n,)`."""
-
-_PIECE = 64  # samples at a time where all are gone through
+_PIECE = 1 << 24  # bytes of samples at a time where all are gone through
+_MOMENTS = ("input_mean", "input_std", "output_mean", "output_std")
 
 
 def train_operator(
@@ -41,18 +45,29 @@ def train_operator(
     mirrored: Sequence[str] = (),
     exchanged: Sequence[str] = (),
     folder: str | os.PathLike[str] | None = None,
-    **options: Any,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str | Strategy = "auto",
+    save_every: float = 60.0,
+    keep: int = 2,
+    log_every: int = 1,
+    tensorboard: bool = False,
+    progress: bool = False,
+    timeout: float = 600.0,
 ) -> tuple[TrainedOperator, Training]:
     """Train a network on the split "train" of a dataset, validated on "valid" where there is one.
 
     The network is given fields of mean 0 and standard deviation 1, and gives such; loss and errors are of fields in
-    physical units. The operator has the weights of the best validation, and is saved in the folder as well.
+    physical units. The operator is a copy of the network with the weights of the best validation, or the last ones
+    where nothing is validated; it is the same on every rank, and is saved in the folder by the first.
 
     Args:
         network: from `(batch, in_channels, *space)` to `(batch, out_channels, *space)`.
         dataset: what `sciml.datasets.open` returns.
         plan: how it is trained; `monitor` may be "loss", "L2" or "H1".
-        loss: default `RelativeL2()`.
+        loss: default `RelativeL2()` of each output, and of several their mean (`MeanOverFields`).
         inputs, outputs: names of fields and parameters; None: the dataset's own.
         steps: how far apart in time input and output are where a field is both; None: 1.
         logarithm: inputs of which the network is given the logarithm, see `Normalized`.
@@ -60,80 +75,104 @@ def train_operator(
         mirrored, exchanged: axes along which the problem may be reversed, and which may take each other's place:
             their images are samples too, see `SymmetricSamples`. Of scalar fields only.
         folder: for checkpoints, log, curves, and the operator; None keeps everything in memory.
-        options: further arguments of `sciml.training.train`: resume, device, devices, progress, ...
+        resume: go on from the newest good checkpoint in the folder; data, network and everything above must be the
+            same, but for the plan's epochs, steps, seconds and patience.
+        device, devices, nodes, strategy, save_every, keep, log_every, tensorboard, progress, timeout: where it is
+            trained, and what it leaves behind, see `sciml.training.train`.
 
     Raises:
         InputError: the network does not fit the dataset; both are named.
         TrainingError: see `sciml.training.train`; the operator of the best validation until then is in the folder.
     """
-    chosen = dataset.split("train").samples(inputs, outputs, steps)
-    validation = dataset.split("valid").samples(inputs, outputs, steps) if "valid" in dataset.splits else None
-    grid = dataset.grid
+    chosen, validation = dataset.split("train"), dataset.split("valid") if "valid" in dataset.splits else None
+    samples = chosen.samples(inputs, outputs, steps)
     takes, gives = _channels(dataset, inputs or dataset.inputs), _channels(dataset, outputs or dataset.outputs)
-    limits: list[tuple[Tensor, Tensor]] = []
-
-    def pieces() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(chosen), _PIECE):
-            batch = chosen.batch(torch.arange(start, min(start + _PIECE, len(chosen))))
-            limits.append((_extreme(batch["input"], torch.amin), _extreme(batch["input"], torch.amax)))
-            yield batch["input"], batch["output"]
-
-    normalized = Normalized.fit(
-        network, pieces(), logarithm=logarithm, coordinates=grid.periodic if coordinates else None
-    )
     if (mirrored or exchanged) and any(channel.components for channel in (*takes, *gives)):
         raise InputError("symmetry: components of vectors would change too; only scalar fields can be turned")
-    _try_out(normalized, chosen, dataset, takes, gives)
-    measure = loss or RelativeL2()
-    errors: dict[str, OperatorLoss] = {
-        "L2": RelativeL2(),
-        "H1": RelativeH1.on(grid, *(channel.name for channel in gives)),
-    }
+    seen = SymmetricSamples(samples, dataset.grid, mirrored, exchanged) if mirrored or exchanged else samples
     # What the result needs besides the training is found out before it.
     interval = _interval(dataset, takes, gives, steps)
     if folder is not None:
         storage.check(network)
-    lowest = torch.stack([low for low, _ in limits]).amin(0).tolist()
-    highest = torch.stack([high for _, high in limits]).amax(0).tolist()
+    counts = {channel.name: channel.count for channel in gives}
+    errors = {
+        "L2": over_fields(lambda name: RelativeL2(), counts),
+        "H1": over_fields(lambda name: RelativeH1.on(dataset.grid, name), counts),
+    }
+    measure = loss or errors["L2"]
+    if plan.monitor not in {"loss", *errors}:
+        raise InputError(f"the plan monitors {plan.monitor!r}; an operator is validated by loss, {', '.join(errors)}")
+    periodic = dataset.grid.periodic if coordinates else None
+    _try_out(network, samples, dataset, takes, gives, periodic)
+    normalized, lowest, highest = _normalized(network, samples, logarithm, periodic, folder if resume else None)
+    about = {
+        "data": {
+            "name": dataset.name,
+            "train": chosen.digest,
+            "valid": None if validation is None else validation.digest,
+            "inputs": [channel.name for channel in takes],
+            "outputs": [channel.name for channel in gives],
+            "steps": steps,
+            "mirrored": [*mirrored],
+            "exchanged": [*exchanged],
+        },
+        "operator": {"name": type(network).__name__, **getattr(network, "settings", {})},
+        "loss": _described(measure),
+        "normalization": {**normalized.settings, "lowest": lowest, "highest": highest},
+    }
+    shared = [n for n, kind in dataset.fields.items() if not (kind.sample_varying or kind.time_varying)]
+    named = {channel.name for channel in (*takes, *gives)}
+    fixed = {name: dataset.read(name, [0], None)[0] for name in shared if name not in named}
+    result = copy.deepcopy(normalized)  # the other one may be sharded over several devices
 
     def made(training: Training) -> TrainedOperator:
-        if training.best is not None and training.best.weights:
-            normalized.load_state_dict(dict(training.best.weights))
+        result.load_state_dict(dict(training.best.weights) if training.best else network_state(normalized))
         operator = TrainedOperator(
-            normalized.eval(),
+            result.to(next(normalized.parameters()).device).eval(),
             tuple(_with_range(takes, lowest, highest)),
             gives,
-            Place.of(grid),
+            Place.of(dataset.grid, dataset.points),
             dataset.equation,
             {name: value for name, value in dataset.parameters.items() if not isinstance(value, Tensor)},
             interval,
             _origin(dataset, plan, measure, training),
+            fixed,
         )
-        if folder is not None and int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0:
+        if folder is not None and training.first:
             storage.save(operator, Path(folder) / "operator")
         return operator
+
+    def measured(module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        prediction = module(batch["input"])
+        return {name: error(prediction, batch["output"]) for name, error in {"loss": measure, **errors}.items()}
 
     try:
         training = train(
             normalized,
-            lambda network, batch: measure(network(batch["input"]), batch["output"]),
-            SymmetricSamples(chosen, grid, mirrored, exchanged) if mirrored or exchanged else chosen,
+            lambda module, batch: measure(module(batch["input"]), batch["output"]),
+            seen,
             plan,
             folder=folder,
-            validation=validation,
-            metrics=None if validation is None else lambda network, batch: _errors(network, batch, errors),
-            **options,
+            validation=None if validation is None else validation.samples(inputs, outputs, steps),
+            metrics=measured,
+            resume=resume,
+            about=about,
+            device=device,
+            devices=devices,
+            nodes=nodes,
+            strategy=strategy,
+            save_every=save_every,
+            keep=keep,
+            log_every=log_every,
+            tensorboard=tensorboard,
+            progress=progress,
+            timeout=timeout,
         )
     except TrainingError as error:
-        if error.training.best is not None and error.training.best.weights:
+        if error.training.best is not None:
             made(error.training)
         raise
     return made(training), training
-
-
-def _errors(network: nn.Module, batch: Mapping[str, Tensor], errors: Mapping[str, OperatorLoss]) -> dict[str, Tensor]:
-    prediction = network(batch["input"])
-    return {name: error(prediction, batch["output"]) for name, error in errors.items()}
 
 
 def _channels(dataset: OperatorData, names: Sequence[str]) -> tuple[Channel, ...]:
@@ -145,39 +184,95 @@ def _channels(dataset: OperatorData, names: Sequence[str]) -> tuple[Channel, ...
     )
 
 
-def _extreme(x: Tensor, of: Callable[..., Tensor]) -> Tensor:
-    return of(x, [0, *range(2, x.dim())])
+def _normalized(
+    network: nn.Module,
+    samples: Samples,
+    logarithm: bool | Sequence[bool],
+    periodic: Sequence[bool] | None,
+    resumed: str | os.PathLike[str] | None,
+) -> tuple[Normalized, list[float], list[float]]:
+    """The normalization, and the lowest and the highest value of every input; as a resumed training has them, or from
+    one pass over the samples."""
+    one = samples.batch(torch.zeros(1, dtype=torch.int64))
+    wide, deep = one["input"].shape[1], one["output"].shape[1]
+    if resumed is not None:
+        found, _ = newest(Path(resumed) / "checkpoints")
+        kept = {} if found is None else found.record["about"].get("normalization", {})
+        if len(kept.get("input_mean", ())) == wide and len(kept["output_mean"]) == deep:
+            moments = [kept[name] for name in _MOMENTS]
+            made = Normalized(network, *moments, logarithm=logarithm, coordinates=periodic)
+            return made, kept["lowest"], kept["highest"]
+
+    lowest, highest = torch.full((wide,), math.inf), torch.full((wide,), -math.inf)
+
+    def pieces() -> Iterator[tuple[Tensor, Tensor]]:
+        size = max(1, _PIECE // sum(values.nbytes for values in one.values()))
+        for start in range(0, len(samples), size):
+            batch = samples.batch(torch.arange(start, min(start + size, len(samples))))
+            for limits, extreme, better in ((lowest, torch.amin, torch.minimum), (highest, torch.amax, torch.maximum)):
+                own = extreme(batch["input"], [0, *range(2, batch["input"].dim())])
+                limits.copy_(better(limits, own.to(limits)))
+            yield batch["input"], batch["output"]
+
+    made = Normalized.fit(network, pieces(), logarithm=logarithm, coordinates=periodic)
+    return made, lowest.tolist(), highest.tolist()
 
 
 def _with_range(channels: Sequence[Channel], lowest: list[float], highest: list[float]) -> Iterator[Channel]:
     start = 0
     for channel in channels:
         own = slice(start, start + channel.count)
-        yield Channel(channel.name, channel.kind, channel.components, min(lowest[own]), max(highest[own]))
+        yield Channel(channel.name, channel.kind, channel.components, lowest[own], highest[own])
         start += channel.count
 
 
 def _try_out(
-    network: Normalized, samples: Samples, dataset: OperatorData, takes: Sequence[Channel], gives: Sequence[Channel]
+    network: nn.Module,
+    samples: Samples,
+    dataset: OperatorData,
+    takes: Sequence[Channel],
+    gives: Sequence[Channel],
+    periodic: Sequence[bool] | None,
 ) -> None:
-    """One sample through the network, so that what does not fit is said before anything is trained."""
+    """One sample through the network, so that what does not fit is said before all the data are read."""
     batch = samples.batch(torch.zeros(1, dtype=torch.int64))
-    kind = type(network.network).__name__
-    was, device = network.training, network.output_mean.device
     given, wanted = tuple(batch["input"].shape[1:]), tuple(batch["output"].shape[1:])
+    places = 0 if periodic is None else coordinate_count(periodic)
+    kind = type(network).__name__
     data = (
-        f"dataset {dataset.name!r} has inputs {', '.join(c.name for c in takes)} of shape {given} and outputs "
+        f"dataset {dataset.name!r} has inputs {', '.join(c.name for c in takes)} of shape {given}"
+        f"{f' and {places} channels of coordinates' if places else ''}, and outputs "
         f"{', '.join(c.name for c in gives)} of shape {wanted}"
     )
+    was = {part: part.training for part in network.modules()}
     try:
+        zeros, ones = torch.zeros, torch.ones
+        trial = Normalized(
+            network, zeros(given[0]), ones(given[0]), zeros(wanted[0]), ones(wanted[0]), coordinates=periodic
+        )
+        like = trial.output_mean
         with torch.no_grad():
-            y = network.eval()(batch["input"].to(device, network.output_mean.dtype))
+            y = trial.eval()(batch["input"].to(like.device, like.dtype))
     except (InputError, RuntimeError) as error:
         raise InputError(f"the network does not fit: {data}; {kind}: {error}") from error
     finally:
-        network.train(was)
+        for part, training in was.items():
+            part.training = training
     if tuple(y.shape[1:]) != wanted:
         raise InputError(f"the network does not fit: {data}; {kind} gives {tuple(y.shape[1:])}")
+    if getattr(network, "settings", {}).get("residual_output"):
+        first = _names(takes)[: wanted[0]]
+        moved = [name for n, name in enumerate(_names(gives)) if name in _names(takes) and first[n] != name]
+        if moved:
+            raise InputError(
+                f"residual_output adds the first inputs, {', '.join(first)}, to the outputs, "
+                f"{', '.join(_names(gives))}: name {', '.join(c.name for c in gives)} first among the inputs"
+            )
+
+
+def _names(channels: Sequence[Channel]) -> list[str]:
+    """One a channel of the network."""
+    return [channel.name for channel in channels for _ in range(channel.count)]
 
 
 def _interval(
@@ -198,6 +293,13 @@ def _interval(
     return float(intervals.mean())
 
 
+def _described(loss: OperatorLoss) -> str:
+    """The same text in another process, of a loss with other settings another one."""
+    if dataclasses.is_dataclass(loss):
+        return repr(loss)
+    return str(getattr(loss, "__qualname__", type(loss).__qualname__))
+
+
 def _origin(dataset: OperatorData, plan: Plan, loss: OperatorLoss, training: Training) -> dict[str, Any]:
     found = training.validations
     chosen = -1 if training.best is None else found["step"].tolist().index(training.best.step)
@@ -205,7 +307,7 @@ def _origin(dataset: OperatorData, plan: Plan, loss: OperatorLoss, training: Tra
     return {
         "dataset": dataset.name,
         "plan": plan.described(),
-        "loss": type(loss).__name__,
+        "loss": _described(loss),
         "steps": training.steps,
         "epochs": training.epochs,
         "seconds": training.seconds,

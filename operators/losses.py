@@ -1,14 +1,14 @@
 """Relative errors of fields, one number a sample: losses to train with, and figures to report.
 
 Each takes a prediction and the truth, `(n, channel, *space)` in the same physical unit, and gives `(n,)`, without a
-dimension; squares are summed over the channels, which therefore should be of one unit. Fields in half precision are
-measured in float32. A truth that is zero everywhere has no relative error: the answer is infinite, with gradient 0, or
-0 where the prediction is zero too.
+dimension; squares are summed over the channels, which therefore must be of one unit (`MeanOverFields` is for fields of
+several). Fields in half precision are measured in float32. A truth that is zero everywhere has no relative error: the
+answer is infinite, with gradient 0, or 0 where the prediction is zero too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal, cast, get_args
@@ -21,6 +21,9 @@ from sciml.errors import InputError
 from sciml.grid import Grid
 
 Wall = Literal["open", "zero", "no flux"]
+
+OperatorLoss = Callable[[Tensor, Tensor], Tensor]
+"""Of a prediction and the truth, `(n, channel, *space)` in physical units: one loss a sample, `(n,)`."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,51 @@ class LegacyH1:
             wave = torch.where(wave < 20, wave, 0).to(u.dtype)
             weight = weight[..., None] + wave.square()
         return (parts.square().sum(-1) * weight).flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class MeanOverFields:
+    """The mean of the errors of several fields, so that a pressure of 1e5 Pa does not hide a velocity of 1 m/s.
+
+    Args:
+        errors: what measures each field, in the order of the channels.
+        channels: how many channels each field has: 1 of a scalar, one a component of a vector.
+
+    Raises:
+        InputError: not one count a field.
+    """
+
+    errors: tuple[OperatorLoss, ...]
+    channels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "errors", tuple(self.errors))
+        object.__setattr__(self, "channels", tuple(self.channels))
+        if not self.errors or len(self.errors) != len(self.channels) or any(n < 1 for n in self.channels):
+            raise InputError(
+                f"MeanOverFields: {len(self.errors)} errors and the counts of channels {self.channels}; give one "
+                "positive count for each error"
+            )
+
+    def __call__(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """Errors `(n,)` of fields `(n, channel, *space)`.
+
+        Raises:
+            InputError: for another number of channels.
+        """
+        if not prediction.shape[1] == truth.shape[1] == sum(self.channels):
+            raise InputError(
+                f"MeanOverFields: fields of {' + '.join(map(str, self.channels))} channels, got {prediction.shape[1]} "
+                f"of the prediction and {truth.shape[1]} of the truth"
+            )
+        parts = zip(self.errors, prediction.split(self.channels, 1), truth.split(self.channels, 1), strict=True)
+        return torch.stack([error(ours, expected) for error, ours, expected in parts]).mean(0)
+
+
+def over_fields(error: Callable[[str], OperatorLoss], channels: Mapping[str, int]) -> OperatorLoss:
+    """What measures fields by their names, `MeanOverFields` if there are several; `channels` counts those of each."""
+    each = tuple(error(name) for name in channels)
+    return each[0] if len(each) == 1 else MeanOverFields(each, tuple(channels.values()))
 
 
 def _scaled(prediction: Tensor, truth: Tensor, name: str) -> tuple[Tensor, Tensor]:

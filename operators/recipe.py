@@ -25,6 +25,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -41,16 +42,15 @@ from sciml.training.configuration import Count, RunTable, TrainingTable
 
 from .coordinates import coordinate_count
 from .data import OperatorData
-from .fitting import OperatorLoss
-from .losses import LegacyH1, RelativeH1, RelativeL2
+from .losses import LegacyH1, OperatorLoss, RelativeH1, RelativeL2, over_fields
 from .storage import NETWORKS
 
 _SHIPPED = "recipes"
 _FROM_DATA = ("in_channels", "out_channels", "dimension", "grid")
-_LOSSES: dict[str, Callable[[Grid], OperatorLoss]] = {
-    "RelativeL2": lambda grid: RelativeL2(),
+_LOSSES: dict[str, Callable[[Grid, str], OperatorLoss]] = {
+    "RelativeL2": lambda grid, field: RelativeL2(),
     "RelativeH1": RelativeH1.on,
-    "LegacyH1": lambda grid: LegacyH1(),
+    "LegacyH1": lambda grid, field: LegacyH1(),
 }
 
 
@@ -171,8 +171,9 @@ class OperatorRecipe:
                 raise InputError(f"[operator] {name}: {error}") from error
 
     def make_loss(self, dataset: OperatorData) -> OperatorLoss:
-        """The loss on the grid of a dataset."""
-        return _LOSSES[self.loss](dataset.grid)
+        """The loss on the grid of a dataset; of several outputs their mean."""
+        counts = {name: prod(dataset.fields[name].components) for name in self.outputs or dataset.outputs}
+        return over_fields(lambda name: _LOSSES[self.loss](dataset.grid, name), counts)
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from sciml import Grid, InputError, Periodic
-from sciml.operators import RelativeH1
+from sciml import Dirichlet, Grid, InputError, Neumann, Periodic
+from sciml.datasets import Field
+from sciml.operators import LegacyH1, MeanOverFields, RelativeH1
 from sciml.operators.recipe import load_recipe, shipped_recipes
 from sciml.training import TensorSamples
 
@@ -16,8 +17,9 @@ from sciml.training import TensorSamples
 class Data:
     """A dataset of one input channel and one output channel."""
 
-    name, times, equation, parameters, fields, splits = "made", None, None, {}, {}, ("train",)
+    name, digest, times, equation, parameters, splits = "made", "1", None, None, {}, ("train",)
     inputs, outputs = ("a",), ("u",)
+    fields = {"a": Field(), "u": Field(), "v": Field(components=(2,))}  # noqa: RUF012
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
@@ -80,6 +82,16 @@ def test_what_the_dataset_determines(tmp_path: Path):
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     made = load_recipe(write(tmp_path, "[training]", "[loss]\nname = 'RelativeH1'\n[training]"))
     assert made.make_loss(Data(grid)) == RelativeH1.on(grid)
+
+
+def test_several_outputs_have_the_mean_of_their_losses(tmp_path: Path):
+    grid = Grid((8, 9), boundary={"u": Dirichlet(0.0), "v": Neumann(0.0)})
+    several = write(tmp_path, 'folder = "d"', 'folder = "d"\noutputs = ["v", "u"]\n[loss]\nname = "RelativeH1"')
+    losses = RelativeH1.on(grid, "v"), RelativeH1.on(grid, "u")
+    assert losses[0] != losses[1]
+    assert load_recipe(several).make_loss(Data(grid)) == MeanOverFields(losses, (2, 1))
+    several.write_text(several.read_text().replace("RelativeH1", "LegacyH1"))
+    assert load_recipe(several).make_loss(Data(grid)) == MeanOverFields((LegacyH1(), LegacyH1()), (2, 1))
 
 
 @pytest.mark.parametrize(
