@@ -62,7 +62,8 @@ class Run:
         log: on the first rank, where there is a folder.
         board: TensorBoard's writer, or None.
         show: told of progress.
-        save_every, keep, log_every, about: as in `train`.
+        save_every, keep, log_every: as in `train`.
+        given: what a checkpoint says of network, samples, plan and more.
     """
 
     def __init__(
@@ -84,12 +85,12 @@ class Run:
         save_every: float,
         keep: int,
         log_every: int,
-        about: Mapping[str, Any],
+        given: Mapping[str, Any],
     ) -> None:
         self.network, self.module, self.optimizer, self.prepared = network, module, optimizer, prepared
         self.loss, self.samples, self.plan, self.validation, self.metrics = loss, samples, plan, validation, metrics
         self.ranks, self.folder, self.log, self.board, self.show = ranks, folder, log, board, show
-        self.save_every, self.keep, self.log_every, self.about = save_every, keep, log_every, about
+        self.save_every, self.keep, self.log_every, self.given = save_every, keep, log_every, given
         self.position = Position()
         self.history: dict[str, list[float]] = {
             name: [] for name in ("step", "epoch", "loss", "rate", "gradient", "seconds")
@@ -410,11 +411,8 @@ class Run:
             return  # resumed from here, the log would have a gap
         position.log = self.log.position
         record = {
-            "network": type(self.network).__name__,
+            **self.given,
             "position": dataclasses.asdict(position),
-            "plan": self.plan.described(),
-            "samples": len(self.samples),
-            "about": self.about,
             "optimizer": numbers,
             "scaler": ranks.scaler.state_dict() if ranks.scaler is not None else None,
             "conditions": conditions(ranks),

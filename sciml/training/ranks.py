@@ -220,7 +220,7 @@ def _shard(network: nn.Module, mesh: Any) -> nn.Module:
     """Shard every child with parameters on its own, so that only one at a time is whole, and then the rest."""
     from torch.distributed.fsdp import fully_shard
 
-    for parameter in network.parameters():  # FSDP takes no other layout
+    for parameter in network.parameters():  # FSDP takes no other layout, such as channels_last
         parameter.data = parameter.data.contiguous()
     data = mesh["data_parallel"]
     waiting = list(network.children())

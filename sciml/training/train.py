@@ -113,14 +113,14 @@ def train(
         KeyboardInterrupt: SIGINT ended it, after a checkpoint; SIGTERM raises sciml.long_runs.Terminated, a kind of it.
     """
     place = None if folder is None else Path(folder)
-    settled = _settled(about)
     _check(samples, validation, place, resume, save_every, keep, log_every, tensorboard)
+    given = _given(network, plan, about)
     ranks = Ranks(device, devices, nodes, strategy, plan.precision, timeout)
     before, modes = random_state(ranks.device), {part: part.training for part in network.modules()}
     run: Run | None = None
     try:
         with contextlib.ExitStack() as stack:
-            found, refused = _begin(network, samples, validation, plan, settled, place, resume, ranks, stack)
+            found, refused = _begin(network, samples, validation, given, place, resume, ranks, stack)
             stack.callback(set_random_state, before, ranks.device)
             log = board = None
             if place is not None and ranks.first:
@@ -132,7 +132,7 @@ def train(
             show = stack.enter_context(shown_progress(progress and ranks.first))
             run = Run(
                 network, module, optimizer, prepared, loss, samples, plan, validation, metrics, ranks, place, log,
-                board, show, save_every, keep, log_every, settled,
+                board, show, save_every, keep, log_every, {**given, "samples": len(samples)},
             )  # fmt: skip
             _announce(run, found, refused)
             if found is not None:
@@ -183,21 +183,21 @@ def _check(
         raise InputError(f"{place} is a file; a training needs a folder")
 
 
-def _settled(about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a training is about as JSON gives it back: with lists for tuples, and names for keys."""
+def _given(network: nn.Module, plan: Plan, about: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a training is of, as JSON gives it back: with lists for tuples, and text for keys."""
     try:
-        return dict(json.loads(json.dumps(dict(about or {}), allow_nan=False)))
+        settled = json.loads(json.dumps(dict(about or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         values = "numbers, text, lists and tables of them"
         raise InputError(f"about holds JSON's values by name: {values} ({error})") from error
+    return {"network": type(network).__name__, "plan": plan.described(), "about": settled}
 
 
 def _begin(
     network: nn.Module,
     samples: Samples,
     validation: Samples | None,
-    plan: Plan,
-    about: Mapping[str, Any],
+    given: Mapping[str, Any],
     place: Path | None,
     resume: bool,
     ranks: Ranks,
@@ -209,7 +209,6 @@ def _begin(
     """
     found: Checkpoint | None = None
     refused: Mapping[Path, str] = {}
-    given: dict[str, Any] = {"network": type(network).__name__, "plan": plan.described(), "about": about}
 
     def choose() -> str | None:
         nonlocal found, refused

@@ -51,6 +51,18 @@ def samples(count: int, seed: int) -> TensorSamples:
     return TensorSamples(x=x, y=torch.sin(3 * x.sum(1, keepdim=True)))
 
 
+def convolutions() -> nn.Module:
+    """With weights that are not contiguous."""
+    torch.manual_seed(7)
+    made = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 1, 1))
+    return made.to(memory_format=torch.channels_last)
+
+
+def images() -> TensorSamples:
+    x = torch.rand(30, 1, 6, 6, generator=torch.Generator().manual_seed(3))
+    return TensorSamples(x=x, y=x.cumsum(2))
+
+
 class Noisy(Samples):
     """Samples that are made on the fly, from torch's global generator."""
 
@@ -66,7 +78,7 @@ class Noisy(Samples):
 
 
 def loss(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
-    return (module(batch["x"]) - batch["y"]).square().mean(1)
+    return (module(batch["x"]) - batch["y"]).square().flatten(1).mean(1)
 
 
 def metrics(module: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -135,6 +147,19 @@ def together(folder: Path) -> dict[str, Any]:
     train(first, loss, Noisy(), Plan(epochs=2, batch_size=9), folder=folder / "parts")
     parts = train(second, loss, Noisy(), Plan(epochs=4, batch_size=9), folder=folder / "parts", resume=True)
     results["parts"] = outcome(parts, second)
+
+    pictures = images()
+    for name, epochs in (("whole", (4,)), ("parts", (2, 4))):
+        for end in epochs:
+            plan = Plan(epochs=end, batch_size=9, optimizer=AdamW(1e-2), accumulate=2, clip=0.5)
+            sharded = train(
+                convolutions(), loss, pictures, plan, folder=folder / f"sharded-{name}", strategy="fsdp",
+                validation=pictures, resume=True,
+            )  # fmt: skip
+        results[f"sharded-{name}"] = outcome(sharded)
+    assert sharded.best is not None
+    (folder / f"best-{RANK}.json").write_text(json.dumps(outcome(sharded)["best"]))
+    assert {type(value) for value in sharded.best.weights.values()} == {Tensor}
 
     def refused(name: str, run: str, count: int = 70, resume: bool = True) -> None:
         try:

@@ -20,7 +20,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from sciml.training import checkpoint, evaluate, load_weights, train
+from sciml.training import AdamW, Plan, checkpoint, evaluate, load_weights, train
 
 SCENARIO = str(Path(__file__).with_name("scenario.py"))
 STEPS_KEPT = ["step-000000032", "step-000000000"]  # of the training on both ranks
@@ -180,9 +180,21 @@ def test_every_sample_is_evaluated_once_and_in_order(pair: tuple[Path, list[int 
     assert list(quantiles.values()) == pytest.approx(ordered[[0, 5, 10, 20]].tolist(), rel=1e-6)
 
 
-def test_two_ranks_resume_to_the_last_bit(pair: tuple[Path, list[int | None]]) -> None:
+@pytest.mark.parametrize("prefix", ["", "sharded-"])
+def test_two_ranks_resume_to_the_last_bit(prefix: str, pair: tuple[Path, list[int | None]]) -> None:
     found = result(pair[0])
-    assert found["parts"] == found["whole"]
+    assert found[f"{prefix}parts"] == found[f"{prefix}whole"]
+
+
+def test_weights_of_any_layout_are_sharded_and_whole_on_every_rank(pair: tuple[Path, list[int | None]]) -> None:
+    here = runpy.run_path(SCENARIO)
+    plan = Plan(epochs=4, batch_size=9, optimizer=AdamW(1e-2), accumulate=2, clip=0.5)
+    alone = train(here["convolutions"](), here["loss"], here["images"](), plan, validation=here["images"]())
+    best = [json.loads((pair[0] / f"best-{rank}.json").read_text()) for rank in (0, 1)]
+    assert best[0] == best[1] != {}
+    assert close(result(pair[0])["sharded-parts"]["loss"], alone.history["loss"].tolist())
+    for name, value in here["outcome"](alone)["best"].items():
+        assert close(best[0][name], value, 1e-3), name
 
 
 @pytest.mark.parametrize(
