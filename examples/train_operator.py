@@ -16,7 +16,7 @@ network = operators.MgNO(in_channels=3, channels=16, layers=2, levels=[(1, 0)] *
 plan = Plan(epochs=6, batch_size=8, optimizer=AdamW(4e-3), schedule=Linear(warmup=0.1), clip=3.0, monitor="L2")
 loss = operators.RelativeH1.on(data.grid)
 operator, training = operators.train_operator(network, data, plan, loss=loss, coordinates=True)
-operators.save(operator, "mgno")
+operator.save("mgno")
 print(f"{training.steps} steps; errors of validation: {', '.join(f'{e:.1%}' for e in training.validations['L2'])}")
 
 test = data.split("test")

@@ -24,8 +24,9 @@ from .coordinates import coordinate_count
 from .data import OperatorData
 from .losses import OperatorLoss, RelativeH1, RelativeL2, over_fields
 from .normalization import Normalized
+from .place import Place
 from .symmetry import SymmetricSamples
-from .trained import Channel, Place, TrainedOperator
+from .trained import Channel, TrainedOperator
 
 _PIECE = 1 << 24  # bytes of samples at a time where all are gone through
 _MOMENTS = ("input_mean", "input_std", "output_mean", "output_std")
@@ -139,7 +140,7 @@ def train_operator(
             fixed,
         )
         if folder is not None and training.first:
-            storage.save(operator, Path(folder) / "operator")
+            operator.save(Path(folder) / "operator")
         return operator
 
     def measured(module: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,73 +7,31 @@ and replaced at once, so that a folder holds one whole operator at every moment.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.files import write_whole
 
 from .deeponet import DeepONet
 from .fno import FNO
 from .mgno import MgNO
-from .normalization import Normalized
-from .trained import Channel, Place, TrainedOperator
 from .unet import UNet
 
-VERSION = 1
+VERSION = 2
 _FORMAT = "sciml operator"
 _FILE = "operator.json"
+_FIXED = "fixed/"  # names of modules have no slash
 NETWORKS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (DeepONet, FNO, MgNO, UNet)}
 """What files may name."""
-
-
-def save(operator: TrainedOperator, folder: str | os.PathLike[str]) -> None:
-    """Write an operator into a folder, which is made if need be; an operator that stands there is replaced.
-
-    Raises:
-        InputError: the network is not one of this package, or the folder cannot be one.
-        OSError: the disk is full, or writing is not permitted; an operator that stood there is unharmed.
-    """
-    network = operator.network.network
-    check(network)
-    place = Path(folder)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
-    weights = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()})
-    digest = hashlib.sha256(weights).hexdigest()
-    file = f"weights-{digest[:16]}.safetensors"
-    content = {
-        "format": _FORMAT,
-        "version": VERSION,
-        "network": {"kind": type(network).__name__, "settings": network.settings},
-        "normalization": operator.network.settings,
-        "inputs": [_finite(dataclasses.asdict(channel)) for channel in operator.inputs],
-        "outputs": [_finite(dataclasses.asdict(channel)) for channel in operator.outputs],
-        "place": dataclasses.asdict(operator.place),
-        "equation": None if operator.equation is None else operator.equation.to_json(),
-        "parameters": dict(operator.parameters),
-        "interval": operator.interval,
-        "origin": dict(operator.origin),
-        "weights": {"file": file, "bytes": len(weights), "sha256": digest},
-    }
-    write_whole(place / file, weights)
-    write_whole(place / _FILE, _signed(content))
-    for other in place.glob("weights-*.safetensors"):
-        if other.name != file:
-            with contextlib.suppress(OSError):  # it is superfluous, not harmful
-                other.unlink()
 
 
 def check(network: nn.Module) -> None:
@@ -86,15 +44,46 @@ def check(network: nn.Module) -> None:
         raise InputError(f"operator: only {', '.join(NETWORKS)} can be stored, not {type(network).__name__}")
 
 
-def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> TrainedOperator:
-    """The operator in a folder, every byte of it checked.
-
-    Args:
-        folder: that `save` or a training wrote; also the folder of the training itself.
-        device: where its network goes.
+def write(
+    folder: str | os.PathLike[str], network: nn.Module, content: Mapping[str, Any], fixed: Mapping[str, Tensor]
+) -> None:
+    """Write a network, JSON values and fields into a folder, in place of what stands there.
 
     Raises:
-        InputError: there is no operator, it is damaged, of a newer version, or of a network that is unknown.
+        InputError: the network is not one of this package, or the folder cannot be one.
+        OSError: the disk is full, or writing is not permitted; what stood there is unharmed.
+    """
+    check(network)
+    place = Path(folder)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
+    tensors = {**network.state_dict(), **{f"{_FIXED}{name}": u for name, u in fixed.items()}}
+    weights = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    digest = hashlib.sha256(weights).hexdigest()
+    file = f"weights-{digest[:16]}.safetensors"
+    whole = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "network": {"kind": type(network).__name__, "settings": network.settings},
+        **content,
+        "weights": {"file": file, "bytes": len(weights), "sha256": digest},
+    }
+    write_whole(place / file, weights)
+    write_whole(place / _FILE, _signed(whole))
+    for other in place.glob("weights-*.safetensors"):
+        if other.name != file:
+            with contextlib.suppress(OSError):  # it is superfluous, not harmful
+                other.unlink()
+
+
+@contextmanager
+def reading(folder: str | os.PathLike[str]) -> Iterator[tuple[nn.Module, dict[str, Any], dict[str, Tensor]]]:
+    """What `write` wrote, every byte of it checked; what goes wrong with it inside the block is said of the folder.
+
+    Raises:
+        InputError: there is nothing, it is damaged, of another version, or of a network that is unknown.
     """
     place = Path(folder)
     if not (place / _FILE).is_file() and (place / "operator" / _FILE).is_file():
@@ -109,25 +98,10 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         if kind not in NETWORKS:
             raise InputError(f"{place} holds a network {kind!r}; this sciml knows {', '.join(NETWORKS)}")
         tensors = safetensors.torch.load(data)
+        fixed = {name.removeprefix(_FIXED): tensors.pop(name) for name in [*tensors] if name.startswith(_FIXED)}
         network = NETWORKS[kind](**settings).to(next(iter(tensors.values())).dtype)
         network.load_state_dict(tensors)
-        described = content["place"]
-        return TrainedOperator(
-            Normalized(network, **content["normalization"]).to(device).eval(),
-            tuple(_channel(item) for item in content["inputs"]),
-            tuple(_channel(item) for item in content["outputs"]),
-            Place(
-                tuple(described["shape"]),
-                tuple(described["lower"]),
-                tuple(described["upper"]),
-                tuple(described["periodic"]),
-                described["conditions"],
-            ),
-            None if content["equation"] is None else Equation.from_json(content["equation"]),
-            content["parameters"],
-            content["interval"],
-            content["origin"],
-        )
+        yield network, content, fixed
     except InputError:
         raise
     except OSError as error:
@@ -147,25 +121,9 @@ def _read(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise InputError(f"{path} is not an operator")
-    if not isinstance(content["version"], int) or content["version"] > VERSION:
-        raise InputError(f"{path} has version {content['version']}, and this sciml reads up to {VERSION}")
+    if content["version"] != VERSION:
+        raise InputError(f"{path} has version {content['version']}, and this sciml reads version {VERSION}")
     stated = content.pop("sha256")
     if hashlib.sha256(json.dumps(content).encode()).hexdigest() != stated:
         raise InputError(f"{path} is damaged: its content is not what was written")
     return content
-
-
-def _finite(described: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
-    return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in described.items()}
-
-
-def _channel(described: dict[str, Any]) -> Channel:
-    lowest, highest = described["lowest"], described["highest"]
-    return Channel(
-        described["name"],
-        described["kind"],
-        tuple(described["components"]),
-        -math.inf if lowest is None else lowest,
-        math.inf if highest is None else highest,
-    )

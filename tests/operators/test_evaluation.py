@@ -21,11 +21,12 @@ from sciml import Dirichlet, Equation, Grid, InputError, Neumann
 from sciml.command_line import app
 from sciml.datasets import Dataset, generate, load_recipe
 from sciml.datasets import open as open_dataset
-from sciml.operators import MgNO, Normalized, RelativeL2, TrainedOperator, evaluate, save
+from sciml.operators import MgNO, Normalized, RelativeL2, TrainedOperator, evaluate
 from sciml.operators.against_solver import Problem, compare
 from sciml.operators.evaluation import _problem, _Task
+from sciml.operators.place import Place
 from sciml.operators.resampling import resample
-from sciml.operators.trained import Channel, Place
+from sciml.operators.trained import Channel
 
 NU, STEP, WRONG = 0.02, 0.1, 0.05
 
@@ -353,7 +354,7 @@ def stored(poisson: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = MgNO(in_channels=1, channels=4, layers=1, levels=[[1, 0], [1, 0]])
     folder = tmp_path_factory.mktemp("operator")
-    save(operator_for(poisson, network), folder)
+    operator_for(poisson, network).save(folder)
     return folder
 
 
@@ -378,7 +379,7 @@ def test_the_command_says_that_answers_are_not_finite(poisson: Dataset, folders:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(math.nan)
-    save(operator_for(poisson, network), tmp_path / "o")
+    operator_for(poisson, network).save(tmp_path / "o")
     result = run(tmp_path / "o", "--data", folders["poisson"], "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert "answers for 7 samples are NaN or infinite; the first is 0" in result.stderr
