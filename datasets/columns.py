@@ -10,13 +10,15 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, final
 
 import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from sciml.errors import InputError
@@ -121,16 +123,20 @@ class ArrayColumn(Column):
     """Values in an array of another program, whose axes may stand in any order.
 
     Args:
-        open_array: returns the array: one of numpy, mapped or in memory, or a dataset of HDF5.
+        open_array: returns what is indexed as an array: one of numpy, mapped or in memory, or a dataset of HDF5. It
+            goes to other processes with the column.
+        shape: of the array.
+        dtype: of the array.
         roles: of its axes, in their order.
     """
 
-    def __init__(self, open_array: Callable[[], Array | h5py.Dataset], roles: Sequence[Role]) -> None:
+    def __init__(
+        self, open_array: Callable[[], Any], shape: Sequence[int], dtype: np.dtype[Any], roles: Sequence[Role]
+    ) -> None:
         self._open = open_array
-        array = open_array()
         self._roles = tuple(roles)
-        self._stored = tuple(array.shape)
-        self._dtype = np.dtype(array.dtype).newbyteorder("=")
+        self._stored = tuple(shape)
+        self._dtype = dtype.newbyteorder("=")
         kept = [role for role in self._roles if isinstance(role, str)]
         self._named = sorted(kept, key=_ORDER.index)
         self._axes = [kept.index(role) for role in self._named]
@@ -162,7 +168,7 @@ class ArrayColumn(Column):
         index = (inverse,) if picks is None else (inverse, picks)
         return np.array(values[index], self._dtype, order="C")
 
-    def _logical(self, array: Array | h5py.Dataset, samples: slice) -> Array:
+    def _logical(self, array: Any, samples: slice) -> Array:
         chosen: list[Any] = [
             role if isinstance(role, int) else samples if role == "sample" else slice(None) for role in self._roles
         ]
@@ -194,6 +200,56 @@ class StackedColumn(Column):
 
 
 @final
+class RepeatedColumn(Column):
+    """Values that are the same along some axes of space, which `column` lacks.
+
+    Args:
+        column: the values once.
+        missing: the axes of space it lacks, from 0.
+        space: points along all axes of space.
+    """
+
+    def __init__(self, column: Column, missing: Sequence[int], space: Sequence[int]) -> None:
+        self._column, self._missing, self._space = column, tuple(missing), tuple(space)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        stored = self._column.shape
+        return (*stored[: len(stored) - (len(self._space) - len(self._missing))], *self._space)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._column.dtype
+
+    def read(self, samples: Array | None, times: Array | None = None) -> Array:
+        values = self._column.read(samples, times)
+        leading = values.ndim - (len(self._space) - len(self._missing))
+        whole = np.expand_dims(values, tuple(leading + axis for axis in self._missing))
+        return np.array(np.broadcast_to(whole, (*values.shape[:leading], *self._space)), order="C")
+
+
+@final
+class Whole:
+    """An array that can only be read as a whole: it is, when it is first needed, and then kept.
+
+    Args:
+        load: reads it; goes to other processes, which read it for themselves.
+    """
+
+    def __init__(self, load: Callable[[], Array]) -> None:
+        self._load = load
+        self._kept: Array | None = None
+
+    def __call__(self) -> Array:
+        if self._kept is None:
+            self._kept = self._load()
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_load": self._load, "_kept": None}
+
+
+@final
 @dataclass(frozen=True, eq=False)
 class Part:
     """The samples that one file holds, or several that belong together.
@@ -215,6 +271,11 @@ class Part:
     split: str = ""
     identities: tuple[str, ...] | None = None
     digest: str = ""
+
+    def with_parameters(self, numbers: Mapping[str, float]) -> Part:
+        """The same with more numbers, each the same for all its samples."""
+        more = {name: torch.full((self.samples,), value, dtype=torch.float64) for name, value in numbers.items()}
+        return replace(self, parameters={**self.parameters, **more})
 
 
 class HDF5Files:
@@ -253,7 +314,10 @@ class HDF5Files:
         if offset is not None and inside and kept == wanted and single and plain:
             stored = tuple(n for role, n in zip(roles, dataset.shape, strict=True) if isinstance(role, str))
             return StoredColumn(path, offset, stored, dataset.dtype, leading, len(trailing))
-        return ArrayColumn(lambda: self.file(path)[name], roles)
+        return ArrayColumn(partial(self._dataset, path, name), dataset.shape, dataset.dtype, roles)
+
+    def _dataset(self, path: Path, name: str) -> h5py.Dataset:
+        return self.file(path)[name]
 
     def close(self) -> None:
         """Close what this process has opened; columns read past HDF5 remain usable."""

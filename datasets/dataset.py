@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -82,7 +83,17 @@ class Dataset:
 
     @property
     def grid(self) -> Grid:
-        """Where the values stand, with the conditions on the boundary."""
+        """The grid whose unknowns stand where the values do.
+
+        It is `domain`, but for values that stand on the boundary ("nodes"): then it reaches half a spacing beyond, and
+        says nothing of the conditions there, so that no equation is solved on it by mistake.
+        """
+        return self.description.places
+
+    @property
+    def domain(self) -> Grid:
+        """The domain with the conditions on its boundary, on which equations are solved; its unknowns stand between the
+        values of a dataset whose `points` are "nodes"."""
         return self.description.grid
 
     @property
@@ -354,8 +365,8 @@ def check_same(one: Description, other: Description, where: str) -> None:
     """Refuse files of one dataset that differ in what all of them must share."""
     compared: dict[str, Callable[[Description], Any]] = {
         "fields": lambda d: dict(d.fields),
-        "grid": lambda d: (d.grid.shape, d.grid.lower, d.grid.upper),
-        "boundary": lambda d: d.grid.periodic,
+        "grid": lambda d: (d.places.shape, d.grid.lower, d.grid.upper),
+        "boundary": lambda d: _conditions(d.grid),
         "times": lambda d: None if d.times is None else d.times.tolist(),
         "points": lambda d: d.points,
         "equation": lambda d: None if d.equation is None else d.equation.to_json(),
@@ -365,4 +376,19 @@ def check_same(one: Description, other: Description, where: str) -> None:
     }
     for name, part in compared.items():
         if part(one) != part(other):
-            raise InputError(f"{where} are files of one dataset and differ in {name}: {part(one)} and {part(other)}")
+            found = f"{reprlib.repr(part(one))} and {reprlib.repr(part(other))}"
+            raise InputError(f"{where} are files of one dataset and differ in {name}: {found}")
+
+
+def _conditions(grid: Grid) -> dict[str, Any]:
+    """Kind and values of the condition on every side, which can be compared."""
+    by_unknown = {"": grid.boundary} if next(iter(grid.boundary)) in grid.axes else grid.boundary
+    return {
+        f"{axis}_{side}{unknown and f' for {unknown}'}": (
+            type(condition).__name__,
+            [value.tolist() if isinstance(value, Tensor) else value for value in vars(condition).values()],
+        )
+        for unknown, sides in by_unknown.items()
+        for axis, pair in sides.items()
+        for side, condition in zip(("lower", "upper"), pair, strict=True)
+    }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sciml.boundary import suggestion
+from sciml.boundary import Periodic, Unstated, suggestion
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
@@ -43,7 +44,7 @@ class Description:
 
     Args:
         name: of the dataset.
-        grid: where its values stand. Conditions on the boundary that are functions are kept by their values.
+        grid: the domain, its cells and its boundary. Conditions that are functions are kept by their values.
         fields: coefficients, forcing, initial states, unknowns, by name.
         times: `(time,)`, increasing, in the unit of the equation; None of a steady problem.
         equation: what the fields satisfy, or None if that is not known.
@@ -51,14 +52,13 @@ class Description:
         inputs: names of the fields and of the parameters that determine a sample; an evolving field counts by its
             first time. None named: all that varies between samples.
         outputs: names of the fields that are to be predicted.
-        points: "cells" where values stand as on any `Grid`; "nodes" where the first and the last value along an axis
-            that is not periodic stand on the boundary itself: then `grid`, whose unknowns stand at the same places,
-            reaches half a spacing beyond the domain.
+        points: "cells" where values stand as the unknowns of `grid` do; "nodes" where they stand between its cells,
+            the first and the last along an axis that is not periodic on the boundary itself.
         notes: what a user of the data should know.
 
     Raises:
-        InputError: for a name that cannot be one, times that do not increase, an input or output that is no field, or
-            components that do not fit the grid.
+        InputError: for a name that cannot be one, times that do not increase, an input or output that is no field,
+            components that do not fit the grid, or values at the nodes of a grid with solid cells.
     """
 
     name: str
@@ -92,27 +92,47 @@ class Description:
                 raise InputError(f"dataset: field {name!r} changes in time, and no times are given")
         if self.points not in ("cells", "nodes"):
             raise InputError(f"dataset: points are 'cells' or 'nodes', got {self.points!r}")
+        if self.points == "nodes" and self.grid.solid is not None:
+            raise InputError("dataset: values at nodes and solid cells exclude each other")
         for name in self.outputs:
             if name not in self.fields:
                 raise InputError(f"dataset: the output {name!r} is none of its fields{suggestion(name, self.fields)}")
         if self.times is not None:
             object.__setattr__(self, "times", _read_times(self.times))
 
-    @property
-    def extent(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lower and upper corner of the domain, which `grid` exceeds where values stand on the boundary."""
-        rim = [
-            h / 2 if self.points == "nodes" and not wraps else 0.0
-            for h, wraps in zip(self.grid.spacing, self.grid.periodic, strict=True)
-        ]
-        lower = tuple(x + r for x, r in zip(self.grid.lower, rim, strict=True))
-        return lower, tuple(x - r for x, r in zip(self.grid.upper, rim, strict=True))
+    @cached_property
+    def places(self) -> Grid:
+        """The grid whose unknowns stand where the values do.
+
+        Of values at nodes it reaches half a spacing beyond the domain, where nothing is known to hold: `Unstated`.
+        """
+        grid = self.grid
+        if self.points == "cells":
+            return grid
+        wraps = grid.periodic
+        rim = [0.0 if periodic else h / 2 for h, periodic in zip(grid.spacing, wraps, strict=True)]
+        return Grid(
+            tuple(n if periodic else n + 1 for n, periodic in zip(grid.shape, wraps, strict=True)),
+            tuple(x - r for x, r in zip(grid.lower, rim, strict=True)),
+            tuple(x + r for x, r in zip(grid.upper, rim, strict=True)),
+            {a: Periodic() if periodic else Unstated() for a, periodic in zip(grid.axes, wraps, strict=True)},
+            dtype=grid.dtype,
+        )
 
     def shape(self, name: str, samples: int) -> tuple[int, ...]:
         """Shape of the values of a field: `([samples,] [time,] *components, *space)`."""
         kind = self.fields[name]
         steps = () if self.times is None or not kind.time_varying else (len(self.times),)
-        return (*((samples,) if kind.sample_varying else ()), *steps, *kind.components, *self.grid.shape)
+        return (*((samples,) if kind.sample_varying else ()), *steps, *kind.components, *self.places.shape)
+
+
+def common_parameters(
+    given: Sequence[Mapping[str, float]],
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """The parameters that are the same in several descriptions, and those that are left of each."""
+    first, *others = given
+    same = {n: x for n, x in first.items() if all(n in other and other[n] == x for other in others)}
+    return same, [{name: value for name, value in one.items() if name not in same} for one in given]
 
 
 def _read_times(times: Tensor) -> Tensor:

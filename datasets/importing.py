@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.boundary import Periodic
 from sciml.errors import InputError
 from sciml.grid import Grid
 
 from .dataset import Dataset, check_same
-from .description import Description
+from .description import Description, common_parameters
 from .manifest import FIRST_SPLITS, Manifest, ShardEntry, check_disjoint, shard_file
 from .shard import varies, write_shard
 
@@ -64,26 +63,23 @@ def import_dataset(
         raise InputError(f"{target} is not an empty folder; a dataset is written into one of its own")
     if dtype not in (torch.float32, torch.float64):
         raise InputError(f"values are stored in float32 or float64, got {dtype}")
-    chosen = _choose(source, counts, shuffle)
+    chosen = _common(_choose(source, counts, shuffle))
     parts = [(split, dataset, rows) for split, (dataset, rows) in chosen.items()]
     check_disjoint(
         (split, f"split {split}", [dataset.identities[int(row)] for row in rows]) for split, dataset, rows in parts
     )
-    name = parts[0][1].description.name
-    descriptions, numbers = _common({split: dataset.description for split, dataset, _ in parts})
+    name = parts[0][1].name
     total, done = sum(len(rows) for _, _, rows in parts), 0
     entries: list[ShardEntry] = []
     target.parent.mkdir(parents=True, exist_ok=True)
     work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         for split, dataset, rows in parts:
-            description = descriptions[split]
+            description = dataset.description
             converted = _to_cells(description) if to_cells and description.points == "nodes" else description
             size = max(1, shard_bytes // max(1, _sample_bytes(converted, dtype)))
             for number, chunk in enumerate(rows.split(size)):
                 values, parameters = _values(dataset, chunk, dtype)
-                for parameter, given in numbers[split].items():
-                    parameters[parameter] = torch.full((len(chunk),), given, dtype=torch.float64)
                 if converted is not description:
                     values = {name: _average(value, description.grid) for name, value in values.items()}
                 entries.append(write_shard(work, split, number, converted, values, parameters))
@@ -130,27 +126,20 @@ def _choose(
     return whole
 
 
-def _common(given: Mapping[str, Description]) -> tuple[dict[str, Description], dict[str, dict[str, float]]]:
-    """Descriptions of one dataset by split, and the parameters that differ between splits: numbers of the samples."""
-    first_split, first = next(iter(given.items()))
-    same = {
-        name: value
-        for name, value in first.parameters.items()
-        if all(name in other.parameters and other.parameters[name] == value for other in given.values())
-    }
-    numbers = {
-        split: {name: value for name, value in one.parameters.items() if name not in same}
-        for split, one in given.items()
-    }
-    found = {split: replace(one, name=first.name, parameters=same) for split, one in given.items()}
-    for split, one in found.items():
-        check_same(found[first_split], one, f"the splits {first_split!r} and {split!r}")
-        if set(numbers[split]) != set(numbers[first_split]):
-            raise InputError(
-                f"the splits {first_split!r} and {split!r} have different parameters: "
-                f"{sorted(first.parameters)} and {sorted(given[split].parameters)}"
-            )
-    return found, numbers
+def _common(chosen: Mapping[str, tuple[Dataset, Tensor]]) -> dict[str, tuple[Dataset, Tensor]]:
+    """The same as splits of one dataset: parameters that differ between them become numbers of the samples."""
+    same, others = common_parameters([dataset.description.parameters for dataset, _ in chosen.values()])
+    (first_split, (first, _)), found = next(iter(chosen.items())), {}
+    for (split, (dataset, rows)), numbers in zip(chosen.items(), others, strict=True):
+        described = replace(dataset.description, name=first.name, parameters=same)
+        parts = [part.with_parameters(numbers) for part in dataset.parts]
+        found[split] = Dataset(described, parts), rows
+        where = f"the splits {first_split!r} and {split!r}"
+        check_same(found[first_split][0].description, described, where)
+        names = [sorted({*same, *one.parts[0].parameters}) for one, _ in (found[first_split], found[split])]
+        if names[0] != names[1]:
+            raise InputError(f"{where} have different parameters: {names[0]} and {names[1]}")
+    return found
 
 
 def _values(dataset: Dataset, rows: Tensor, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -170,22 +159,16 @@ def _sample_bytes(description: Description, dtype: torch.dtype) -> int:
 
 
 def _to_cells(description: Description) -> Description:
-    grid = description.grid
-    lower, upper = description.extent
-    shape = tuple(n if wraps else n - 1 for n, wraps in zip(grid.shape, grid.periodic, strict=True))
-    cells = Grid(shape, lower, upper, grid.boundary, dtype=grid.dtype)
     note = "values at nodes were replaced by their means over the cells between them"
-    return replace(description, grid=cells, points="cells", notes=(*description.notes, note))
+    return replace(description, points="cells", notes=(*description.notes, note))
 
 
 def _average(values: Tensor, grid: Grid) -> Tensor:
-    sides = grid.sides()
-    for place, axis in enumerate(grid.axes):
-        if isinstance(sides[axis][0], Periodic):
-            continue
-        along = place - grid.dimension
-        n = values.shape[along] - 1
-        values = (values.narrow(along, 0, n) + values.narrow(along, 1, n)) / 2
+    for place, wraps in enumerate(grid.periodic):
+        if not wraps:
+            along = place - grid.dimension
+            n = values.shape[along] - 1
+            values = (values.narrow(along, 0, n) + values.narrow(along, 1, n)) / 2
     return values
 
 

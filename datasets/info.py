@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sciml.boundary import Periodic
+from sciml.boundary import Periodic, Unstated
 from sciml.errors import InputError
 from sciml.files import write_whole
 from sciml.grid import Grid
@@ -94,7 +94,6 @@ def examine(dataset: Dataset, path: Path) -> dict[str, Any]:
     ]
     if len(crossing) > 8:
         problems.append(f"{len(crossing) - 8} more samples stand in two splits")
-    lower, upper = description.extent
     return {
         "format": 1,
         "path": str(path),
@@ -105,10 +104,10 @@ def examine(dataset: Dataset, path: Path) -> dict[str, Any]:
         "files": len(dataset.parts),
         "grid": {
             "shape": list(dataset.grid.shape),
-            "lower": list(lower),
-            "upper": list(upper),
+            "lower": list(dataset.domain.lower),
+            "upper": list(dataset.domain.upper),
             "points": dataset.points,
-            "boundary": _boundary(dataset.grid),
+            "boundary": _boundary(dataset.domain),
         },
         "times": None if times is None else {"count": len(times), "first": float(times[0]), "last": float(times[-1])},
         "fields": {
@@ -153,6 +152,8 @@ def _boundary(grid: Grid) -> dict[str, Any]:
 
 
 def _condition(condition: Any) -> str:
+    if isinstance(condition, Unstated):
+        return "not stated"
     values = [
         f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value:g}"
         for value in vars(condition).values()

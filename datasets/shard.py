@@ -212,9 +212,12 @@ class _Content:
         grid = description.grid
         by_unknown = next(iter(grid.boundary)) not in grid.axes
         boundary: dict[str, SidesByAxis] = grid.boundary if by_unknown else {"": grid.boundary}
-        places, times = grid.axis_coordinates, description.times
-        group = write_frame(file, description.name, description.parameters, "cartesian", self.samples, places, times)
-        write_boundaries(group, grid, boundary)
+        places, times = description.places, description.times
+        coordinates = places.axis_coordinates
+        group = write_frame(
+            file, description.name, description.parameters, "cartesian", self.samples, coordinates, times
+        )
+        write_boundaries(group, places, boundary)
         scalars = Category(file, "scalars")
         for name, number in description.parameters.items():
             scalars.add(name, np.array(number), sample_varying=False, time_varying=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.boundary import AXES, Boundary, Dirichlet, Neumann, Periodic, SidesByAxis
+from sciml.boundary import AXES, SidesByAxis
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.well import DTYPES, make_condition, tensor_of
 
-from .columns import Array, ArrayColumn, Column, HDF5Files, Part
-from .description import Description, Field
-from .spacing import grid_at
+from .columns import Column, HDF5Files, Part, RepeatedColumn, Role
+from .description import Description, Field, Points
 
+Place = Callable[[Sequence[Tensor], h5py.File], tuple[Grid, Points, list[str]]]
+_OWN = "sciml/description"
 _ORDERS = ("t0_fields", "t1_fields", "t2_fields")
 _GROUPS = ("dimensions", "boundary_conditions", "scalars", *_ORDERS)
 
@@ -31,44 +32,59 @@ def is_well(file: h5py.File) -> bool:
     return "dimensions" in file and "t0_fields" in file
 
 
-def read_layout(path: Path, files: HDF5Files) -> tuple[Description, Part]:
+def read_layout(path: Path, files: HDF5Files, place: Place | None = None) -> tuple[Description, Part]:
     """What a file says of itself, and its samples, of which no value is read yet.
+
+    Args:
+        path: of the file.
+        files: which keeps it open.
+        place: makes the domain, what values stand at, and notes, of the coordinates along each axis and the open file;
+            asked of a file that does not describe itself as ours do.
 
     Raises:
         InputError: a group, an attribute or an axis is missing or does not fit the others; it says which.
     """
     file = files.file(path)
     try:
-        return _read(path, file, files)
+        return _read(path, file, files, place)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
         raise InputError(f"{path} does not have the layout of The Well: {error}") from error
 
 
-def _read(path: Path, file: h5py.File, files: HDF5Files) -> tuple[Description, Part]:
+def describes_itself(file: h5py.File) -> bool:
+    """Whether a file bears a description of ours."""
+    return _OWN in file
+
+
+def _read(path: Path, file: h5py.File, files: HDF5Files, place: Place | None) -> tuple[Description, Part]:
     missing = [name for name in _GROUPS if name not in file]
     if missing:
         raise InputError(f"it has no group {missing[0]!r}; the layout of The Well has {', '.join(_GROUPS)}")
-    kind = _text(file.attrs.get("grid_type", "cartesian"))
+    kind = text(file.attrs.get("grid_type", "cartesian"))
     if kind != "cartesian":
         raise InputError(f"its grid is {kind}; uniform cartesian ones can be read")
     samples = int(file.attrs["n_trajectories"])
-    own = json.loads(file["sciml/description"].asstr()[()]) if "sciml/description" in file else {}
-    names = _texts(file["dimensions"].attrs["spatial_dims"])
+    own = json.loads(file[_OWN].asstr()[()]) if describes_itself(file) else {}
+    names = texts(file["dimensions"].attrs["spatial_dims"])
     if not 1 <= len(names) <= len(AXES):
         raise InputError(f"it has {len(names)} axes of space; one to three are needed")
     shape = tuple(int(file["dimensions"][name].shape[-1]) for name in names)
     notes: list[str] = list(own.get("notes", ()))
-    grid = read_grid(own["grid"], file) if own else _infer_grid(file, names, notes)
-    if grid.shape != shape:
-        raise InputError(f"its coordinates have {shape} places and its grid {grid.shape}")
+    if own:
+        grid, points = read_grid(own["grid"], file), own["points"]
+    elif place is not None:
+        grid, points, more = place([_coordinates(file, name) for name in names], file)
+        notes += more
+    else:
+        raise InputError(f"it has no {_OWN!r}, which a dataset of ours has")
     times = _read_times(file)
     fields: dict[str, Field] = {}
     columns: dict[str, Column] = {}
     units = own.get("units", {})
     for order, group in enumerate(_ORDERS):
-        for name in _texts(file[group].attrs["field_names"]):
+        for name in texts(file[group].attrs["field_names"]):
             dataset = file[group][name]
             sample, time = (bool(dataset.attrs[f"{what}_varying"]) for what in ("sample", "time"))
             fields[name] = Field(sample, time, (len(shape),) * order, units.get(name, ""))
@@ -79,7 +95,7 @@ def _read(path: Path, file: h5py.File, files: HDF5Files) -> tuple[Description, P
     constants, scalars = _read_scalars(file, samples, notes)
     steady = own["steady"] if own else not any(field.time_varying for field in fields.values())
     description = Description(
-        own.get("name", _text(file.attrs["dataset_name"])),
+        own.get("name", text(file.attrs["dataset_name"])),
         grid,
         fields,
         None if steady else times,
@@ -87,9 +103,11 @@ def _read(path: Path, file: h5py.File, files: HDF5Files) -> tuple[Description, P
         constants,
         tuple(own.get("inputs", ())),
         tuple(own.get("outputs", ())),
-        own.get("points", "cells"),
+        points,
         tuple(notes),
     )
+    if description.places.shape != shape:
+        raise InputError(f"its coordinates have {shape} places and its grid {description.places.shape}")
     return description, Part(str(path), samples, columns, scalars)
 
 
@@ -118,41 +136,11 @@ def read_grid(described: Mapping[str, Any], file: h5py.File) -> Grid:
     )
 
 
-def _infer_grid(file: h5py.File, names: list[str], notes: list[str]) -> Grid:
-    coordinates = []
-    for name in names:
-        values = np.asarray(file["dimensions"][name][()], np.float64)
-        if values.ndim == 2 and (values == values[:1]).all():
-            values = values[0]
-        coordinates.append(torch.from_numpy(values))
-    sides: dict[str, Any] = {}
-    for axis, name in zip(AXES, names, strict=False):
-        sides[axis] = _infer_sides(file["boundary_conditions"], name, notes)
-    grid, _ = grid_at(coordinates, sides)
-    return grid
-
-
-def _infer_sides(group: h5py.Group, name: str, notes: list[str]) -> Boundary | tuple[Any, Any]:
-    """Conditions along one axis; what the layout leaves open is taken as Neumann(0), and said."""
-    pair: list[Any] = [None, None]
-    for entry in group.values():
-        if name not in _texts(entry.attrs["associated_dims"]) or len(_texts(entry.attrs["associated_dims"])) > 1:
-            continue
-        kind, mask = _text(entry.attrs["bc_type"]).upper(), np.asarray(entry["mask"][()], bool)
-        if kind == "PERIODIC":
-            return Periodic()
-        values = np.asarray(entry["values"][()]).reshape(-1) if "values" in entry else np.empty(0)
-        held = kind == "WALL" and len(_texts(entry.attrs["associated_fields"])) == 1 and len(values) > 0
-        for side, here in enumerate((mask.reshape(-1)[0], mask.reshape(-1)[-1])):
-            if here and (pair[side] is None or held):
-                pair[side] = Dirichlet(float(values[-side])) if held else kind
-    for side, found in enumerate(pair):
-        if not isinstance(found, Dirichlet):
-            end = f"the {('lower', 'upper')[side]} end of axis {name}"
-            said = f"only {found!r} at" if isinstance(found, str) else "nothing of"
-            notes.append(f"the file says {said} {end}; taken as a zero outward derivative")
-            pair[side] = Neumann(0.0)
-    return pair[0], pair[1]
+def _coordinates(file: h5py.File, name: str) -> Tensor:
+    values = np.asarray(file["dimensions"][name][()], np.float64)
+    if values.ndim == 2 and (values == values[:1]).all():
+        values = values[0]
+    return torch.from_numpy(values)
 
 
 def _read_times(file: h5py.File) -> Tensor:
@@ -166,28 +154,28 @@ def _read_times(file: h5py.File) -> Tensor:
 
 def _column(path: Path, file: h5py.File, files: HDF5Files, place: str, field: Field, shape: tuple[int, ...]) -> Column:
     dataset = file[place]
-    roles: list[Any] = [
+    leading: list[Role] = [
         name for name, there in (("sample", field.sample_varying), ("time", field.time_varying)) if there
     ]
-    leading, space = len(roles), list(AXES[: len(shape)])
-    trailing = ["component", "component2"][: len(field.components)]
+    trailing: list[Role] = ["component", "component2"][: len(field.components)]  # type: ignore[assignment]
     along = [bool(x) for x in np.asarray(dataset.attrs["dim_varying"]).reshape(-1)]
-    if all(along):
-        if dataset.ndim != leading + len(shape) + len(trailing):
-            raise InputError(
-                f"field {place!r} has shape {dataset.shape}; its attributes ask for the axes "
-                f"{', '.join([*roles, *space, *trailing])}"
-            )
-        return files.column(path, place, [*roles, *space, *trailing])
-    present = [axis for axis, there in zip(space, along, strict=True) if there]
-    values: Array = np.asarray(dataset[()])
-    if values.ndim == leading + len(present) + len(trailing):  # axes along which nothing changes are left out
-        for number, there in enumerate(along):
-            if not there:
-                values = np.expand_dims(values, leading + number)
-    end = values.ndim - len(trailing)
-    whole = np.broadcast_to(values, (*values.shape[:leading], *shape, *values.shape[end:]))
-    return ArrayColumn(lambda: whole, [*roles, *space, *trailing])
+    axes = AXES[: len(shape)]
+    missing = [number for number, there in enumerate(along) if not there]
+    # Axes along which nothing changes are left out, have length 1, or repeat their values.
+    if dataset.ndim == len(leading) + len(shape) + len(trailing):
+        lengths = dataset.shape[len(leading) : len(leading) + len(shape)]
+        missing = [number for number in missing if lengths[number] == 1]
+        space: list[Role] = [0 if number in missing else axis for number, axis in enumerate(axes)]
+    else:
+        space = [axis for number, axis in enumerate(axes) if number not in missing]
+    roles = [*leading, *space, *trailing]
+    if len(along) != len(shape) or dataset.ndim != len(roles):
+        raise InputError(
+            f"field {place!r} has shape {dataset.shape}; its attributes ask for the axes "
+            f"{', '.join(str(role) for role in roles)}"
+        )
+    column = files.column(path, place, roles)
+    return RepeatedColumn(column, missing, shape) if missing else column
 
 
 def _check_shape(name: str, column: Column, field: Field, samples: int, times: int, shape: tuple[int, ...]) -> None:
@@ -201,7 +189,7 @@ def _check_shape(name: str, column: Column, field: Field, samples: int, times: i
 def _read_scalars(file: h5py.File, samples: int, notes: list[str]) -> tuple[dict[str, float], dict[str, Tensor]]:
     constants: dict[str, float] = {}
     varying: dict[str, Tensor] = {}
-    for name in _texts(file["scalars"].attrs["field_names"]):
+    for name in texts(file["scalars"].attrs["field_names"]):
         dataset = file["scalars"][name]
         values = np.asarray(dataset[()], np.float64)
         if bool(dataset.attrs["time_varying"]):
@@ -214,16 +202,18 @@ def _read_scalars(file: h5py.File, samples: int, notes: list[str]) -> tuple[dict
             constants[name] = float(values.reshape(-1)[0])
         else:
             notes.append(f"the scalar {name!r} of shape {values.shape} is left out")
-    for name in _texts(file.attrs.get("simulation_parameters", ())):
+    for name in texts(file.attrs.get("simulation_parameters", ())):
         number = np.asarray(file.attrs.get(name, np.nan))
         if name not in constants and name not in varying and number.size == 1 and number.dtype.kind in "fiu":
             constants[name] = float(number.reshape(-1)[0])
     return constants, varying
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A text of HDF5, which may come as bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _texts(values: Any) -> list[str]:
-    return [_text(value) for value in np.asarray(values).reshape(-1)]
+def texts(values: Any) -> list[str]:
+    """A list of them."""
+    return [text(value) for value in np.asarray(values).reshape(-1)]

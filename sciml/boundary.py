@@ -82,10 +82,18 @@ class Periodic:
     """Both sides of the axis are one: u(x + upper - lower) = u(x)."""
 
 
+@dataclass(frozen=True)
+class Unstated:
+    """Nothing is known of what holds on the side: its grid says where values stand, and equations are solved on it only
+    where the call says what holds."""
+
+
 SideCondition = Dirichlet | Neumann | Robin
-Condition = SideCondition | Periodic
+Stated = SideCondition | Periodic
+Condition = Stated | Unstated
 Sides = tuple[Condition, Condition]
 SidesByAxis = dict[str, Sides]
+StatedByAxis = dict[str, tuple[Stated, Stated]]
 Boundary = Condition | Mapping[str, Any]
 """One condition for all sides, a dict by axis of one condition or a pair (lower, upper), or a dict by unknown of
 these."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boundary import AXES, Boundary, Condition, Dirichlet, Neumann, Periodic, Robin, SideCondition, suggestion
+from .boundary import AXES, Boundary, Dirichlet, Neumann, Periodic, Robin, SideCondition, Stated, suggestion
 from .configuration import (
     ArrayTable,
     BoundaryTable,
@@ -159,7 +159,7 @@ def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[
             if any(getattr(given, f"{axis}{side}") is not None for side in ("", "_lower", "_upper")):
                 raise InputError(f"a condition is given for {axis}, but the domain has only the axes {', '.join(axes)}")
 
-    def side(tables: Sequence[SidesTable], axis: str, name: str) -> Condition:
+    def side(tables: Sequence[SidesTable], axis: str, name: str) -> Stated:
         for given in tables:
             for key in (f"{axis}_{name}", axis, "all"):
                 condition: ConditionTable | None = getattr(given, key)
@@ -167,7 +167,7 @@ def _sides_of_grid(table: BoundaryTable, axes: tuple[str, ...], unknowns: tuple[
                     return _make_condition(condition, axes, evolving)
         return Dirichlet(0.0)
 
-    def sides(*tables: SidesTable) -> dict[str, tuple[Condition, Condition]]:
+    def sides(*tables: SidesTable) -> dict[str, tuple[Stated, Stated]]:
         return {axis: (side(tables, axis, "lower"), side(tables, axis, "upper")) for axis in axes}
 
     if not table.unknowns:
@@ -205,7 +205,7 @@ def _check_unknowns(given: Mapping[str, Any], unknowns: tuple[str, ...]) -> None
             raise InputError(f"the equation has no unknown {name!r}{suggestion(name, unknowns)}")
 
 
-def _make_condition(table: ConditionTable, axes: tuple[str, ...], evolving: bool) -> Condition:
+def _make_condition(table: ConditionTable, axes: tuple[str, ...], evolving: bool) -> Stated:
     value, flux, coefficient = (
         make_function(item, axes, evolving=evolving) if isinstance(item, str) else item
         for item in (table.value, table.flux, table.coefficient)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boundary import Dirichlet, Periodic, SidesByAxis
+from .boundary import Dirichlet, Periodic, Sides, StatedByAxis, Unstated
 from .discretization import GridEvolution, NonlinearSystem, System, discretize, discretize_nonlinear
 from .discretization.conditions import Moving
 from .discretization.inputs import resolve_on_side, resolve_on_walls
@@ -152,10 +152,10 @@ def rebuild(
     return system
 
 
-def _boundary_of(system: GridSystem) -> dict[str, SidesByAxis]:
+def _boundary_of(system: GridSystem) -> dict[str, StatedByAxis]:
     if isinstance(system, SpectralSystem):
         return {unknown: dict.fromkeys(system.domain.axes, (Periodic(), Periodic())) for unknown in system.unknowns}
-    boundary: dict[str, SidesByAxis] = system.boundary
+    boundary: dict[str, StatedByAxis] = system.boundary
     return boundary
 
 
@@ -195,18 +195,19 @@ def _by_shape(tables: list[Tensor], dimension: int, name: str) -> Lookup:
 
 
 def _write_layout(
-    file: h5py.File, system: GridSystem, boundary: Mapping[str, SidesByAxis], rows: int, times: Tensor | None
+    file: h5py.File, system: GridSystem, boundary: Mapping[str, Mapping[str, Sides]], rows: int, times: Tensor | None
 ) -> None:
     places = system.domain.axis_coordinates
     group = write_frame(file, str(system.equation), system.parameters, "cartesian", rows, places, times)
     write_boundaries(group, system.domain, boundary)
 
 
-def write_boundaries(group: h5py.Group, grid: Grid, boundary: Mapping[str, SidesByAxis]) -> None:
+def write_boundaries(group: h5py.Group, grid: Grid, boundary: Mapping[str, Mapping[str, Sides]]) -> None:
     """The entries of `boundary_conditions`: where the sides of a grid are, and its solid cells.
 
     Args:
-        boundary: by unknown; with "" for all of them, no values are written.
+        boundary: by unknown; with "" for all of them, no values are written. Of a side for which nothing is stated
+            there is no entry.
     """
     for axis, n, periodic in zip(grid.axes, grid.shape, grid.periodic, strict=True):
         ends = np.zeros((2, n), dtype=bool)
@@ -215,6 +216,8 @@ def write_boundaries(group: h5py.Group, grid: Grid, boundary: Mapping[str, Sides
             write_boundary(group, f"{axis}_periodic", (axis,), "PERIODIC", ends[0] | ends[1], {})
             continue
         for side, name in enumerate(_SIDES):
+            if all(isinstance(sides[axis][side], Unstated) for sides in boundary.values()):
+                continue
             held = {}
             for unknown, sides in boundary.items():
                 condition = sides[axis][side]

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boundary import Dirichlet, Neumann, Periodic, Robin
+from .boundary import Dirichlet, Neumann, Periodic, Robin, Unstated
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-_CONDITIONS = {kind.__name__: kind for kind in (Dirichlet, Neumann, Robin)}
+_CONDITIONS = {kind.__name__: kind for kind in (Dirichlet, Neumann, Robin, Periodic, Unstated)}
 
 
 class Category:
@@ -187,7 +187,7 @@ def restore_parameters(
 def make_condition(described: Mapping[str, Any], read: Callable[[Any], Any]) -> Any:
     """A condition from its kind and its values, each of which `read` makes of what the description says."""
     words = {word: read(item) for word, item in described.items() if word != "kind"}
-    return Periodic() if described["kind"] == "Periodic" else _CONDITIONS[described["kind"]](**words)
+    return _CONDITIONS[described["kind"]](**words)
 
 
 def numpy_of(values: Tensor) -> np.ndarray[Any, Any]:

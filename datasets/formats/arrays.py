@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from sciml.errors import InputError
 
-from ..columns import Array, ArrayColumn
+from ..columns import Array, ArrayColumn, Whole
 from .reading import Found, Raw
+
+_UNREADABLE = (ValueError, OSError, EOFError, KeyError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def find_npy(paths: Mapping[str, Path], where: Path) -> Found:
@@ -24,61 +27,99 @@ def find_npy(paths: Mapping[str, Path], where: Path) -> Found:
     """
 
     def raw(path: Path) -> Raw:
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"{path} cannot be read as an .npy file of numbers: {error}") from error
-        return Raw(tuple(array.shape), lambda roles: ArrayColumn(lambda: array, roles))
+        array = _map(path)
+        return Raw(tuple(array.shape), partial(ArrayColumn, Whole(partial(_map, path)), array.shape, array.dtype))
 
     return Found(where, {name: raw(path) for name, path in paths.items()})
 
 
+def _map(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as an .npy file of numbers: {error}") from error
+    return array
+
+
 def find_npz(path: Path) -> Found:
-    """Arrays in an .npz file, each of which is loaded as a whole when it is needed.
+    """Arrays in an .npz file: of each only its header is read, and the whole of it when it is first needed.
 
     Raises:
         InputError: the file is damaged, or holds objects.
     """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            headers = {name.removesuffix(".npy"): _header(archive, name) for name in names}
+    except _UNREADABLE as error:
+        raise InputError(f"{path} cannot be read as an .npz file of numbers: {error}") from error
+    arrays: dict[str, Raw] = {}
+    others: dict[str, str] = {}
+    for name, (shape, dtype) in headers.items():
+        if dtype.hasobject:
+            others[name] = "Python objects, which are never unpickled"
+        elif dtype.kind not in "fiu":
+            others[name] = f"{dtype} values"
+        else:
+            arrays[name] = Raw(shape, partial(ArrayColumn, Whole(partial(_load, path, name)), shape, dtype))
+    return Found(path, arrays, others=others)
 
-    @cache
-    def load(name: str) -> Array:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                array: Array = archive[name]
-                return array
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
-            raise InputError(f"{path}: {name!r} cannot be read as an array of numbers: {error}") from error
 
+def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    with archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name!r} is of version {version[0]}.{version[1]}, which holds records and no numbers")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _load(path: Path, name: str) -> Array:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            names = list(archive.files)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as an .npz file: {error}") from error
+            array: Array = archive[name]
+    except _UNREADABLE as error:
+        raise InputError(f"{path}: {name!r} cannot be read as an array of numbers: {error}") from error
+    return array
 
-    def raw(name: str) -> Raw:
-        return Raw(tuple(load(name).shape), lambda roles: ArrayColumn(lambda: load(name), roles))
 
-    return Found(path, {name: raw(name) for name in names})
+_DTYPES = {  # of NumPy, in which values are read: it has neither bfloat16 nor floats of 8 bits
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f4",
+    "BF16": "f4",
+    "F8_E4M3": "f4",
+    "F8_E5M2": "f4",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U64": "u8",
+    "U32": "u4",
+    "U16": "u2",
+    "U8": "u1",
+}
 
 
 class _Slices:
     """A tensor in a safetensors file, read in slices as an array of NumPy is."""
 
-    def __init__(self, path: Path, name: str) -> None:
-        from safetensors import safe_open
+    def __init__(self, path: Path, name: str, dtype: np.dtype[Any]) -> None:
+        self._path, self._name, self._dtype = path, name, dtype
 
-        self._path, self._name, self._open = path, name, safe_open
-        with self._open(path, "pt") as file:
-            part = file.get_slice(name)
-            self.shape = tuple(part.get_shape())
-            kinds = {"F64": "f8", "F32": "f4", "F16": "f4", "BF16": "f4"}
-            self.dtype = np.dtype(kinds.get(part.get_dtype(), "O"))
+    def __call__(self) -> _Slices:
+        return self
 
     def __getitem__(self, index: tuple[Any, ...]) -> Array:
-        with self._open(self._path, "pt") as file:
-            part = file.get_slice(self._name)[index]
-            array: Array = (part if self.dtype.itemsize == 8 else part.float()).numpy()
-            return array
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._path, "pt") as file:
+                part = file.get_slice(self._name)[index]
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{self._path}: {self._name!r} cannot be read: {error}") from error
+        return np.asarray((part.float() if self._dtype == np.float32 else part).numpy(), self._dtype)
 
 
 def find_safetensors(path: Path) -> Found:
@@ -89,14 +130,18 @@ def find_safetensors(path: Path) -> Found:
     """
     from safetensors import SafetensorError, safe_open
 
+    found: dict[str, Raw] = {}
+    others: dict[str, str] = {}
     try:
         with safe_open(path, "pt") as file:
-            names = sorted(file.keys())
-        tensors = {name: _Slices(path, name) for name in names}
+            for name in sorted(file.keys()):
+                part = file.get_slice(name)
+                kind, shape = part.get_dtype(), tuple(part.get_shape())
+                if kind in _DTYPES:
+                    dtype = np.dtype(_DTYPES[kind])
+                    found[name] = Raw(shape, partial(ArrayColumn, _Slices(path, name, dtype), shape, dtype))
+                else:
+                    others[name] = f"values of the kind {kind}"
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a safetensors file: {error}") from error
-
-    def raw(tensor: _Slices) -> Raw:
-        return Raw(tensor.shape, lambda roles: ArrayColumn(lambda: tensor, roles))
-
-    return Found(path, {name: raw(tensor) for name, tensor in tensors.items()})
+    return Found(path, found, others=others)

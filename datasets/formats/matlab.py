@@ -9,8 +9,8 @@ Version 7.3 is HDF5, in which the axes stand in the opposite order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,14 @@ from sciml.boundary import Dirichlet, Periodic
 from sciml.equations import Equation
 from sciml.errors import InputError
 
-from ..columns import ArrayColumn, Column, HDF5Files, Role
+from ..columns import Array, ArrayColumn, Column, HDF5Files, Role, Whole
 from .reading import Found, Raw, tensor_from
+
+_NUMBERS = {  # classes of MATLAB, and the dtypes of NumPy
+    "double": "f8",
+    "single": "f4",
+    **{f"{sign}int{8 * size}": f"{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)},
+}
 
 
 def find_5(path: Path) -> Found:
@@ -31,47 +37,61 @@ def find_5(path: Path) -> Found:
     Raises:
         InputError: it is damaged.
     """
-    from scipy.io import loadmat, whosmat
+    from scipy.io import whosmat
 
     try:
         listed = whosmat(path)
     except Exception as error:  # what scipy raises on damage has no common kind
         raise InputError(f"{path} cannot be read as a .mat file of version 5: {error}") from error
+    arrays = {
+        name: _raw_5(path, name, shape, np.dtype(_NUMBERS[kind])) for name, shape, kind in listed if kind in _NUMBERS
+    }
+    others = {name: f"a MATLAB {kind} array" for name, _, kind in listed if kind not in _NUMBERS}
+    return _documented(path, arrays, others, partial(_load_5, path))
 
-    @cache
-    def load(name: str) -> Any:
-        try:
-            return loadmat(path, variable_names=[name])[name]
-        except Exception as error:
-            raise InputError(f"{path}: {name!r} cannot be read, the file is cut short or damaged: {error}") from error
 
-    def raw(name: str, shape: tuple[int, ...]) -> Raw:
-        return Raw(shape, lambda roles: ArrayColumn(lambda: load(name), roles))
+def _raw_5(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Raw:
+    return Raw(shape, partial(ArrayColumn, Whole(partial(_load_5, path, name)), shape, dtype))
 
-    numeric = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
-    arrays = {name: raw(name, tuple(shape)) for name, shape, kind in listed if kind in numeric}
-    return _documented(path, arrays, load)
+
+def _load_5(path: Path, name: str) -> Array:
+    from scipy.io import loadmat
+
+    try:  # as what MATLAB calls it, and not as the smaller integers that it stores where they do
+        array: Array = loadmat(path, variable_names=[name], mat_dtype=True)[name]
+    except Exception as error:
+        raise InputError(f"{path}: {name!r} cannot be read, the file is cut short or damaged: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: {name!r} holds {array.dtype} values; real numbers are needed")
+    return array
 
 
 def find_73(path: Path, files: HDF5Files) -> Found:
     """What a file of version 7.3 holds."""
     file = files.file(path)
+    arrays: dict[str, Raw] = {}
+    others: dict[str, str] = {}
+    for name in sorted(set(file) - {"#refs#", "#subsystem#"}):
+        item = file[name]
+        kind = np.bytes_(item.attrs.get("MATLAB_class", b"")).decode()
+        if isinstance(item, h5py.Group):
+            others[name] = f"a MATLAB {kind or 'struct'} array"
+        elif item.dtype.names:
+            others[name] = "complex numbers"
+        elif item.dtype.kind not in "fiu" or kind not in ("", *_NUMBERS):
+            others[name] = f"a MATLAB {kind or item.dtype} array"
+        elif "MATLAB_empty" in item.attrs:
+            others[name] = "an empty array"
+        else:
+            arrays[name] = Raw(tuple(reversed(item.shape)), partial(_column_73, files, path, name))
+    return _documented(path, arrays, others, lambda name: file[name][()])
 
-    def raw(name: str) -> Raw:
-        def column(roles: Sequence[Role]) -> Column:
-            return files.column(path, name, tuple(reversed(roles)))
 
-        return Raw(tuple(reversed(file[name].shape)), column)
-
-    arrays = {
-        name: raw(name) for name, item in file.items() if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
-    }
-    return _documented(path, arrays, lambda name: file[name][()])
+def _column_73(files: HDF5Files, path: Path, name: str, roles: Sequence[Role]) -> Column:
+    return files.column(path, name, tuple(reversed(roles)))
 
 
-def _documented(path: Path, arrays: Mapping[str, Raw], load: Any) -> Found:
-    if not arrays:
-        raise InputError(f"{path} holds no array of numbers")
+def _documented(path: Path, arrays: Mapping[str, Raw], others: Mapping[str, str], load: Callable[[str], Any]) -> Found:
     ranks = {name: len(raw.shape) for name, raw in arrays.items()}
     if ranks.get("coeff") == ranks.get("sol") == 3:
         return Found(
@@ -85,13 +105,14 @@ def _documented(path: Path, arrays: Mapping[str, Raw], load: Any) -> Found:
             inputs=("a",),
             outputs=("u",),
             equation=Equation("-div(a*grad(u)) = 1"),
+            others=others,
         )
     if ranks.get("a") == ranks.get("u") == 2:
         axes: dict[str, Sequence[str]] = dict.fromkeys(("a", "u"), ("sample", "x"))
     elif ranks.get("a") == 3 and ranks.get("u") == 4:
         axes = {"a": ("sample", "x", "y"), "u": ("sample", "x", "y", "time")}
     else:
-        return Found(path, arrays)
+        return Found(path, arrays, others=others)
     times = tensor_from(np.asarray(load("t"))) if "t" in arrays and "time" in axes["u"] else None
     return Found(
         path,
@@ -103,4 +124,5 @@ def _documented(path: Path, arrays: Mapping[str, Raw], load: Any) -> Found:
         unit=True,
         inputs=("a",),
         outputs=("u",),
+        others=others,
     )

@@ -25,6 +25,7 @@ from sciml.equations import Equation
 from sciml.errors import InputError
 
 from ..columns import Column, HDF5Files, Role, StackedColumn
+from .hdf5 import read_arrays
 from .reading import Found, Raw, tensor_from
 
 _FLOW = ("density", "pressure", "Vx", "Vy", "Vz")
@@ -46,11 +47,8 @@ def find(path: Path, files: HDF5Files) -> Found:
     file = files.file(path)
     if groups := _groups(file):
         return _find_groups(path, files, groups)
-    arrays = {
-        name: Raw(tuple(item.shape), lambda roles, name=name: files.column(path, name, roles))  # type: ignore[misc]
-        for name, item in file.items()
-        if isinstance(item, h5py.Dataset) and not name.endswith("-coordinate") and name != "t"
-    }
+    fields = [name for name in file if name != "t" and not name.endswith("-coordinate")]
+    arrays, others = read_arrays(path, fields, files)
     coordinates = {axis: tensor_from(file[f"{axis}-coordinate"][()]) for axis in AXES if f"{axis}-coordinate" in file}
     times = tensor_from(file["t-coordinate"][()]) if "t-coordinate" in file else None
     if set(_INCOMPRESSIBLE) <= set(arrays):
@@ -66,8 +64,10 @@ def find(path: Path, files: HDF5Files) -> Found:
             coordinates,
             _times_of_first(path, file),
             boundary=Dirichlet(0.0),
+            points="cells",
             inputs=("velocity", "particles", "force"),
             outputs=("velocity", "particles"),
+            others=others,
         )
     if not coordinates:
         raise InputError(f"{path}: PDEBench's layout has 'x-coordinate' beside {', '.join(arrays)}; it is missing")
@@ -83,9 +83,11 @@ def find(path: Path, files: HDF5Files) -> Found:
             coordinates,
             parameters=numbers,
             boundary=Dirichlet(0.0),
+            points="cells",
             inputs=("a",),
             outputs=("u",),
             equation=Equation("-div(a*grad(u)) = beta", parameters=force) if force else None,
+            others=others,
         )
     moving = {"u": "tensor"} if "tensor" in arrays else {name: name for name in _FLOW if name in arrays}
     wanted = ("sample", "time", *space)
@@ -97,8 +99,10 @@ def find(path: Path, files: HDF5Files) -> Found:
         coordinates,
         times,
         parameters=_numbers(file),
+        points="cells",
         inputs=tuple(moving),
         outputs=tuple(moving),
+        others=others,
     )
 
 
@@ -139,6 +143,7 @@ def _find_groups(path: Path, files: HDF5Files, groups: list[str]) -> Found:
         {axis: tensor_from(first["grid"][axis][()]) for axis in space},
         tensor_from(first["grid"]["t"][()]) if "t" in first["grid"] else None,
         boundary=Neumann(0.0),
+        points="cells",
         inputs=("u",),
         outputs=("u",),
         notes=("boundary as PDEBench documents it: no flow",),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.boundary import AXES, Boundary, Neumann, suggestion
+from sciml.boundary import AXES, Boundary, Unstated, suggestion
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
@@ -22,6 +22,10 @@ from ..dataset import Dataset
 from ..description import Description, Field, Points
 from ..spacing import grid_at, grid_over
 
+OWN = ("fields", "axes", "points", "boundary", "lower", "upper", "times")
+"""What of a `Reading` a file with a description of ours says itself."""
+WELL = ("fields", "axes", "times")
+"""What any file of The Well says itself."""
 ROLES = ("sample", "time", "component", "channel", "x", "y", "z", "-")
 
 
@@ -57,6 +61,19 @@ class Reading:
     equation: Equation | None = None
 
 
+def refuse(reading: Reading, names: Sequence[str], path: Path) -> None:
+    """Refuse what a caller says of a file that says it itself.
+
+    Args:
+        reading: what the caller says.
+        names: of what the file says itself.
+        path: of the file.
+    """
+    given = [name for name in names if getattr(reading, name)]
+    if given:
+        raise InputError(f"{path} says itself what it holds; {', '.join(given)} cannot be given for it")
+
+
 @dataclass(frozen=True)
 class Raw:
     """An array in a file.
@@ -83,12 +100,13 @@ class Found:
         times: where the file has them; more than the fields have are cut.
         parameters: numbers, one for all samples.
         boundary: where documented.
-        points: where documented.
+        points: where documented; None is taken as "cells", with a note.
         unit: whether the domain is documented to be 1 along each axis.
         inputs: where documented.
         outputs: where documented.
         equation: as text, where documented.
         notes: on all of this.
+        others: what else stands in the file by name, and what it holds in place of real numbers.
     """
 
     path: Path
@@ -99,12 +117,13 @@ class Found:
     times: Tensor | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
     boundary: Boundary | None = None
-    points: Points = "cells"
+    points: Points | None = None
     unit: bool = False
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     equation: Equation | None = None
     notes: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(found: Found, reading: Reading) -> Dataset:
@@ -121,6 +140,9 @@ def build(found: Found, reading: Reading) -> Dataset:
 
 def _build(found: Found, reading: Reading) -> Dataset:
     chosen = dict(reading.fields or found.fields or {name: name for name in found.arrays})
+    if not chosen:
+        held = "; ".join(f"{name!r} holds {what}" for name, what in found.others.items())
+        raise InputError(f"it holds no array of real numbers{f': {held}' if held else ''}")
     for stray in reading.axes:
         if stray not in chosen and stray not in chosen.values():
             raise InputError(f"axes are given of {stray!r}, which is none of the fields {', '.join(chosen)}")
@@ -129,6 +151,8 @@ def _build(found: Found, reading: Reading) -> Dataset:
     lengths: dict[str, tuple[int, str]] = {}
     labels: dict[str, list[str]] = {}
     for name, array in chosen.items():
+        if array in found.others:
+            raise InputError(f"{array!r} holds {found.others[array]}; an array of real numbers is needed")
         if array not in found.arrays:
             raise InputError(f"it has no array {array!r}{suggestion(array, found.arrays)}")
         raw = found.arrays[array]
@@ -152,11 +176,11 @@ def _build(found: Found, reading: Reading) -> Dataset:
     if not axes or any(axis not in lengths for axis in axes):
         raise InputError(f"its fields have the axes {', '.join(lengths)}; of space x, then y, then z are needed")
     for label, column in columns.items():
-        if column.dtype.kind not in "fiu":
-            raise InputError(f"field {label!r} holds {column.dtype} values; real numbers are needed")
+        if column.dtype.kind not in "fiu" or column.dtype.itemsize > 8:
+            raise InputError(f"field {label!r} holds {column.dtype} values; real numbers of at most 64 bits are needed")
         if column.shape[-len(axes) :] != tuple(lengths[axis][0] for axis in axes):
             raise InputError(f"field {label!r} lacks an axis of space; it needs all of {', '.join(axes)}")
-    grid, points, notes = _make_grid(found, reading, [lengths[axis][0] for axis in axes])
+    grid, points, notes = make_grid(found, reading, [lengths[axis][0] for axis in axes])
     times, more = _make_times(found, reading, lengths.get("time", (0, ""))[0])
     inputs, outputs = (
         tuple(label for name in names for label in labels.get(name, [name]))
@@ -217,25 +241,41 @@ def _split_channels(name: str, shape: tuple[int, ...], roles: tuple[str, ...]) -
     return [(label, (*plain[:place], number, *plain[place + 1 :])) for label, number in zip(labels, picks, strict=True)]
 
 
-def _make_grid(found: Found, reading: Reading, shape: list[int]) -> tuple[Grid, Points, list[str]]:
+def make_grid(found: Found, reading: Reading, shape: Sequence[int]) -> tuple[Grid, Points, list[str]]:
+    """The domain, where values stand in it, and notes on what nobody says.
+
+    Args:
+        found: of it only coordinates, boundary, points and unit.
+        reading: goes before it.
+        shape: values along each axis.
+
+    Raises:
+        InputError: lengths that do not fit, or coordinates that are not uniform.
+    """
     axes = AXES[: len(shape)]
     notes = []
     boundary = reading.boundary if reading.boundary is not None else found.boundary
     if boundary is None:
-        boundary = Neumann(0.0)
-        notes.append("nothing is said of the boundary; taken as a zero outward derivative")
-    points: Any = reading.points or found.points
+        boundary = Unstated()
+        notes.append("nothing is said of the boundary")
+    points = reading.points or found.points or "cells"
     if reading.lower is None and reading.upper is None and all(axis in found.coordinates for axis in axes):
         for axis, n in zip(axes, shape, strict=True):
             if len(found.coordinates[axis]) != n:
                 raise InputError(f"axis {axis} has {n} places and {len(found.coordinates[axis])} coordinates")
-        return (*grid_at([found.coordinates[axis] for axis in axes], boundary, points), notes)
-    lower, upper = reading.lower or (0.0,) * len(shape), reading.upper or (1.0,) * len(shape)
-    if len(lower) != len(shape) or len(upper) != len(shape):
-        raise InputError(f"the corners {lower} and {upper} of the domain need {len(shape)} numbers each")
-    if reading.upper is None and not found.unit:
-        notes.append("nothing is said of the size of the domain; taken as 1 along each axis")
-    return (*grid_over(shape, lower, upper, boundary, points), notes)
+        grid = grid_at([found.coordinates[axis] for axis in axes], boundary, points)
+    else:
+        lower, upper = reading.lower or (0.0,) * len(shape), reading.upper or (1.0,) * len(shape)
+        if len(lower) != len(shape) or len(upper) != len(shape):
+            raise InputError(f"the corners {lower} and {upper} of the domain need {len(shape)} numbers each")
+        if reading.upper is None and not found.unit:
+            notes.append("nothing is said of the size of the domain; taken as 1 along each axis")
+        grid = grid_over(shape, lower, upper, boundary, points)
+    if all(grid.periodic):
+        return grid, "cells", notes  # there is no difference then
+    if not (reading.points or found.points):
+        notes.append("nothing is said of where values stand; taken as cell centres, and not as nodes on the boundary")
+    return grid, points, notes
 
 
 def _make_times(found: Found, reading: Reading, count: int) -> tuple[Tensor | None, list[str]]:

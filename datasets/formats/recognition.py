@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
-
-import h5py
 
 from sciml import container
 from sciml.errors import InputError
@@ -14,10 +13,11 @@ from sciml.errors import InputError
 from .. import dataset as own
 from ..columns import HDF5Files
 from ..dataset import Dataset
+from ..description import common_parameters
 from ..manifest import FIRST_SPLITS, NAME
-from ..well_layout import is_well, read_layout
-from . import arrays, matlab, pdebench
-from .reading import Found, Reading, build
+from ..well_layout import is_well
+from . import arrays, hdf5, matlab, pdebench, well
+from .reading import OWN, Reading, build, refuse
 
 _FORMATS = "HDF5 of The Well or PDEBench, .mat, .npy, .npz and safetensors"
 
@@ -45,7 +45,7 @@ def read(path: Path, reading: Reading | None = None, *, damaged: Literal["refuse
     if not head:
         raise InputError(f"{path} is empty; expected {_FORMATS}")
     if container.is_ours(head):
-        return _refuse_options(own.open(path), reading, path)
+        return _ours(own.open(path), reading, path)
     if head.startswith(b"MATLAB 5.0 MAT-file"):
         return build(matlab.find_5(path), reading)
     if head.startswith(b"\x93NUMPY"):
@@ -63,50 +63,24 @@ def _read_hdf5(path: Path, head: bytes, reading: Reading) -> Dataset:
     files = HDF5Files()
     file = files.file(path)
     if is_well(file):
-        description, part = read_layout(path, files)
-        return _refuse_options(Dataset(description, [part]), reading, path)
+        return _of_well([("", path)], reading)
     if head.startswith(b"MATLAB 7.3 MAT-file"):
         return build(matlab.find_73(path, files), reading)
     if pdebench.is_pdebench(file):
         return build(pdebench.find(path, files), reading)
-    found = _plain(path, file, files)
-    return build(found, reading)
-
-
-def _plain(path: Path, file: h5py.File, files: HDF5Files) -> Found:
-    """Arrays in an HDF5 file of nobody's layout, by their place in it."""
-    from .reading import Raw
-
-    places: list[str] = []
-    file.visititems(lambda name, item: places.append(name) if isinstance(item, h5py.Dataset) else None)
-    if not places:
-        raise InputError(f"{path} is an HDF5 file without arrays; expected {_FORMATS}")
-    return Found(
-        path,
-        {
-            name: Raw(tuple(file[name].shape), lambda roles, name=name: files.column(path, name, roles))  # type: ignore[misc]
-            for name in places
-            if file[name].dtype.kind in "fiu" and file[name].ndim > 1
-        },
-    )
+    return build(hdf5.find(path, files), reading)
 
 
 def _read_folder(folder: Path, reading: Reading, damaged: Literal["refuse", "skip"]) -> Dataset:
     if (folder / NAME).exists():
-        return _refuse_options(own.open(folder, damaged=damaged), reading, folder)
+        return _ours(own.open(folder, damaged=damaged), reading, folder)
     roots = [folder / "data" / split for split in FIRST_SPLITS] + [folder / split for split in FIRST_SPLITS]
     found = {(root.name, path) for root in roots if root.is_dir() for path in _hdf5_in(root)}
     listed = sorted(found, key=lambda item: (FIRST_SPLITS.index(item[0]), item[1])) or [
         ("", path) for path in _hdf5_in(folder)
     ]
     if listed:
-        files = HDF5Files()
-        described = [(split, *read_layout(path, files)) for split, path in listed]
-        first = described[0][1]
-        for (_, path), (_, other, _) in zip(listed, described, strict=True):
-            own.check_same(first, other, f"{listed[0][1]} and {path}")
-        parts = [replace(part, split=split) for split, _, part in described]
-        return _refuse_options(Dataset(first, parts), reading, folder)
+        return _of_well(listed, reading)
     singles = sorted(folder.glob("*.npy"))
     if singles:
         return build(arrays.find_npy({path.stem: path for path in singles}, folder), reading)
@@ -117,12 +91,24 @@ def _hdf5_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in (".h5", ".hdf5"))
 
 
-def _refuse_options(dataset: Dataset, reading: Reading, path: Path) -> Dataset:
-    """Of files that say what they hold only what they leave open can be given."""
-    fixed = ("fields", "axes", "points", "boundary", "lower", "upper", "times")
-    given = [name for name in fixed if getattr(reading, name)]
-    if given:
-        raise InputError(f"{path} says itself what it holds; {', '.join(given)} cannot be given for it")
+def _of_well(files: Sequence[tuple[str, Path]], reading: Reading) -> Dataset:
+    """The dataset in files of The Well, each with the split that it belongs to."""
+    described = [(split, path, *well.read_well(path, reading)) for split, path in files]
+    same, others = common_parameters([description.parameters for _, _, description, _ in described])
+    first = replace(described[0][2], parameters=same)
+    parts = []
+    for (split, path, description, part), numbers in zip(described, others, strict=True):
+        own.check_same(first, replace(description, parameters=same), f"{files[0][1]} and {path}")
+        parts.append(replace(part.with_parameters(numbers), split=split))
+    return _completed(Dataset(first, parts), reading)
+
+
+def _ours(dataset: Dataset, reading: Reading, path: Path) -> Dataset:
+    refuse(reading, OWN, path)
+    return _completed(dataset, reading)
+
+
+def _completed(dataset: Dataset, reading: Reading) -> Dataset:
     described = dataset.description
     changed = replace(
         described,

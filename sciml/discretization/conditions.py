@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..boundary import (
     Boundary,
-    Condition,
     Neumann,
     Periodic,
     Robin,
     SideCondition,
     SidesByAxis,
+    Stated,
+    StatedByAxis,
+    Unstated,
     override,
     split_by_unknown,
     suggestion,
@@ -37,7 +39,7 @@ class Conditions:
         walls: unknown -> the condition between fluid and solid cells; empty without solid cells.
     """
 
-    sides: dict[str, SidesByAxis]
+    sides: dict[str, StatedByAxis]
     walls: dict[str, SideCondition]
 
 
@@ -60,9 +62,24 @@ def read_conditions(grid: Grid, unknowns: Sequence[str], boundary: Boundary | No
         own = boundary if in_call is None else in_call.get(unknown)
         where = "boundary" if in_call is None else f"boundary[{unknown!r}]"
         sides = grid.sides(unknown)
-        result[unknown] = sides if own is None else override(sides, own, where)
+        result[unknown] = _stated(sides if own is None else override(sides, own, where), unknown)
     walls = {} if grid.solid is None else {unknown: _wall_condition(grid, unknown) for unknown in unknowns}
     return Conditions(result, walls)
+
+
+def _stated(sides: SidesByAxis, unknown: str) -> StatedByAxis:
+    """The same, where something is stated on all sides."""
+    found: StatedByAxis = {}
+    for axis, (lower, upper) in sides.items():
+        if isinstance(lower, Unstated) or isinstance(upper, Unstated):
+            raise InputError(
+                f"boundary: the grid does not state what holds for {unknown!r} at "
+                f"{axis}_{'lower' if isinstance(lower, Unstated) else 'upper'}; give it by boundary=..., or, where the "
+                "grid is that of a dataset whose values stand on the boundary, solve on the dataset's `domain`, whose "
+                "unknowns stand between them"
+            )
+        found[axis] = (lower, upper)
+    return found
 
 
 def rates_of(unknowns: Sequence[str]) -> dict[str, str]:
@@ -87,7 +104,7 @@ def read_evolving_conditions(
     named = {name for table in tables for name in table}
     asked = tuple(name for name in (*unknowns, *constrained) if name not in rates or name in named)
     known = read_conditions(grid, asked, boundary)
-    sides: dict[str, SidesByAxis] = {}
+    sides: dict[str, StatedByAxis] = {}
     walls: dict[str, SideCondition] = {}
     for name in (*unknowns, *constrained):
         own = name in known.sides
@@ -98,7 +115,7 @@ def read_evolving_conditions(
     return Conditions(sides, walls)
 
 
-def _rate(condition: Condition, grid: Grid) -> Any:
+def _rate(condition: Stated, grid: Grid) -> Any:
     """The condition on u_t that follows from one on u."""
     if isinstance(condition, Periodic):
         return condition

@@ -17,7 +17,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from ..boundary import SidesByAxis
+from ..boundary import StatedByAxis
 from ..equations.evaluation import evaluate_all
 from ..errors import InputError
 from ..grid import Grid
@@ -81,7 +81,7 @@ class NonlinearSystem:
     unknowns: tuple[str, ...]
     fields: dict[str, Number]
     parameters: dict[str, Number]
-    boundary: dict[str, SidesByAxis]
+    boundary: dict[str, StatedByAxis]
     scheme: Scheme
     notes: tuple[str, ...]
     batch: tuple[int, ...]

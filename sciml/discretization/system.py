@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor
 
-from ..boundary import Boundary, SidesByAxis
+from ..boundary import Boundary, StatedByAxis
 from ..elements import MeshSystem, discretize_on_mesh
 from ..errors import InputError
 from ..grid import Grid
@@ -50,7 +50,7 @@ class System:
     unknowns: tuple[str, ...]
     fields: dict[str, Number]
     parameters: dict[str, Number]
-    boundary: dict[str, SidesByAxis]
+    boundary: dict[str, StatedByAxis]
     scheme: Scheme
     notes: tuple[str, ...]
     definite: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from sciml import Dirichlet, Grid, InputError, Neumann, Periodic, datasets
+from sciml.boundary import Unstated
 from sciml.datasets import Description, Field, Manifest, Reading, import_dataset, write_shard
 
 SAMPLES, TIMES, X, Y = 3, 4, 8, 6
@@ -81,13 +83,72 @@ def test_a_file_of_the_well_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.read("profile", [0])[0], np.repeat(values["profile"][:, None], Y, 1))
     assert dataset.parameters["mach"] == 0.3
     assert torch.as_tensor(dataset.parameters["rate"]).tolist() == [1.0, 2.0, 3.0]
-    sides = dataset.grid.boundary
-    assert sides["x"] == (Periodic(), Periodic()) and sides["y"] == (Dirichlet(0.75), Neumann(0.0))
-    assert any("'OPEN' at the upper end of axis y" in note for note in dataset.notes)
+    by_field = dataset.domain.boundary
+    assert set(by_field) == set(values)
+    for name, sides in by_field.items():  # a wall holds the fields that it names, and no others
+        lower = Dirichlet(0.75) if name == "density" else Unstated()
+        assert sides == {"x": (Periodic(), Periodic()), "y": (lower, Unstated())}
+    assert dataset.notes[:3] == (
+        "the file says only 'WALL' of the lower end of axis y for profile, velocity, stress",
+        "the file says only 'OPEN' of the upper end of axis y",
+        "nothing is said of where values stand; taken as cell centres, and not as nodes on the boundary",
+    )
     assert any("'clock'" in note for note in dataset.notes)
     x, y = dataset.grid.coordinates
     np.testing.assert_allclose(x[:, 0], (np.arange(X) + 0.5) / X, rtol=1e-6)
     np.testing.assert_allclose(y[0], np.linspace(0.0, 2.5, Y), rtol=1e-6, atol=1e-6)
+
+
+def test_the_caller_says_what_a_file_of_the_well_leaves_open(tmp_path: Path) -> None:
+    write_well(tmp_path / "flow.hdf5")
+    dataset = datasets.read(tmp_path / "flow.hdf5", Reading(points="nodes"))
+    assert dataset.points == "nodes" and dataset.grid.shape == (X, Y) and dataset.domain.shape == (X, Y - 1)
+    np.testing.assert_allclose(dataset.domain.lower, (0.5 / X, 0.0), rtol=1e-6)  # where the first values stand
+    np.testing.assert_allclose(dataset.domain.upper, (1 + 0.5 / X, 2.5), rtol=1e-6)
+    np.testing.assert_allclose(dataset.grid.coordinates[1][0], np.linspace(0.0, 2.5, Y), rtol=1e-6, atol=1e-6)
+    assert not any("where values stand" in note for note in dataset.notes)
+    assert dataset.domain.boundary["density"]["y"][0] == Dirichlet(0.75)
+
+    sides = {"x": (Neumann(1.0), Dirichlet(2.0)), "y": Neumann(0.0)}
+    dataset = datasets.read(tmp_path / "flow.hdf5", Reading(boundary=sides, points="cells", lower=(0, 0), upper=(1, 3)))
+    assert dataset.domain.boundary == {**sides, "y": (Neumann(0.0), Neumann(0.0))} and dataset.grid is dataset.domain
+    assert (dataset.domain.lower, dataset.domain.upper) == ((0.0, 0.0), (1.0, 3.0))
+    assert dataset.notes == ("the scalar 'clock', which changes in time, is left out",)
+
+    with pytest.raises(InputError, match="says itself what it holds; axes, times cannot be given"):
+        datasets.read(tmp_path / "flow.hdf5", Reading(axes={"density": ("sample",)}, times=(0.0,)))
+    import_dataset(dataset, tmp_path / "ours")
+    for path in (tmp_path / "ours", tmp_path / "ours/data/train", tmp_path / "ours/data/train/shard-00000.hdf5"):
+        with pytest.raises(InputError, match="says itself what it holds; points cannot be given"):
+            datasets.read(path, Reading(points="nodes"))
+
+
+def test_files_of_other_numbers_are_one_dataset(tmp_path: Path) -> None:
+    """The Well has a file for each value of its parameters: these become numbers of the samples."""
+    for seed, mach in enumerate((0.3, 0.5)):
+        write_well(tmp_path / f"flow/{seed}.hdf5", seed)
+        with h5py.File(tmp_path / f"flow/{seed}.hdf5", "a") as file:
+            file["scalars/mach"][()] = mach
+    dataset = datasets.read(tmp_path / "flow")
+    assert dataset.read("mach").tolist() == [0.3] * SAMPLES + [0.5] * SAMPLES
+    with h5py.File(tmp_path / "flow/1.hdf5", "a") as file:
+        file["boundary_conditions/y_low/values"][()] = 0.5
+    with pytest.raises(InputError, match="differ in boundary"):
+        datasets.read(tmp_path / "flow")
+
+
+def test_a_field_that_repeats_itself_is_stored_once(tmp_path: Path) -> None:
+    values = write_well(tmp_path / "flow.hdf5")
+    with h5py.File(tmp_path / "flow.hdf5", "a") as file:
+        narrow = values["density"][..., :1]
+        for name, data in (("shorter", narrow[..., 0]), ("one", narrow), ("whole", np.repeat(narrow, Y, -1))):
+            file[f"t0_fields/{name}"] = data
+            file[f"t0_fields/{name}"].attrs.update(sample_varying=True, time_varying=True, dim_varying=[True, False])
+        file["t0_fields"].attrs["field_names"] = ["density", "profile", "shorter", "one", "whole"]
+    dataset = pickle.loads(pickle.dumps(datasets.read(tmp_path / "flow.hdf5")))
+    for name in ("shorter", "one", "whole"):
+        np.testing.assert_array_equal(dataset.read(name), np.repeat(narrow, Y, -1))
+        np.testing.assert_array_equal(dataset.read(name, [2, 0], [1, 3]), np.repeat(narrow, Y, -1)[[2, 0], [1, 3]])
 
 
 def test_a_folder_of_the_well_keeps_its_splits(tmp_path: Path) -> None:
@@ -102,7 +163,7 @@ def test_a_folder_of_the_well_keeps_its_splits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.split("train").read("density"), expected)
     np.testing.assert_array_equal(dataset.split("test").read("density"), values["test/a"])
     assert torch.as_tensor(dataset.parameters["rate"]).tolist() == [1.0, 2.0, 3.0] * 4
-    assert dataset.grid.boundary["y"][0] == Dirichlet(0.75)
+    assert dataset.grid.boundary["density"]["y"] == (Dirichlet(0.75), Unstated())
 
 
 @pytest.mark.parametrize(
