@@ -7,54 +7,44 @@ import math
 import multiprocessing
 import runpy
 import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from sciml import Grid, InputError
-from sciml.operators import MgNO, RelativeL2, TrainedOperator, load, train_operator
-from sciml.training import Adam, Plan, TensorSamples, TrainingError
+from sciml import Grid, InputError, datasets
+from sciml.datasets import Dataset, Description, Field, Manifest, write_shard
+from sciml.operators import LegacyH1, MgNO, RelativeL2, TrainedOperator, load, train_operator
+from sciml.training import Adam, Cosine, Plan, TensorSamples, TrainingError
 
 TWO_RANKS = str(Path(__file__).with_name("two_ranks.py"))
+PLAN = Plan(steps=1, batch_size=5)
 SETTINGS = {"channels": 4, "layers": 2, "levels": [[1, 0], [1, 0], [1, 0]]}
 
 
-class Made:
-    """A dataset whose solution is known: u = v, in three samples of many points."""
+Data = runpy.run_path(TWO_RANKS)["Data"]  # u = v/5
 
-    name, digest, times, equation, inputs, outputs = "made", "1", None, None, ("v",), ("u",)
-    splits, points = ("train", "valid"), "cells"
-    parameters: dict[str, float] = {"f": 1.0}  # noqa: RUF012
-    grid = Grid((8, 8))
 
-    class _Kind:
-        components, sample_varying, time_varying = (), True, False
-
-    fields = {"v": _Kind, "u": _Kind}  # noqa: RUF012
-
-    def split(self, name: str) -> Made:
-        return self
-
-    def samples(self, inputs, outputs, steps):
-        v = 3 + 2 * torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-        return TensorSamples(input=v, output=0.2 * v)
+def made() -> Any:
+    return Data("train", "valid", count=12)
 
 
 def test_training_finds_a_linear_operator(tmp_path: Path):
     torch.manual_seed(0)
     network = MgNO(in_channels=1, channels=6, layers=1, levels=[[1, 0], [1, 0]])
-    plan = Plan(steps=400, batch_size=12, optimizer=Adam(1e-2))
-    operator, training = train_operator(network, Made(), plan, folder=tmp_path)
+    plan = Plan(steps=100, batch_size=12, optimizer=Adam(3e-2), schedule=Cosine())
+    operator, training = train_operator(network, made(), plan, folder=tmp_path)
     assert float(training.validations["L2"][-1]) < 0.05
     v = torch.full((8, 8), 3.0)
     with torch.no_grad():
         torch.testing.assert_close(operator({"v": v})["u"], 0.2 * v, rtol=0.2, atol=0)
         assert torch.equal(load(tmp_path)({"v": v})["u"], operator({"v": v})["u"])
-    made = Made().samples(None, None, None).batch(torch.arange(12))["input"]
-    assert operator.inputs[0].lowest == (float(made.min()),)
-    assert operator.inputs[0].highest == (float(made.max()),)
+    v = made().samples(None, None, None).batch(torch.arange(12))["input"]
+    assert operator.inputs[0].lowest == (float(v.min()),)
+    assert operator.inputs[0].highest == (float(v.max()),)
     assert operator.parameters == {"f": 1.0}
 
 
@@ -64,7 +54,7 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path: Path):
     def run(steps: int, folder: Path, resume: bool = False) -> TrainedOperator:
         torch.manual_seed(0)
         plan = Plan(steps=steps, batch_size=4, optimizer=Adam(1e-2))
-        return train_operator(MgNO(in_channels=1, **SETTINGS), Made(), plan, folder=folder, resume=resume)[0]
+        return train_operator(MgNO(in_channels=1, **SETTINGS), made(), plan, folder=folder, resume=resume)[0]
 
     whole = run(9, tmp_path / "whole")
     run(5, tmp_path / "parts")
@@ -74,15 +64,14 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path: Path):
 
 
 def test_what_would_fail_after_a_training_fails_before(tmp_path: Path):
-    class Uneven(Made):
-        times = torch.tensor([0.0, 1.0, 3.0])
-        inputs = outputs = ("u",)
-
+    uneven = made()
+    uneven.times = torch.tensor([0.0, 1.0, 3.0])
+    uneven.inputs = uneven.outputs = ("u",)
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not equally spaced"):
-        train_operator(network, Uneven(), Plan(steps=1), folder=tmp_path / "run")
+        train_operator(network, uneven, Plan(steps=1), folder=tmp_path / "run")
     with pytest.raises(InputError, match="only DeepONet, FNO, MgNO, UNet can be stored, not Conv2d"):
-        train_operator(torch.nn.Conv2d(1, 1, 1), Made(), Plan(steps=1), folder=tmp_path / "run")
+        train_operator(torch.nn.Conv2d(1, 1, 1), made(), Plan(steps=1), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -96,7 +85,7 @@ def test_a_training_that_fails_leaves_its_best_operator(tmp_path: Path):
 
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="not finite") as failed:
-        train_operator(network, Made(), Plan(steps=9, batch_size=12), loss=loss, folder=tmp_path)
+        train_operator(network, made(), Plan(steps=9, batch_size=12), loss=loss, folder=tmp_path)
     best = failed.value.training.best
     assert best is not None
     for name, weights in load(tmp_path).network.state_dict().items():
@@ -107,10 +96,10 @@ def test_the_stored_validation_is_that_of_the_stored_weights(tmp_path: Path):
     torch.manual_seed(0)
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     plan = Plan(steps=12, batch_size=12, optimizer=Adam(0.3), monitor="L2")  # far too large a rate: up and down
-    operator, training = train_operator(network, Made(), plan, folder=tmp_path)
+    operator, training = train_operator(network, made(), plan, folder=tmp_path)
     best = int(training.validations["L2"].argmin())
     assert best < len(training.validations["L2"]) - 1
-    batch = Made().samples(None, None, None).batch(torch.arange(12))
+    batch = made().samples(None, None, None).batch(torch.arange(12))
     with torch.no_grad():
         measured = RelativeL2()(load(tmp_path).network(batch["input"]), batch["output"]).mean()
     assert operator.origin["validation"]["L2"] == pytest.approx(float(measured), rel=1e-5)
@@ -127,7 +116,134 @@ def test_the_stored_validation_is_that_of_the_stored_weights(tmp_path: Path):
 )
 def test_a_dataset_that_does_not_fit_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        train_operator(MgNO(channels=4, **settings), Made(), Plan(steps=1))
+        train_operator(MgNO(channels=4, **settings), made(), Plan(steps=1))
+
+
+def test_what_a_resumed_training_is_about_stays(tmp_path: Path):
+    """Loss, data, inputs, settings that leave all shapes as they are: what differs is named. The pass over all samples
+    that finds their means is not made again."""
+    passes = []
+
+    def run(steps: int, data: Any, plan: Plan = PLAN, **changes: Any) -> TrainedOperator:
+        network = MgNO(in_channels=1, **{**SETTINGS, **changes.pop("settings", {})})
+        return train_operator(network, data, replace(plan, steps=steps), folder=tmp_path, resume=True, **changes)[0]
+
+    class Counted(Data):
+        def samples(self, *given: Any) -> TensorSamples:
+            found = super().samples(*given)
+            batch = found.batch
+            found.batch = lambda indices: (passes.append(len(indices)), batch(indices))[1]
+            return found
+
+    first = run(2, Counted("train", "valid", count=12))
+    assert passes.count(12) == 1
+    passes.clear()
+    longer = run(3, Counted("train", "valid", count=12))
+    assert 12 not in passes
+    assert longer.inputs == first.inputs
+    assert longer.network.settings == first.network.settings
+    other = Data("train", "valid", count=12)
+    other.digest = "2"
+    for data, changes, message in (
+        (made(), {"loss": LegacyH1()}, r"loss 'RelativeL2\(\)' there, 'LegacyH1\(\)' here"),
+        (other, {}, r"data\.train '1' there, '2' here"),
+        (made(), {"mirrored": ("x",)}, r"data\.mirrored \[\] there, \['x'\] here"),
+        (made(), {"logarithm": True}, r"normalization\.logarithm \[False\] there, \[True\] here"),
+        (made(), {"settings": {"restriction": "residual"}}, "of another network"),
+        (made(), {"settings": {"padding": "even"}}, r"operator\.padding 'zeros' there, 'even' here"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(4, data, **changes)
+
+
+@pytest.fixture(scope="module")
+def turning(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A vector field and a temperature of 300 K, both turned and cooled by the same each half unit of time."""
+    folder = tmp_path_factory.mktemp("turning")
+    grid = Grid((6, 5))
+    fields = {"v": Field(time_varying=True, components=(2,)), "T": Field(time_varying=True)}
+    times = torch.tensor([1.0, 1.5, 2.0, 2.5])
+    description = Description(name="turning", grid=grid, fields=fields, times=times, inputs=("v",), outputs=("v",))
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(8, 2, 6, 5, generator=generator)
+    v = torch.stack([turned(first, 0.3 * n) for n in range(4)], 1)
+    temperature = torch.stack([300 * 0.5**n + 0.01 * first[:, 0] for n in range(4)], 1)
+    rates = {"nu": torch.linspace(0.1, 0.8, 8, dtype=torch.float64)}
+    entry = write_shard(folder, "train", 0, description, {"v": v, "T": temperature}, rates)
+    Manifest("turning", (entry,), {}).write(folder)
+    return datasets.open(folder)
+
+
+def turned(v: Tensor, angle: float) -> Tensor:
+    c, s = math.cos(angle), math.sin(angle)
+    return torch.stack((c * v[:, 0] - s * v[:, 1], s * v[:, 0] + c * v[:, 1]), 1)
+
+
+def test_an_evolving_vector_field_is_learned(turning: Dataset):
+    """Each component is a channel, a number one more; two steps ahead in time make one unit."""
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 2, 1)
+    plan = Plan(steps=300, batch_size=16, optimizer=Adam(3e-2), schedule=Cosine())
+    operator, _ = train_operator(network, turning, plan, inputs=("v", "nu"), outputs=("v",), steps=2)
+    assert operator.interval == pytest.approx(1.0)
+    assert [(channel.name, channel.components) for channel in operator.inputs] == [("v", (2,)), ("nu", ())]
+    v = 0.3 * torch.randn(3, 2, 6, 5, generator=torch.Generator().manual_seed(1))
+    answer = operator({"v": v, "nu": torch.tensor([0.2, 0.3, 0.5])})["v"]
+    torch.testing.assert_close(answer, turned(v, 0.6), rtol=1e-3, atol=1e-3)
+
+
+def test_the_interval_without_an_evolving_input_is_the_whole_time(turning: Dataset):
+    network = torch.nn.Conv2d(1, 2, 1)
+    operator, _ = train_operator(network, turning, Plan(steps=1), inputs=("nu",), outputs=("v",))
+    assert operator.interval == pytest.approx(1.5)
+
+
+def test_outputs_of_different_sizes_are_measured_one_by_one(turning: Dataset):
+    """As one field the error of the velocity would be hidden behind 300 K."""
+    network = torch.nn.Conv2d(3, 3, 1)
+    torch.nn.init.zeros_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    plan = Plan(steps=1, batch_size=24, optimizer=Adam(1e-3))
+    operator, training = train_operator(network, turning, plan, inputs=("v", "T"), outputs=("v", "T"))
+    samples = turning.split("train").samples(("v", "T"), ("v", "T"), 1)
+    truth = samples.batch(torch.arange(24))["output"]
+    mean = truth.mean((0, 2, 3), keepdim=True).expand_as(truth)  # what a network of zeros answers
+    expected = (RelativeL2()(mean[:, :2], truth[:, :2]) + RelativeL2()(mean[:, 2:], truth[:, 2:])).mean() / 2
+    assert float(training.history["loss"][0]) == pytest.approx(float(expected), rel=1e-4)
+    assert "MeanOverFields" in operator.origin["loss"]
+
+
+def test_all_samples_are_read_in_pieces_of_bounded_size():
+    largest = 0
+    cube = torch.arange(2.0**20).reshape(1, 1, 1024, 1024).expand(20, 1, 1024, 1024)
+
+    class Cubes(Data):
+        grid = Grid((1024, 1024))
+
+        def samples(self, *given: Any) -> TensorSamples:
+            found = TensorSamples(input=cube, output=cube)
+
+            def batch(indices: Tensor) -> dict[str, Tensor]:
+                nonlocal largest
+                largest = max(largest, len(indices))
+                return {name: values[: len(indices)] for name, values in found.tensors.items()}
+
+            found.batch = batch
+            return found
+
+    operator, _ = train_operator(torch.nn.Conv2d(1, 1, 1), Cubes("train"), Plan(steps=1, batch_size=1))
+    assert largest == 2
+    assert float(operator.network.input_mean) == pytest.approx((2**20 - 1) / 2)
+    assert operator.inputs[0].highest == (2**20 - 1,)
+
+
+def test_what_is_monitored_and_added_is_looked_at_before_anything_is_read(turning: Dataset):
+    with pytest.raises(InputError, match="the plan monitors 'l2'; an operator is validated by loss, L2, H1"):
+        train_operator(MgNO(in_channels=1, **SETTINGS), made(), Plan(steps=1, monitor="l2"))
+    network = MgNO(in_channels=3, out_channels=2, residual_output=True, **SETTINGS)
+    with pytest.raises(InputError, match="residual_output adds the first inputs, nu, v, to the outputs, v, v: name v"):
+        train_operator(network, turning, Plan(steps=1), inputs=("nu", "v"), outputs=("v",))
+    train_operator(network, turning, Plan(steps=1), inputs=("v", "nu"), outputs=("v",))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from sciml.training import TensorSamples
 class Data:
     """A dataset of one input channel and one output channel."""
 
-    name, digest, times, equation, parameters, splits = "made", "1", None, None, {}, ("train",)
+    name, digest, points, times, equation, parameters, splits = "made", "1", "cells", None, None, {}, ("train",)
     inputs, outputs = ("a",), ("u",)
     fields = {"a": Field(), "u": Field(), "v": Field(components=(2,))}  # noqa: RUF012
 

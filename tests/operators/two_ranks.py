@@ -1,4 +1,4 @@
-"""What each of two processes does: operators trained together; the answers are left in FOLDER/RANK.json.
+"""What each of two processes does: operators trained together, the answers left in FOLDER/RANK.json.
 
 `folder` and `environment` are given.
 """
@@ -9,12 +9,14 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sciml import Grid
+from sciml.datasets import Field
 from sciml.operators import MgNO, train_operator
 from sciml.training import Adam, Plan, TensorSamples
 
@@ -22,25 +24,22 @@ os.environ.update(globals().get("environment", {}))
 
 
 class Data:
-    """u = v/5 in 13 samples, which two ranks cannot divide evenly."""
+    """A dataset whose solution is known: u = v/5."""
 
-    name, digest, times, equation, inputs, outputs = "made", "1", None, None, ("v",), ("u",)
-    parameters: dict[str, float] = {}  # noqa: RUF012
+    name, digest, points, times, equation = "made", "1", "cells", None, None
+    inputs, outputs = ("v",), ("u",)
+    fields: Mapping[str, Field] = {"v": Field(), "u": Field()}
+    parameters: Mapping[str, float] = {"f": 1.0}
     grid = Grid((8, 8))
 
-    class _Kind:
-        components = ()
-
-    fields = {"v": _Kind, "u": _Kind}  # noqa: RUF012
-
-    def __init__(self, *splits: str) -> None:
-        self.splits = splits
+    def __init__(self, *splits: str, count: int = 13) -> None:  # two ranks cannot divide 13 evenly
+        self.splits, self.count = splits, count
 
     def split(self, name: str) -> Data:
         return self
 
-    def samples(self, inputs, outputs, steps):
-        v = 3 + 2 * torch.randn(13, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    def samples(self, inputs: Any, outputs: Any, steps: Any) -> TensorSamples:
+        v = 3 + 2 * torch.randn(self.count, 1, 8, 8, generator=torch.Generator().manual_seed(2))
         return TensorSamples(input=v, output=0.2 * v)
 
 
