@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
@@ -20,8 +21,9 @@ _POINTS = 400
 
 
 def draw(training: Training) -> Figure:
-    """A figure of the losses on a logarithmic axis over the steps, and of the learning rate below.
+    """A figure of the losses over the steps, and of the learning rate below.
 
+    The axis of the losses is logarithmic unless one of them is 0 or negative.
     The training loss is drawn step by step in pale, and as a running mean; the validation loss as points.
     """
     with matplotlib.rc_context(STYLE):
@@ -29,8 +31,11 @@ def draw(training: Training) -> Figure:
         FigureCanvasAgg(figure)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
         step, loss = training.history["step"], training.history["loss"]
-        kept = torch.isfinite(loss) & (loss > 0)
+        kept = torch.isfinite(loss)
         step, loss = step[kept], loss[kept]
+        at, value = (training.validations.get(name, torch.empty(0)) for name in ("step", "loss"))
+        kept = torch.isfinite(value)
+        at, value = at[kept], value[kept]
         if len(step):
             window = max(len(step) // 100, 1)
             if window > 1:
@@ -38,22 +43,11 @@ def draw(training: Training) -> Figure:
             smooth = _running_mean(loss, window)
             label = "training" if window == 1 else f"training, mean of {window} steps"
             upper.plot(*_thinned(step[window - 1 :], smooth), color=LINES[0], label=label)
-        if len(training.validations.get("step", ())):
-            at, value = training.validations["step"], training.validations["loss"]
-            kept = torch.isfinite(value) & (value > 0)
-            marker = "o" if int(kept.sum()) <= 40 else ""
-            upper.plot(at[kept], value[kept], color=LINES[1], marker=marker, markersize=3, label="validation")
-        upper.set_yscale("log")
-        low, high = upper.get_ylim()
-        if high < 10 * low:  # less than a decade: its labels would be too few to read
-            upper.yaxis.set_major_formatter("{x:.3g}")
-            upper.yaxis.set_minor_formatter("{x:.3g}")
-        elif high < 1000 * low:
-            upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            upper.yaxis.set_major_formatter("{x:.3g}")
-            upper.yaxis.set_minor_formatter(NullFormatter())
-        else:
-            upper.yaxis.set_minor_formatter(NullFormatter())
+        if len(value):
+            marker = "o" if len(value) <= 40 else ""
+            upper.plot(at, value, color=LINES[1], marker=marker, markersize=3, label="validation")
+        if (torch.cat([loss, value]) > 0).all():
+            _logarithmic(upper)
         upper.set_ylabel("loss")
         upper.grid(True, which="major", alpha=0.25, linewidth=0.5)
         if upper.get_legend_handles_labels()[0]:
@@ -65,6 +59,20 @@ def draw(training: Training) -> Figure:
         lower.xaxis.set_major_locator(MaxNLocator(integer=True))
         upper.set_title(training.why)
     return figure
+
+
+def _logarithmic(axes: Axes) -> None:
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # less than a decade: its labels would be too few to read
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.yaxis.set_minor_formatter("{x:.3g}")
+    elif high < 1000 * low:
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:.3g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def save(training: Training, path: Path) -> None:

@@ -158,10 +158,12 @@ class Run:
         """Why the training is at its end, if it is."""
         plan, position = self.plan, self.position
         if plan.patience is not None and position.waited >= plan.patience:
-            return (
-                f"no better {plan.monitor} in {position.waited} validations: "
-                f"the best, {position.best_value or math.nan:.4g}, is that of step {position.best_step}"
+            best = (
+                "none was finite"
+                if position.best_value is None
+                else (f"the best, {position.best_value:.4g}, is that of step {position.best_step}")
             )
+            return f"no better {plan.monitor} in {position.waited} validations: {best}"
         if plan.epochs is not None and position.epoch >= plan.epochs:
             return f"all {plan.epochs} epochs are done"
         if plan.steps is not None and position.step >= plan.steps:

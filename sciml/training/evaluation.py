@@ -13,7 +13,7 @@ from ..errors import InputError
 from .order import pieces
 from .plan import Precision
 from .ranks import Ranks
-from .samples import Samples
+from .samples import Samples, moved
 
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor]
 """Of a network and a batch of n samples: one loss a sample, shape (n,)."""
@@ -129,11 +129,7 @@ def batch_on(samples: Samples, indices: Tensor, device: torch.device) -> dict[st
                 f"samples {name!r}: a batch of {len(indices)} has the shape {tuple(tensor.shape)}; "
                 f"the first axis must be {len(indices)}"
             )
-        if tensor.device != device:
-            if device.type == "cuda" and tensor.device.type == "cpu":
-                tensor = tensor.pin_memory()  # a copy from other memory would wait for the GPU
-            tensor = tensor.to(device, non_blocking=True)
-        batch[name] = tensor
+        batch[name] = moved(tensor, device)
     return batch
 
 

@@ -32,8 +32,8 @@ class Log:
         self._file.truncate(self.position)
 
     def add(self, entry: Mapping[str, Any]) -> None:
-        """Add a line; it is written at the next flush."""
-        tidy = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in entry.items()}
+        """Add a line; it is written at the next flush. JSON has no "inf" and "nan" but as text, which `float` reads."""
+        tidy = {name: str(v) if isinstance(v, float) and not math.isfinite(v) else v for name, v in entry.items()}
         self._waiting.append(json.dumps(tidy).encode() + b"\n")
 
     def flush(self, lasting: bool = False) -> None:

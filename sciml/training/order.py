@@ -14,8 +14,9 @@ def permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def mixed(*numbers: int) -> int:
-    """One seed from several numbers, such that neighbouring numbers give unrelated seeds."""
-    return int(numpy.random.SeedSequence(numbers).generate_state(1)[0])
+    """One seed from several numbers, so that neighbouring numbers, and more or fewer, give unrelated seeds."""
+    # Their count goes first, for SeedSequence takes no notice of zeros at the end.
+    return int(numpy.random.SeedSequence([len(numbers), *numbers]).generate_state(1)[0])
 
 
 def batches(count: int, batch_size: int, drop_last: bool) -> int:

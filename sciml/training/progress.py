@@ -22,14 +22,28 @@ def progress(shown: bool) -> Iterator[Show]:
     elif sys.stderr.isatty():
         yield from _bar()
     else:
-        last = [time.monotonic()]
+        lines = _Lines()
+        try:
+            yield lines.show
+        finally:
+            lines.print()
 
-        def show(share: float, line: str, news: bool) -> None:
-            if time.monotonic() >= last[0] + (_NEWS_EVERY if news else _LINE_EVERY) or share >= 1.0:
-                last[0] = time.monotonic()
-                print(f"training {share:4.0%}  {line}", file=sys.stderr, flush=True)
 
-        yield show
+class _Lines:
+    """Some of the lines, and always the last one."""
+
+    def __init__(self) -> None:
+        self._line, self._printed = "", time.monotonic()
+
+    def show(self, share: float, line: str, news: bool) -> None:
+        self._line = f"training {share:4.0%}  {line}"
+        if time.monotonic() >= self._printed + (_NEWS_EVERY if news else _LINE_EVERY):
+            self.print()
+
+    def print(self) -> None:
+        if self._line:
+            print(self._line, file=sys.stderr, flush=True)
+            self._line, self._printed = "", time.monotonic()
 
 
 def _bar() -> Iterator[Show]:

@@ -66,8 +66,18 @@ class TensorSamples(Samples):
         return len(next(iter(self.tensors.values())))
 
     def batch(self, indices: Tensor) -> Mapping[str, Tensor]:
-        return {name: tensor.index_select(0, indices.to(tensor.device)) for name, tensor in self.tensors.items()}
+        there = {device: moved(indices, device) for device in {tensor.device for tensor in self.tensors.values()}}
+        return {name: tensor.index_select(0, there[tensor.device]) for name, tensor in self.tensors.items()}
 
     def to(self, device: str | torch.device) -> TensorSamples:
         """The same samples on another device."""
         return TensorSamples(**{name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. Nothing waits for a copy to a GPU, which therefore begins in pinned memory."""
+    if tensor.device == device:
+        return tensor
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

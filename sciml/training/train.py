@@ -339,7 +339,7 @@ def _read_history(run: Run) -> None:
         table = {"step": run.history, "validation": run.validations}.get(kind)
         if table is not None:
             for name, value in entry.items():
-                table.setdefault(name, []).append(float("nan") if value is None else value)
+                table.setdefault(name, []).append(float(value))
 
 
 def _restore(run: Run, found: Checkpoint) -> None:

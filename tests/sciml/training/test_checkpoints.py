@@ -380,7 +380,7 @@ def test_lines_of_the_log_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(log, "_file", file)
     log.add({"step": 3, "loss": float("nan")})
     log.close()
-    assert list(entries(path)) == [{"step": 1}, {"step": 2}, {"step": 3, "loss": None}]
+    assert list(entries(path)) == [{"step": 1}, {"step": 2}, {"step": 3, "loss": "nan"}]
     assert Log(path, 12).position == 12
     assert path.read_text() == '{"step": 1}\n'
     assert Log(path, 100).lost == 88

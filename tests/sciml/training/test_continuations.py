@@ -63,6 +63,19 @@ def test_validation_leaves_what_is_trained_alone() -> None:
         assert all(torch.equal(a, b) for a, b in zip(made.parameters(), never.parameters(), strict=True))
 
 
+def test_values_that_are_not_finite_come_back(tmp_path: Path) -> None:
+    def metrics(module: Any, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"score": torch.full((len(batch["x"]),), torch.inf), "none": torch.full((len(batch["x"]),), torch.nan)}
+
+    for epochs in (1, 2):
+        training = train(
+            network(), loss, samples(), plan(epochs=epochs), folder=tmp_path, validation=samples(), metrics=metrics,
+            resume=True,
+        )  # fmt: skip
+    assert training.validations["score"].tolist() == [torch.inf, torch.inf]
+    assert training.validations["none"].isnan().tolist() == [True, True]
+
+
 class Averaging(Optimizer):
     """Steps that become shorter by a number in the optimizer's groups."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from sciml.training import (
     Plan,
     Samples,
     TensorSamples,
+    Training,
     TrainingError,
     train,
 )
 from sciml.training import curves as curves_of
-from sciml.training.order import permutation, pieces
+from sciml.training.order import mixed, permutation, pieces
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -95,6 +97,12 @@ def test_pieces_share_out_every_sample_once(ranks: int, accumulate: int, count: 
     assert all(len(part) > 0 for share in shares for part, _ in share)
     counted = torch.cat([part for share in shares for part, counts in share if counts])
     assert sorted(counted.tolist()) == indices.tolist()
+
+
+def test_seeds_from_several_numbers_are_unrelated() -> None:
+    """Also to the first of them, from which random numbers are drawn in the training."""
+    numbers = [(), (0,), (0, 0), (3,), (3, 0), (0, 3), (3, 0, 0), (2,), (2, 3)]
+    assert len({mixed(*each) for each in numbers}) == len(numbers)
 
 
 def test_the_order_is_a_permutation_of_seed_and_epoch_alone() -> None:
@@ -191,7 +199,7 @@ def test_mixed_precision_trains_as_well(precision: Any, dtype: torch.dtype) -> N
     torch.testing.assert_close(mixed.history["gradient"][kept][:5], full.history["gradient"][:5], rtol=0.02, atol=0)
 
 
-def test_float16_skips_steps_whose_gradient_overflows() -> None:
+def test_float16_skips_steps_whose_gradient_overflows(tmp_path: Path) -> None:
     def large(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
         return 100.0 * loss(module, batch)
 
@@ -202,6 +210,10 @@ def test_float16_skips_steps_whose_gradient_overflows() -> None:
     assert math.isfinite(one.history["loss"][0])
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     assert one.notes == ("1 steps were skipped: their gradients overflowed float16",)
+    for steps in (1, 2):
+        plan = Plan(steps=steps, batch_size=50, precision="float16")
+        again = train(network(), large, samples(), plan, folder=tmp_path, resume=True)
+        torch.testing.assert_close(again.history["gradient"][:1], one.history["gradient"], equal_nan=True)
     many = train(module, large, samples(), Plan(steps=20, batch_size=50, precision="float16"))
     assert many.history["loss"][-1] < many.history["loss"][0]
 
@@ -311,7 +323,7 @@ def test_a_training_that_diverges_says_so() -> None:
         return -module(batch["x"]).exp().exp().sum(1)
 
     with pytest.raises(TrainingError, match=r"is not finite, while its loss, -.*: the training diverges, or"):
-        train(network(), grows, samples(), Plan(epochs=100, batch_size=10, optimizer=Adam(0.1)))
+        train(network(), grows, samples(), Plan(epochs=100, batch_size=10, optimizer=Adam(0.01)))
 
     def breaks(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
         return loss(module, batch) / (module[0].bias[0] < 1.0)
@@ -340,6 +352,34 @@ def test_history_and_log_have_every_nth_step(tmp_path: Path) -> None:
     events.Reload()
     assert [event.step for event in events.Scalars("training/loss")] == [4, 8, 12]
     assert [e.value for e in events.Scalars("validation/loss")] == pytest.approx(training.validations["loss"].tolist())
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(-2.0, "linear"), (0.0, "linear"), (0.5, "log")])
+def test_the_picture_shows_losses_of_any_sign(lowest: float, scale: str) -> None:
+    losses = torch.tensor([3.0, math.inf, 1.0, lowest], dtype=torch.float64)
+    steps = torch.arange(1, 5, dtype=torch.float64)
+    history = {"step": steps, "loss": losses, "rate": torch.ones(4)}
+    training = Training(history, {"step": steps[-1:], "loss": torch.tensor([0.7])}, None, 4, 1, 0.1, "it is done")
+    upper = curves_of.draw(training).axes[0]
+    drawn = {line.get_label(): line.get_ydata().tolist() for line in upper.get_lines()}
+    assert upper.get_yscale() == scale
+    assert drawn["training"] == [3.0, 1.0, lowest]
+
+
+def test_the_last_line_of_the_progress_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    train(network(), loss, samples(), Plan(epochs=3, batch_size=10), validation=samples(7), progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "100%" in line] == lines[-1:]
+    assert re.fullmatch(r"training 100%  step 15, epoch 3, loss [0-9.]+, validation loss [0-9.]+", lines[-1])
+
+
+def test_the_best_of_zero_is_named() -> None:
+    def perfect(module: Any, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {"score": torch.zeros(len(batch["x"]))}
+
+    plan = Plan(epochs=9, batch_size=25, patience=1, monitor="score")
+    training = train(network(), loss, samples(), plan, validation=samples(10), metrics=perfect)
+    assert training.why == "no better score in 1 validations: the best, 0, is that of step 2"
 
 
 def test_the_picture_shows_the_losses() -> None:
@@ -401,6 +441,28 @@ def test_a_plan_says_how_long_exactly_once() -> None:
         with pytest.raises(InputError, match="exactly one of epochs, steps and seconds"):
             Plan(**wrong)
     assert Plan(epochs=1).schedule == Constant()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("place", ["cpu", "cuda"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_steps_do_not_wait_for_the_gpu(precision: Any, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two fetches of the losses."""
+    monkeypatch.setattr("sciml.training.engine._FETCH_SECONDS", math.inf)
+    calls = 0
+
+    def watched(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        torch.cuda.set_sync_debug_mode("error" if calls < 40 else "default")
+        return loss(module, batch)
+
+    plan = Plan(steps=40, batch_size=8, clip=1.0, precision=precision)
+    try:
+        train(network(), watched, samples().to(place), plan, device="cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert calls == 40
 
 
 @pytest.mark.cuda
