@@ -7,7 +7,6 @@ import math
 import multiprocessing
 import runpy
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,44 +16,47 @@ from torch import Tensor
 
 from sciml import Grid, InputError, datasets
 from sciml.datasets import Dataset, Description, Field, Manifest, write_shard
+from sciml.datasets.samples import DatasetSamples
 from sciml.operators import LegacyH1, MgNO, RelativeL2, TrainedOperator, load, train_operator
-from sciml.training import Adam, Cosine, Plan, TensorSamples, TrainingError
+from sciml.training import Adam, Cosine, Plan, TrainingError
 
 TWO_RANKS = str(Path(__file__).with_name("two_ranks.py"))
-PLAN = Plan(steps=1, batch_size=5)
 SETTINGS = {"channels": 4, "layers": 2, "levels": [[1, 0], [1, 0], [1, 0]]}
 
 
-Data = runpy.run_path(TWO_RANKS)["Data"]  # u = v/5
+HERE = runpy.run_path(TWO_RANKS)
+write = HERE["write"]
 
 
-def made() -> Any:
-    return Data("train", "valid", count=12)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """u = v/5"""
+    return write(tmp_path_factory.mktemp("data"), "train", "valid", count=12)
 
 
-def test_training_finds_a_linear_operator(tmp_path: Path):
+def test_training_finds_a_linear_operator(data: Dataset, tmp_path: Path):
     torch.manual_seed(0)
     network = MgNO(in_channels=1, channels=6, layers=1, levels=[[1, 0], [1, 0]])
     plan = Plan(steps=100, batch_size=12, optimizer=Adam(3e-2), schedule=Cosine())
-    operator, training = train_operator(network, made(), plan, folder=tmp_path)
+    operator, training = train_operator(network, data, plan, folder=tmp_path)
     assert float(training.validations["L2"][-1]) < 0.05
     v = torch.full((8, 8), 3.0)
     with torch.no_grad():
         torch.testing.assert_close(operator({"v": v})["u"], 0.2 * v, rtol=0.2, atol=0)
         assert torch.equal(load(tmp_path)({"v": v})["u"], operator({"v": v})["u"])
-    v = made().samples(None, None, None).batch(torch.arange(12))["input"]
+    v = data.split("train").read("v")
     assert operator.inputs[0].lowest == (float(v.min()),)
     assert operator.inputs[0].highest == (float(v.max()),)
     assert operator.parameters == {"f": 1.0}
 
 
-def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path: Path):
+def test_a_training_that_is_resumed_ends_with_the_same_bits(data: Dataset, tmp_path: Path):
     """Kernels lie in another order in memory than their axes; what a checkpoint restores must do so too."""
 
     def run(steps: int, folder: Path, resume: bool = False) -> TrainedOperator:
         torch.manual_seed(0)
         plan = Plan(steps=steps, batch_size=4, optimizer=Adam(1e-2))
-        return train_operator(MgNO(in_channels=1, **SETTINGS), made(), plan, folder=folder, resume=resume)[0]
+        return train_operator(MgNO(in_channels=1, **SETTINGS), data, plan, folder=folder, resume=resume)[0]
 
     whole = run(9, tmp_path / "whole")
     run(5, tmp_path / "parts")
@@ -63,19 +65,20 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path: Path):
         assert torch.equal(resumed.network.state_dict()[name], weights), name
 
 
-def test_what_would_fail_after_a_training_fails_before(tmp_path: Path):
-    uneven = made()
-    uneven.times = torch.tensor([0.0, 1.0, 3.0])
-    uneven.inputs = uneven.outputs = ("u",)
+def test_what_would_fail_after_a_training_fails_before(data: Dataset, tmp_path: Path):
+    times, fields = torch.tensor([0.0, 1.0, 3.0]), {"u": Field(time_varying=True)}
+    uneven = Description(name="uneven", grid=Grid((8, 8)), fields=fields, times=times, inputs=("u",), outputs=("u",))
+    entry = write_shard(tmp_path, "train", 0, uneven, {"u": torch.rand(2, 3, 8, 8)})
+    Manifest("uneven", (entry,)).write(tmp_path)
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="not equally spaced"):
-        train_operator(network, uneven, Plan(steps=1), folder=tmp_path / "run")
+        train_operator(network, datasets.open(tmp_path), Plan(steps=1), folder=tmp_path / "run")
     with pytest.raises(InputError, match="only DeepONet, FNO, MgNO, UNet can be stored, not Conv2d"):
-        train_operator(torch.nn.Conv2d(1, 1, 1), made(), Plan(steps=1), folder=tmp_path / "run")
+        train_operator(torch.nn.Conv2d(1, 1, 1), data, Plan(steps=1), folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_that_fails_leaves_its_best_operator(tmp_path: Path):
+def test_a_training_that_fails_leaves_its_best_operator(data: Dataset, tmp_path: Path):
     calls = []
 
     def loss(prediction: Tensor, truth: Tensor) -> Tensor:
@@ -85,21 +88,21 @@ def test_a_training_that_fails_leaves_its_best_operator(tmp_path: Path):
 
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="not finite") as failed:
-        train_operator(network, made(), Plan(steps=9, batch_size=12), loss=loss, folder=tmp_path)
+        train_operator(network, data, Plan(steps=9, batch_size=12), loss=loss, folder=tmp_path)
     best = failed.value.training.best
     assert best is not None
     for name, weights in load(tmp_path).network.state_dict().items():
         assert torch.equal(weights, best.weights[name]), name
 
 
-def test_the_stored_validation_is_that_of_the_stored_weights(tmp_path: Path):
+def test_the_stored_validation_is_that_of_the_stored_weights(data: Dataset, tmp_path: Path):
     torch.manual_seed(0)
     network = MgNO(in_channels=1, **SETTINGS)  # type: ignore[arg-type]
     plan = Plan(steps=12, batch_size=12, optimizer=Adam(0.3), monitor="L2")  # far too large a rate: up and down
-    operator, training = train_operator(network, made(), plan, folder=tmp_path)
+    operator, training = train_operator(network, data, plan, folder=tmp_path)
     best = int(training.validations["L2"].argmin())
     assert best < len(training.validations["L2"]) - 1
-    batch = made().samples(None, None, None).batch(torch.arange(12))
+    batch = data.split("valid").samples().batch(torch.arange(12))
     with torch.no_grad():
         measured = RelativeL2()(load(tmp_path).network(batch["input"]), batch["output"]).mean()
     assert operator.origin["validation"]["L2"] == pytest.approx(float(measured), rel=1e-5)
@@ -114,46 +117,47 @@ def test_the_stored_validation_is_that_of_the_stored_weights(tmp_path: Path):
         ({"in_channels": 1, "out_channels": 2}, "out_channels of MgNO is 2, but there are 1"),
     ],
 )
-def test_a_dataset_that_does_not_fit_is_refused(settings, message):
+def test_a_dataset_that_does_not_fit_is_refused(settings, message, data: Dataset):
     with pytest.raises(InputError, match=message):
-        train_operator(MgNO(channels=4, **settings), made(), Plan(steps=1))
+        train_operator(MgNO(channels=4, **settings), data, Plan(steps=1))
 
 
-def test_what_a_resumed_training_is_about_stays(tmp_path: Path):
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many samples each batch had."""
+    found: list[int] = []
+    batch = DatasetSamples.batch
+    monkeypatch.setattr(DatasetSamples, "batch", lambda self, rows: (found.append(len(rows)), batch(self, rows))[1])
+    return found
+
+
+def test_what_a_resumed_training_is_about_stays(data: Dataset, sizes: list[int], tmp_path: Path):
     """Loss, data, inputs, settings that leave all shapes as they are: what differs is named. The pass over all samples
     that finds their means is not made again."""
-    passes = []
 
-    def run(steps: int, data: Any, plan: Plan = PLAN, **changes: Any) -> TrainedOperator:
+    def run(steps: int, data: Dataset, **changes: Any) -> TrainedOperator:
         network = MgNO(in_channels=1, **{**SETTINGS, **changes.pop("settings", {})})
-        return train_operator(network, data, replace(plan, steps=steps), folder=tmp_path, resume=True, **changes)[0]
+        plan = Plan(steps=steps, batch_size=5)
+        return train_operator(network, data, plan, folder=tmp_path / "run", resume=True, **changes)[0]
 
-    class Counted(Data):
-        def samples(self, *given: Any) -> TensorSamples:
-            found = super().samples(*given)
-            batch = found.batch
-            found.batch = lambda indices: (passes.append(len(indices)), batch(indices))[1]
-            return found
-
-    first = run(2, Counted("train", "valid", count=12))
-    assert passes.count(12) == 1
-    passes.clear()
-    longer = run(3, Counted("train", "valid", count=12))
-    assert 12 not in passes
+    first = run(2, data)
+    assert sizes.count(12) == 1
+    sizes.clear()
+    longer = run(3, data)
+    assert sizes and 12 not in sizes
     assert longer.inputs == first.inputs
     assert longer.network.settings == first.network.settings
-    other = Data("train", "valid", count=12)
-    other.digest = "2"
-    for data, changes, message in (
-        (made(), {"loss": LegacyH1()}, r"loss 'RelativeL2\(\)' there, 'LegacyH1\(\)' here"),
-        (other, {}, r"data\.train '1' there, '2' here"),
-        (made(), {"mirrored": ("x",)}, r"data\.mirrored \[\] there, \['x'\] here"),
-        (made(), {"logarithm": True}, r"normalization\.logarithm \[False\] there, \[True\] here"),
-        (made(), {"settings": {"restriction": "residual"}}, "of another network"),
-        (made(), {"settings": {"padding": "even"}}, r"operator\.padding 'zeros' there, 'even' here"),
+    other = write(tmp_path / "other", "train", "valid", count=12, factor=0.3)
+    for given, changes, message in (
+        (data, {"loss": LegacyH1()}, r"loss 'RelativeL2\(\)' there, 'LegacyH1\(\)' here"),
+        (other, {}, r"data\.train '\w+' there, '\w+' here"),
+        (data, {"mirrored": ("x",)}, r"data\.mirrored \[\] there, \['x'\] here"),
+        (data, {"logarithm": True}, r"normalization\.logarithm \[False\] there, \[True\] here"),
+        (data, {"settings": {"restriction": "residual"}}, "of another network"),
+        (data, {"settings": {"padding": "even"}}, r"operator\.padding 'zeros' there, 'even' here"),
     ):
         with pytest.raises(InputError, match=message):
-            run(4, data, **changes)
+            run(4, given, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -213,33 +217,21 @@ def test_outputs_of_different_sizes_are_measured_one_by_one(turning: Dataset):
     assert "MeanOverFields" in operator.origin["loss"]
 
 
-def test_all_samples_are_read_in_pieces_of_bounded_size():
-    largest = 0
-    cube = torch.arange(2.0**20).reshape(1, 1, 1024, 1024).expand(20, 1, 1024, 1024)
-
-    class Cubes(Data):
-        grid = Grid((1024, 1024))
-
-        def samples(self, *given: Any) -> TensorSamples:
-            found = TensorSamples(input=cube, output=cube)
-
-            def batch(indices: Tensor) -> dict[str, Tensor]:
-                nonlocal largest
-                largest = max(largest, len(indices))
-                return {name: values[: len(indices)] for name, values in found.tensors.items()}
-
-            found.batch = batch
-            return found
-
-    operator, _ = train_operator(torch.nn.Conv2d(1, 1, 1), Cubes("train"), Plan(steps=1, batch_size=1))
-    assert largest == 2
-    assert float(operator.network.input_mean) == pytest.approx((2**20 - 1) / 2)
-    assert operator.inputs[0].highest == (2**20 - 1,)
+def test_all_samples_are_read_in_pieces_of_bounded_size(
+    data: Dataset, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sciml.operators.fitting._PIECE", 5 * 2 * 64 * 4 + 1)  # five samples of 8x8 in and out
+    operator, _ = train_operator(torch.nn.Conv2d(1, 1, 1), data, Plan(steps=1, batch_size=1))
+    assert sizes[:5] == [1, 1, 5, 5, 2]
+    v = data.split("train").read("v")
+    assert operator.network.input_mean.item() == pytest.approx(v.mean().item())
+    assert operator.network.input_std.item() == pytest.approx(v.std(correction=0).item())
+    assert operator.inputs[0].lowest == (v.min().item(),)
 
 
-def test_what_is_monitored_and_added_is_looked_at_before_anything_is_read(turning: Dataset):
+def test_what_is_monitored_and_added_is_looked_at_before_anything_is_read(data: Dataset, turning: Dataset):
     with pytest.raises(InputError, match="the plan monitors 'l2'; an operator is validated by loss, L2, H1"):
-        train_operator(MgNO(in_channels=1, **SETTINGS), made(), Plan(steps=1, monitor="l2"))
+        train_operator(MgNO(in_channels=1, **SETTINGS), data, Plan(steps=1, monitor="l2"))
     network = MgNO(in_channels=3, out_channels=2, residual_output=True, **SETTINGS)
     with pytest.raises(InputError, match="residual_output adds the first inputs, nu, v, to the outputs, v, v: name v"):
         train_operator(network, turning, Plan(steps=1), inputs=("nu", "v"), outputs=("v",))
@@ -250,6 +242,8 @@ def test_what_is_monitored_and_added_is_looked_at_before_anything_is_read(turnin
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks have left."""
     folder = tmp_path_factory.mktemp("pair")
+    write(folder / "validated", "train", "valid")
+    write(folder / "unvalidated", "train")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sciml.training.train", "sciml.operators.fitting"])
     with socket.socket() as free:
@@ -273,19 +267,24 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("splits", ["train valid", "train"])
+@pytest.fixture(scope="module")
+def alone(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("alone")
+    return {name: HERE["trained"](folder / name, datasets.open(pair / name)) for name in ("validated", "unvalidated")}
+
+
+@pytest.mark.parametrize("name", ["validated", "unvalidated"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_ranks_train_the_operator_of_one(strategy: str, splits: str, pair: Path, tmp_path: Path):
+def test_two_ranks_train_the_operator_of_one(strategy: str, name: str, pair: Path, alone: dict[str, Any]):
     """Whether the best weights are told or the last ones, and whether each rank holds all of them or a part."""
     files = [pair / f"{rank}.json" for rank in (0, 1)]
-    assert all(file.exists() for file in files), (pair / "errors-0").read_text() + (pair / "errors-1").read_text()
-    ranks = [json.loads(file.read_text())[f"{strategy} {splits}"] for file in files]
-    alone = runpy.run_path(TWO_RANKS)["trained"](tmp_path / "alone", *splits.split())
+    assert all(file.exists() for file in files), (pair / "errors-0").read_text()
+    ranks = [json.loads(file.read_text())[f"{strategy} {name}"] for file in files]
     for found in ranks:
-        assert found["loss"] == pytest.approx(alone["loss"], rel=1e-5)
-        assert found["answer"] == pytest.approx(alone["answer"], rel=1e-4)
+        assert found["loss"] == pytest.approx(alone[name]["loss"], rel=1e-5)
+        assert found["answer"] == pytest.approx(alone[name]["answer"], rel=1e-4)
     assert ranks[0]["answer"] == ranks[1]["answer"]
     assert [found["first"] for found in ranks] == [True, False]
     v = torch.linspace(1.0, 5.0, 64).reshape(8, 8)
-    stored = load(pair / f"{strategy}-{splits}")
+    stored = load(pair / f"{strategy}-{name}")
     assert stored({"v": v})["u"].flatten().tolist() == ranks[0]["answer"]
