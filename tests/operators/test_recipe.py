@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from sciml import Dirichlet, Grid, InputError, Neumann, Periodic
-from sciml.datasets import Field
+from sciml.datasets import Dataset, Description, Field, Manifest, write_shard
+from sciml.datasets import open as open_dataset
 from sciml.operators import LegacyH1, MeanOverFields, RelativeH1
 from sciml.operators.recipe import load_recipe, shipped_recipes
-from sciml.training import TensorSamples
 
 
-class Data:
-    """A dataset of one input channel and one output channel."""
+@pytest.fixture
+def data(tmp_path: Path) -> Callable[[Grid], Dataset]:
+    """A dataset of one sample on a grid."""
 
-    name, digest, points, times, equation, parameters, splits = "made", "1", "cells", None, None, {}, ("train",)
-    inputs, outputs = ("a",), ("u",)
-    fields = {"a": Field(), "u": Field(), "v": Field(components=(2,))}  # noqa: RUF012
+    def make(grid: Grid) -> Dataset:
+        fields = {"a": Field(), "u": Field(), "v": Field(components=(2,)), "w": Field(time_varying=True)}
+        times = torch.tensor([0.0, 1.0])
+        description = Description(name="made", grid=grid, fields=fields, times=times, inputs=("a",), outputs=("u",))
+        values = {name: torch.zeros(description.shape(name, 1)) for name in fields}
+        folder = tmp_path / f"data-{len(list(tmp_path.iterdir()))}"
+        Manifest("made", (write_shard(folder, "train", 0, description, values),)).write(folder)
+        return open_dataset(folder)
 
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-
-    def split(self, name: str) -> Data:
-        return self
-
-    def samples(self, inputs, outputs, steps):
-        return TensorSamples(input=torch.zeros(1, 1, *self.grid.shape), output=torch.zeros(1, 1, *self.grid.shape))
+    return make
 
 
-def count(name: str, grid: Grid) -> int:
-    network = load_recipe(name).make_network(Data(grid))
+def count(name: str, data: Dataset) -> int:
+    network = load_recipe(name).make_network(data)
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_what_is_shipped_says_what_it_is_and_can_be_built():
-    ring = Grid((64, 64), boundary=Periodic())
+def test_what_is_shipped_says_what_it_is_and_can_be_built(data):
+    walls, ring = data(Grid((64, 64))), data(Grid((64, 64), boundary=Periodic()))
     for name, description in shipped_recipes().items():
         assert description, name
-        assert count(name, ring if "navier" in name else Grid((64, 64))) > 0
+        assert count(name, ring if "navier" in name else walls) > 0
 
 
-def test_sizes_of_the_shipped_networks():
-    assert count("mgno-darcy-rough", Grid((64, 64))) == 572_661
-    assert count("mgno-navier-stokes", Grid((64, 64), boundary=Periodic())) == 2_885_194
-    assert 500_000 < count("mgno-darcy-64", Grid((64, 64))) <= 580_000
-    assert 500_000 < count("fno-darcy-64", Grid((64, 64))) <= 580_000
+def test_sizes_of_the_shipped_networks(data):
+    walls, ring = data(Grid((64, 64))), data(Grid((64, 64), boundary=Periodic()))
+    assert count("mgno-darcy-rough", walls) == 572_661
+    assert count("mgno-navier-stokes", ring) == 2_885_194
+    assert 500_000 < count("mgno-darcy-64", walls) <= 580_000
+    assert 500_000 < count("fno-darcy-64", walls) <= 580_000
 
 
 TEXT = """
@@ -69,29 +70,29 @@ def write(folder: Path, old: str = "", new: str = "") -> Path:
     return path
 
 
-def test_what_the_dataset_determines(tmp_path: Path):
+def test_what_the_dataset_determines(data, tmp_path: Path):
     made = load_recipe(write(tmp_path, "layers = 1", "layers = 1\ncoordinates = true\nseed = 3"))
     grid = Grid((8, 9), boundary={"x": Periodic(), "y": (sides := Grid(3).boundary["x"][0], sides)})
     before = torch.get_rng_state()
-    network = made.make_network(Data(grid))
+    network = made.make_network(data(grid))
     assert torch.equal(torch.get_rng_state(), before)
     # Sine and cosine along x, the coordinate along y.
     assert network.settings["in_channels"] == 1 + 3
     assert network.settings["padding"] == ["circular", "zeros"]
-    again = made.make_network(Data(grid))
+    again = made.make_network(data(grid))
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     made = load_recipe(write(tmp_path, "[training]", "[loss]\nname = 'RelativeH1'\n[training]"))
-    assert made.make_loss(Data(grid)) == RelativeH1.on(grid)
+    assert made.make_loss(data(grid)) == RelativeH1.on(grid)
 
 
-def test_several_outputs_have_the_mean_of_their_losses(tmp_path: Path):
+def test_several_outputs_have_the_mean_of_their_losses(data, tmp_path: Path):
     grid = Grid((8, 9), boundary={"u": Dirichlet(0.0), "v": Neumann(0.0)})
     several = write(tmp_path, 'folder = "d"', 'folder = "d"\noutputs = ["v", "u"]\n[loss]\nname = "RelativeH1"')
     losses = RelativeH1.on(grid, "v"), RelativeH1.on(grid, "u")
     assert losses[0] != losses[1]
-    assert load_recipe(several).make_loss(Data(grid)) == MeanOverFields(losses, (2, 1))
+    assert load_recipe(several).make_loss(data(grid)) == MeanOverFields(losses, (2, 1))
     several.write_text(several.read_text().replace("RelativeH1", "LegacyH1"))
-    assert load_recipe(several).make_loss(Data(grid)) == MeanOverFields((LegacyH1(), LegacyH1()), (2, 1))
+    assert load_recipe(several).make_loss(data(grid)) == MeanOverFields((LegacyH1(), LegacyH1()), (2, 1))
 
 
 @pytest.mark.parametrize(
@@ -112,10 +113,10 @@ def test_what_is_wrong_is_named(old: str, new: str, message: str, tmp_path: Path
         load_recipe(write(tmp_path, old, new))
 
 
-def test_settings_that_the_network_refuses(tmp_path: Path):
+def test_settings_that_the_network_refuses(data, tmp_path: Path):
     made = load_recipe(write(tmp_path, "layers = 1", "layers = 'many'"))
     with pytest.raises(InputError, match=r"\[operator\] MgNO"):
-        made.make_network(Data(Grid((8, 8))))
+        made.make_network(data(Grid((8, 8))))
     with pytest.raises(InputError, match="no recipe of this name; did you mean 'mgno-darcy-64'"):
         load_recipe("mgno-darcy-65")
 
