@@ -300,10 +300,13 @@ class Run:
                 mask[torch.isin(step.indices, bad)] = 1.0
         guilty = step.indices[self.ranks.total(mask) > 0]
         where = f"the loss of step {step.number} (epoch {step.epoch}) is not finite"
+        advice = "lower the rate, clip the gradient, or warm up longer"
+        if len(guilty) == 0:
+            return f"{where}, only because its sum over the samples has no room: the training diverges; {advice}"
         if len(guilty) == len(step.indices) > 1:
             return (
                 f"{where} at every sample of the batch, {_listed(guilty)}: the training diverges, or the samples are "
-                "not finite; lower the rate, clip the gradient, or warm up longer"
+                f"not finite; {advice}"
             )
         return f"{where} at {_listed(guilty)}: look at what the data set has there"
 

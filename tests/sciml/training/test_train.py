@@ -325,8 +325,14 @@ def test_a_training_that_diverges_says_so() -> None:
     with pytest.raises(TrainingError, match=r"is not finite, while its loss, -.*: the training diverges, or"):
         train(network(), grows, samples(), Plan(epochs=100, batch_size=10, optimizer=Adam(0.01)))
 
+    def huge(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        return 1e38 + loss(module, batch)
+
+    with pytest.raises(TrainingError, match="not finite, only because its sum over the samples has no room"):
+        train(network(), huge, samples(), Plan(steps=1, batch_size=10))
+
     def breaks(module: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        return loss(module, batch) / (module[0].bias[0] < 1.0)
+        return loss(module, batch) / (loss(module, batch).max() < 100.0)
 
     with pytest.raises(TrainingError, match=r"not finite at every sample of the batch.*the training diverges, or"):
         train(network(), breaks, samples(), Plan(epochs=100, batch_size=10, optimizer=Climb()))
