@@ -48,6 +48,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def only_own_garbage() -> None:
+    """Nor at what the files before left in caches: the benchmarks, and whoever times with them, collect every run."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def unchanged_defaults() -> Iterator[None]:
     """A test that changes torch's global settings must restore them, or it changes the tests after it."""
