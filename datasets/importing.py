@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -58,7 +59,7 @@ def import_dataset(
             splits.
         OSError: the disk is full or not writable.
     """
-    target = Path(folder)
+    target = Path(os.path.abspath(folder))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not an empty folder; a dataset is written into one of its own")
     if dtype not in (torch.float32, torch.float64):
@@ -71,9 +72,7 @@ def import_dataset(
     name = parts[0][1].name
     total, done = sum(len(rows) for _, _, rows in parts), 0
     entries: list[ShardEntry] = []
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    try:
+    with _becoming(target) as work:
         for split, dataset, rows in parts:
             description = dataset.description
             converted = _to_cells(description) if to_cells and description.points == "nodes" else description
@@ -88,11 +87,34 @@ def import_dataset(
                     progress(done, total)
         manifest = Manifest(name, tuple(entries), _provenance(chosen, counts, shuffle, to_cells))
         manifest.write(work)
-        os.rename(work, target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return manifest
+
+
+@contextmanager
+def _becoming(target: Path) -> Iterator[Path]:
+    """An empty folder beside the target, which takes its place at the end; what a killed process left of one goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = target.with_name(f".{target.name[:200]}.part")
+    work.mkdir(exist_ok=True)
+    held = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = work.exists() and os.path.samestat(os.fstat(held), work.stat())
+        except BlockingIOError:
+            there = False
+        if not there:
+            raise InputError(f"{target} is being written by another process")
+        try:
+            for remains in work.iterdir():
+                shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+            yield work
+            os.rename(work, target)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    finally:
+        os.close(held)
 
 
 def _choose(

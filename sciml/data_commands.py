@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .command_options import ListRecipes, Quiet, RecipeName, chosen_recipe
 from .failures import failures
 
 if TYPE_CHECKING:
+    from sciml.datasets.formats import Reading
     from sciml.datasets.generation import Progress
 
 data = typer.Typer(
@@ -22,13 +24,43 @@ data = typer.Typer(
 
 _LINE_EVERY = 5.0  # seconds between two plain lines
 
+# What can be said of a file of another program.
+_Field = Annotated[
+    list[str] | None,
+    typer.Option("--field", metavar="NAME=ARRAY", help="An array to take; repeat it.", show_default=False),
+]
+_Axes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=AXIS,...",
+        help="What the axes of a field are: sample, time, x, y, z, component, channel, - (of length 1); repeat it.",
+        show_default=False,
+    ),
+]
+_Inputs = Annotated[str | None, typer.Option(metavar="NAME,...", help="Input fields.", show_default=False)]
+_Outputs = Annotated[str | None, typer.Option(metavar="NAME,...", help="Output fields.", show_default=False)]
+_Boundary = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[SIDE=]KIND[:VALUE]",
+        help="periodic, dirichlet or neumann, of all sides or one: x, y_upper, ...; repeat it.",
+        show_default=False,
+    ),
+]
+_Points = Annotated[
+    str | None,
+    typer.Option(help="cells, or nodes if the outermost values stand on the boundary.", show_default=False),
+]
+_Lower = Annotated[str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)]
+_Upper = Annotated[str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)]
+_Times = Annotated[str | None, typer.Option(metavar="T,...", help="Of evolving fields.", show_default=False)]
+_Name = Annotated[str | None, typer.Option(help="Of the dataset.", show_default=False)]
+_Equation = Annotated[str | None, typer.Option(help="That the fields satisfy, as text.", show_default=False)]
+
 
 @data.command()
 def generate(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="The recipe: a TOML file, or the name of one that is shipped.", show_default=False),
-    ] = None,
+    recipe: RecipeName = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for the dataset; by default the recipe's name.", show_default=False)
     ] = None,
@@ -43,22 +75,17 @@ def generate(
     train: Annotated[int | None, typer.Option(min=1, help="Another number of samples.", show_default=False)] = None,
     valid: Annotated[int | None, typer.Option(min=0, help="Another number of samples.", show_default=False)] = None,
     test: Annotated[int | None, typer.Option(min=0, help="Another number of samples.", show_default=False)] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the recipes that are shipped, and leave.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    list_: ListRecipes = False,
+    quiet: Quiet = False,
 ) -> None:
     """Make a dataset, or what is missing of it: the same command goes on where an earlier one was ended."""
     with failures():
         from sciml.datasets.generation import generate as make
         from sciml.datasets.recipe import load_recipe, shipped_recipes
 
-        if list_:
-            for name, description in shipped_recipes().items():
-                print(f"{name:28} {description}")
-            raise typer.Exit
-        if recipe is None:
-            raise typer.BadParameter("name a recipe, or ask for a --list of those that are shipped")
+        name = chosen_recipe(recipe, list_, shipped_recipes)
         given = {"train": train, "valid": valid, "test": test}
-        made = load_recipe(recipe, sizes={split: number for split, number in given.items() if number is not None})
+        made = load_recipe(name, sizes={split: number for split, number in given.items() if number is not None})
         folder = Path(made.name) if output is None else output
         with _progress(sum(made.sizes.values()), quiet) as show:
             client = None if dask is None else _connected(dask)
@@ -91,68 +118,31 @@ def import_(
         typer.Option(metavar="N/N/N", help="Samples for train/valid/test, one after the other.", show_default=False),
     ] = None,
     shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Draw them instead.", show_default=False)] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=ARRAY", help="An array to take; repeat it.", show_default=False)
-    ] = None,
-    axes: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=AXIS,...",
-            help="What the axes of a field are: sample, time, x, y, z, component, channel, - (of length 1); repeat it.",
-            show_default=False,
-        ),
-    ] = None,
-    inputs: Annotated[str | None, typer.Option(metavar="NAME,...", help="Input fields.", show_default=False)] = None,
-    outputs: Annotated[str | None, typer.Option(metavar="NAME,...", help="Output fields.", show_default=False)] = None,
-    boundary: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SIDE=]KIND[:VALUE]",
-            help="periodic, dirichlet or neumann, of all sides or one: x, y_upper, ...; repeat it.",
-            show_default=False,
-        ),
-    ] = None,
-    points: Annotated[
-        str | None,
-        typer.Option(help="cells, or nodes if the outermost values stand on the boundary.", show_default=False),
-    ] = None,
+    field: _Field = None,
+    axes: _Axes = None,
+    inputs: _Inputs = None,
+    outputs: _Outputs = None,
+    boundary: _Boundary = None,
+    points: _Points = None,
     to_cells: Annotated[
         bool, typer.Option("--to-cells", help="Replace values at nodes by means over the cells between them.")
     ] = False,
-    lower: Annotated[
-        str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)
-    ] = None,
-    upper: Annotated[
-        str | None, typer.Option(metavar="X,...", help="Corner of the domain.", show_default=False)
-    ] = None,
-    times: Annotated[str | None, typer.Option(metavar="T,...", help="Of evolving fields.", show_default=False)] = None,
-    name: Annotated[str | None, typer.Option(help="Of the dataset.", show_default=False)] = None,
-    equation: Annotated[str | None, typer.Option(help="That the fields satisfy, as text.", show_default=False)] = None,
+    lower: _Lower = None,
+    upper: _Upper = None,
+    times: _Times = None,
+    name: _Name = None,
+    equation: _Equation = None,
     double: Annotated[bool, typer.Option("--double", help="Store float64 in place of float32.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Read a dataset of another program, check it, and write it as ours: what the file says itself need not be said."""
     with failures():
         import torch
 
-        from sciml.datasets.formats import Reading, options, read
+        from sciml.datasets.formats import options, read
         from sciml.datasets.importing import import_dataset
 
-        from .equations import Equation
-
-        reading = Reading(
-            options.read_pairs(field or (), "--field"),
-            {key: options.read_words(text) for key, text in options.read_pairs(axes or (), "--axes").items()},
-            options.read_words(inputs),
-            options.read_words(outputs),
-            points,  # type: ignore[arg-type] # what is neither is refused there
-            options.read_boundary(boundary or ()),
-            options.read_numbers(lower, "--lower"),
-            options.read_numbers(upper, "--upper"),
-            options.read_numbers(times, "--times"),
-            name,
-            None if equation is None else Equation(equation),
-        )
+        reading = _reading(field, axes, inputs, outputs, points, boundary, lower, upper, times, name, equation)
         single = len(sources) == 1 and (Path(sources[0]).exists() or "=" not in sources[0])
         given = (
             read(Path(sources[0]), reading)
@@ -182,13 +172,18 @@ def info(
     path: Annotated[Path, typer.Argument(help="A dataset, or a file or folder that can be imported.")],
     json: Annotated[Path | None, typer.Option(help="Write all of it to this file.", show_default=False)] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw a few samples to this file.", show_default=False)] = None,
-    axes: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=AXIS,...", help="As of import.", show_default=False)
-    ] = None,
-    field: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=ARRAY", help="As of import.", show_default=False)
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    field: _Field = None,
+    axes: _Axes = None,
+    inputs: _Inputs = None,
+    outputs: _Outputs = None,
+    boundary: _Boundary = None,
+    points: _Points = None,
+    lower: _Lower = None,
+    upper: _Upper = None,
+    times: _Times = None,
+    name: _Name = None,
+    equation: _Equation = None,
+    quiet: Quiet = False,
 ) -> None:
     """Describe and check a dataset: shapes, ranges, boundary, checksums, samples in two splits. Exit code 1: a problem.
 
@@ -196,15 +191,14 @@ def info(
     """
     with failures():
         from sciml.datasets import info as about
-        from sciml.datasets.formats import Reading, options, read
+        from sciml.datasets.formats import read
 
         from .files import target
 
         for file in (json, picture):
             if file is not None:
                 target(file)
-        described = {key: options.read_words(text) for key, text in options.read_pairs(axes or (), "--axes").items()}
-        reading = Reading(options.read_pairs(field or (), "--field"), described)
+        reading = _reading(field, axes, inputs, outputs, points, boundary, lower, upper, times, name, equation)
         dataset = read(path, reading, damaged="skip")
         facts = about.examine(dataset, path)
         if json is not None:
@@ -215,6 +209,39 @@ def info(
             about.show(facts)
         if facts["problems"]:
             raise typer.Exit(1)
+
+
+def _reading(
+    field: list[str] | None,
+    axes: list[str] | None,
+    inputs: str | None,
+    outputs: str | None,
+    points: str | None,
+    boundary: list[str] | None,
+    lower: str | None,
+    upper: str | None,
+    times: str | None,
+    name: str | None,
+    equation: str | None,
+) -> Reading:
+    """What the options say of a file."""
+    from sciml.datasets.formats import Reading, options
+
+    from .equations import Equation
+
+    return Reading(
+        options.read_pairs(field or (), "--field"),
+        {key: options.read_words(text) for key, text in options.read_pairs(axes or (), "--axes").items()},
+        options.read_words(inputs),
+        options.read_words(outputs),
+        points,  # type: ignore[arg-type] # what is neither is refused there
+        options.read_boundary(boundary or ()),
+        options.read_numbers(lower, "--lower"),
+        options.read_numbers(upper, "--upper"),
+        options.read_numbers(times, "--times"),
+        name,
+        None if equation is None else Equation(equation),
+    )
 
 
 def _connected(address: str) -> Any:

@@ -8,14 +8,12 @@ from typing import Annotated
 
 import typer
 
+from .command_options import ListRecipes, Quiet, RecipeName, chosen_recipe
 from .failures import complain, failures
 
 
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="The recipe: a TOML file, or the name of one that is shipped.", show_default=False),
-    ] = None,
+    recipe: RecipeName = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of the dataset, in place of the recipe's.", show_default=False)
     ] = None,
@@ -26,8 +24,11 @@ def train(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ..., in place of the file's.", show_default=False)
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the recipes that are shipped, and leave.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Leave out files of the dataset that are damaged.")
+    ] = False,
+    list_: ListRecipes = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train an operator on a dataset: the folder gets the operator, checkpoints, a log, and a picture of the losses.
 
@@ -36,20 +37,23 @@ def train(
     with failures():
         from sciml.operators.recipe import load_recipe, shipped_recipes
 
-        if list_:
-            for name, description in shipped_recipes().items():
-                print(f"{name:28} {description}")
-            raise typer.Exit
-        if recipe is None:
-            raise typer.BadParameter("name a recipe, or ask for a --list of those that are shipped")
+        name = chosen_recipe(recipe, list_, shipped_recipes)
+
         from sciml import datasets
         from sciml.operators import train_operator
 
         from .long_runs import Terminated
-        from .training import TrainingError
+        from .training import TrainingError, first_process
 
-        made = load_recipe(recipe)
-        dataset = datasets.open(_folder(made.folder if data is None else data))
+        made = load_recipe(name)
+        # All must agree on what is left out; else one process checks the files for all.
+        dataset = datasets.open(
+            _folder(made.folder if data is None else data),
+            damaged="skip" if skip_damaged else "refuse",
+            verify=skip_damaged or first_process(),
+        )
+        for why in dataset.damaged.values():
+            complain(f"left out: {why}")
         network = made.make_network(dataset)
         options = {**made.options, **({} if device is None else {"device": device})}
         try:
@@ -76,8 +80,8 @@ def train(
         except KeyboardInterrupt as ending:
             complain(f"{ending}; --resume goes on from here")
             raise typer.Exit(143 if isinstance(ending, Terminated) else 130) from ending
-        if not quiet:
-            count = sum(parameter.numel() for parameter in network.parameters())
+        if not quiet and training.first:
+            count = sum(parameter.numel() for parameter in operator.network.parameters())
             name = type(network).__name__
             print(f"{name} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s")
             validation = operator.origin["validation"]

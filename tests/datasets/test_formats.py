@@ -495,6 +495,32 @@ def test_a_value_that_is_not_finite_is_refused_and_nothing_is_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["darcy.mat", "nan.mat"]
 
 
+def test_what_a_killed_import_left_goes_and_one_that_runs_stays(tmp_path: Path, darcy: tuple[Dataset, Array]) -> None:
+    remains = tmp_path / ".out.part/data/train"
+    remains.mkdir(parents=True)
+    (remains / "shard-00007.hdf5").write_bytes(b"half of it")
+    seen = []
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(InputError, match="out is being written by another process"):
+            import_dataset(darcy[0], tmp_path / "out")
+        seen.append(done)
+
+    import_dataset(darcy[0], tmp_path / "out", progress=again)
+    assert seen == [12] and len(datasets.open(tmp_path / "out")) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["darcy.mat", "out"]
+    assert [path.name for path in (tmp_path / "out/data/train").iterdir()] == ["shard-00000.hdf5"]
+
+
+def test_a_dataset_may_be_written_into_the_folder_one_is_in(
+    tmp_path: Path, darcy: tuple[Dataset, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    import_dataset(darcy[0], ".")
+    assert len(datasets.open(tmp_path / "here")) == 12
+
+
 def test_splits_that_do_not_fit_are_refused(tmp_path: Path, darcy: tuple[Dataset, Array]) -> None:
     with pytest.raises(InputError, match="train 10, test 3 do not fit a source of 12 samples"):
         import_dataset(darcy[0], tmp_path / "out", {"train": 10, "test": 3})

@@ -102,19 +102,28 @@ def test_import_as_a_command(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     values = {name: generator.random((10, 6, 5)) for name in ("k", "p")}
     np.savez(tmp_path / "d.npz", **values)
-    arguments = [
-        *("data", "import", str(tmp_path / "d.npz"), "--output", str(tmp_path / "out"), "--split", "6/0/4"),
+    reading = [
         *("--field", "a=k", "--field", "u=p", "--axes", "a=sample,x,y", "--axes", "u=sample,x,y"),
         *("--inputs", "a", "--outputs", "u", "--boundary", "x=periodic", "--boundary", "y_lower=dirichlet:2"),
-        *("--boundary", "y_upper=neumann", "--lower", "0,0", "--upper", "3,1", "--name", "mine", "--double", "--quiet"),
+        *("--boundary", "y_upper=neumann", "--lower", "0,0", "--upper", "3,1", "--name", "mine", "--points", "nodes"),
         *("--equation", "-div(a*grad(u)) = 1"),
     ]
+    described = ["data", "info", str(tmp_path / "d.npz"), "--json", str(tmp_path / "d.json"), "--quiet", *reading]
+    result = CliRunner().invoke(app, described)
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "d.json").read_text())
+    assert facts["grid"]["points"] == "nodes" and facts["grid"]["upper"] == [3.0, 1.0] and facts["notes"] == []
+    assert facts["grid"]["boundary"] == {"x": "periodic", "y": "Dirichlet(2), Neumann(0)"}
+    assert facts["name"] == "mine" and facts["inputs"] == ["a"] and facts["outputs"] == ["u"]
+
+    arguments = ["data", "import", str(tmp_path / "d.npz"), "--output", str(tmp_path / "out"), "--split", "6/0/4"]
+    arguments += [*reading, "--double", "--quiet"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     dataset = datasets.open(tmp_path / "out")
     np.testing.assert_array_equal(dataset.split("test").read("a"), values["k"][6:])
-    assert dataset.name == "mine" and dataset.splits == ("train", "test") and dataset.grid.upper == (3.0, 1.0)
-    assert dataset.grid.boundary == {"x": (Periodic(), Periodic()), "y": (Dirichlet(2.0), Neumann(0.0))}
+    assert dataset.name == "mine" and dataset.splits == ("train", "test") and dataset.domain.upper == (3.0, 1.0)
+    assert dataset.domain.boundary == {"x": (Periodic(), Periodic()), "y": (Dirichlet(2.0), Neumann(0.0))}
     assert str(dataset.equation) == str(datasets.open(tmp_path / "out").equation) != "None"
     again = CliRunner().invoke(app, arguments)
     assert again.exit_code == 2 and "not an empty folder" in again.output
