@@ -23,7 +23,7 @@ demo: $(VENV)/installed-demo
 
 # Tests that are compiled already are collected in a quarter of the time.
 test: $(VENV)/installed-dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/installed-bench
 	$(BIN)/sciml bench $(ARGS)
