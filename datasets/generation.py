@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sciml.errors import InputError
-from sciml.files import write_whole
+from sciml.files import alone_in, write_whole
 from sciml.kernels.build import library
 from sciml.machine import processor
 
@@ -69,36 +69,42 @@ def generate(
     if not isinstance(workers, int) or workers < 0:
         raise InputError(f"workers is a number of processes, or 0 for none, got {workers!r}")
     place, devices = Path(folder), _devices(device)
-    say = progress or (lambda done, total, what: None)
-    state = _begin(made, place, devices[0])
-    everything = tasks(made)
+    _enter(place)
+    with alone_in(place, "making a dataset"):
+        return _generate(made, place, workers, devices, client, progress or (lambda done, total, what: None))
+
+
+def _generate(
+    recipe: Recipe, folder: Path, workers: int, devices: Sequence[str], client: Client | None, say: Progress
+) -> Manifest:
+    state = _begin(recipe, folder, devices[0])
+    everything = tasks(recipe)
     total = sum(task.count for task in everything)
-    entries, damaged = _present(everything, place)
+    entries, damaged = _present(everything, folder)
     done = sum(entry.samples for entry in entries.values())
     for task, why in damaged.items():
         say(done, total, f"{task.split} shard {task.number} is made again: {why}")
     if entries:
         say(done, total, f"{len(entries)} of {len(everything)} shards are there")
     missing = [task for task in everything if task not in entries]
-    if not missing and (place / NAME).is_file() and not damaged:
-        return Manifest.read(place)
-    _remember(place, state)
-    outcomes = _outcomes(made, missing, place, workers, devices, client)
-    failures: dict[Task, Exception] = {}
-    with closing(outcomes):
+    if not missing and (folder / NAME).is_file() and not damaged:
+        return Manifest.read(folder)
+    _remember(folder, state)
+    failures: list[Exception] = []
+    with closing(_outcomes(recipe, missing, folder, workers, devices, client)) as outcomes:
         for task, outcome in outcomes:
             if isinstance(outcome, Exception):
-                failures[task] = outcome
+                failures.append(outcome)
                 continue
             entries[task] = outcome
             done += outcome.samples
             say(done, total, f"{outcome.file} with {outcome.samples} samples")
     if failures:
-        raise _failure(failures, place, len(entries), len(everything))
-    _remove_remains(place)
-    provenance = {**state, "redrawn": _redrawn(everything, place)}
-    manifest = Manifest(made.name, tuple(entries[task] for task in everything), provenance)
-    manifest.write(place)
+        raise _failure(failures, folder, len(entries), len(everything))
+    _remove_remains(folder)
+    provenance = {**state, "redrawn": _redrawn(everything, folder)}
+    manifest = Manifest(recipe.name, tuple(entries[task] for task in everything), provenance)
+    manifest.write(folder)
     return manifest
 
 
@@ -139,18 +145,27 @@ def _devices(device: str) -> list[str]:
 # What a folder holds
 
 
-def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
-    """The recipe and the environments of all runs, this one's among them; another dataset's folder is refused."""
+_LEFT = (".lock", ".part")  # ends of the names of what a run leaves that was killed before it wrote anything
+
+
+def _enter(folder: Path) -> None:
+    """Make the folder if need be; one that holds other things than a dataset is refused, and nothing put into it."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is no folder")
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / STATE).is_file() and any(not item.name.endswith(_LEFT) for item in folder.iterdir()):
+        raise InputError(f"{folder} is not empty, and no dataset was begun in it; give another folder")
+
+
+def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
+    """The recipe and the environments of all runs, this one's among them; the folder of another dataset is refused."""
     state: dict[str, Any] = {"recipe": json.loads(json.dumps(recipe.content)), "environments": []}
     path = folder / STATE
     if path.is_file():
         try:
             before = json.loads(path.read_bytes())
             other, environments = before["recipe"], list(before["environments"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is damaged; remove the folder, or give another one") from error
         if other != state["recipe"]:
             where = ", ".join(_differences(other, state["recipe"]))
@@ -158,8 +173,6 @@ def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
                 f"{folder} holds a dataset of another recipe (they differ in {where}); give another folder"
             )
         state["environments"] = environments
-    elif any(item.suffix != ".part" for item in folder.iterdir()):  # such a run that was killed leaves behind
-        raise InputError(f"{folder} is not empty, and no dataset was begun in it; give another folder")
     here = environment(recipe, device)
     if here not in state["environments"]:
         state["environments"].append(here)
@@ -234,9 +247,9 @@ def _remove_remains(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _failure(failures: Mapping[Task, Exception], folder: Path, done: int, count: int) -> Exception:
+def _failure(failures: Sequence[Exception], folder: Path, done: int, count: int) -> Exception:
     """What to raise: the first failure, and what is to be done about it."""
-    first = next(iter(failures.values()))
+    first = failures[0]
     if not isinstance(first, OSError):
         return first
     more = f" ({len(failures) - 1} more failed)" if len(failures) > 1 else ""

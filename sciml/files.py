@@ -1,10 +1,11 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and a folder that one process has to itself."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
@@ -70,3 +71,27 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_in(folder: str | os.PathLike[str], doing: str) -> Iterator[None]:
+    """Have a folder to itself among all that ask so, by a lock on its file ".lock", which ends with the process.
+
+    Args:
+        folder: which exists. Where its file system knows no locks, nothing is refused.
+        doing: what is done in it, for the message.
+
+    Raises:
+        InputError: another process has it.
+        OSError: the folder is not writable.
+    """
+    import fcntl  # not everywhere there is, as sciml.files is needed
+
+    with open(Path(folder) / ".lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is {doing} in {folder}: wait for it, or give another folder") from error
+        except OSError:
+            pass
+        yield

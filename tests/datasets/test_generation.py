@@ -7,6 +7,8 @@ import errno
 import os
 import shutil
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,12 +203,27 @@ def test_the_program_makes_the_same_bytes(reference: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "one") == contents(reference)
 
 
-def test_a_dask_cluster_makes_the_same_bytes(reference: Path, recipe: datasets.Recipe, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
+def test_a_dask_cluster_makes_the_same_bytes_also_after_a_death(
+    reference: Path, recipe: datasets.Recipe, tmp_path: Path
+) -> None:
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
         distributed.Client(cluster) as client,
     ):
+        (worker,) = client.run(os.getpid).values()
+
+        def kill() -> None:
+            while not any(client.processing().values()):
+                time.sleep(0.05)
+            os.kill(worker, signal.SIGKILL)  # which loads torch now
+
+        killing = threading.Thread(target=kill)
+        killing.start()
+        with pytest.raises(ChildProcessError, match=r"none lived to make train shard \d.*0 of 5 shards are there"):
+            generate(recipe, tmp_path / "data", client=client)
+        killing.join()
         generate(recipe, tmp_path / "data", client=client)
     assert contents(tmp_path / "data") == contents(reference)
 
@@ -317,6 +334,20 @@ def test_nothing_is_done_where_nothing_is_missing(recipe: datasets.Recipe, refer
     assert {path: path.stat().st_mtime_ns for path in reference.rglob("*")} == before
 
 
+def test_one_process_at_a_time_makes_a_dataset(reference: Path, recipe: datasets.Recipe, tmp_path: Path) -> None:
+    refusals: list[str] = []
+
+    def meddle(done: int, total: int, what: str) -> None:
+        with pytest.raises(InputError) as refused:
+            generate(recipe, tmp_path / "data", workers=0)
+        refusals.append(str(refused.value))
+
+    generate(recipe, tmp_path / "data", workers=0, progress=meddle)
+    assert len(refusals) == SHARDS
+    assert all("another process is making a dataset in" in refusal for refusal in refusals)
+    assert contents(tmp_path / "data") == contents(reference)
+
+
 def test_a_full_disk_leaves_what_is_there(
     reference: Path, recipe: datasets.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,7 +365,7 @@ def test_a_full_disk_leaves_what_is_there(
             generate(recipe, folder, workers=0)
     assert caught.value.errno == errno.ENOSPC
     assert str(caught.value.filename).endswith("shard-00002.hdf5")
-    assert not list(folder.rglob(".*"))
+    assert not list(folder.rglob(".*.part"))
     generate(recipe, folder, workers=0)
     assert contents(folder) == contents(reference)
 
