@@ -155,7 +155,11 @@ def environment_of(threads: int) -> dict[str, str]:
 
 
 def on_dask(recipe: Recipe, tasks: Sequence[Task], folder: Path, client: Client, device: str) -> Iterator[Outcome]:
-    """Make shards on the machines of a Dask cluster, which share `folder`; an outcome each as they come."""
+    """Make shards on the machines of a Dask cluster, which share `folder`; an outcome each as they come.
+
+    After the first failure no further shards are begun. The shard of a worker that dies is given to others, as often as
+    the cluster's `distributed.scheduler.allowed-failures` says.
+    """
     from distributed import as_completed
 
     futures = {
@@ -165,9 +169,24 @@ def on_dask(recipe: Recipe, tasks: Sequence[Task], folder: Path, client: Client,
     try:
         for future in as_completed(list(futures)):
             error = future.exception()
-            yield futures[future], future.result() if error is None else error
+            if error is None:
+                yield futures[future], future.result()
+            else:
+                yield futures[future], _of_the_cluster(error, futures[future])
+                return
     finally:
         client.cancel(list(futures))
+
+
+def _of_the_cluster(error: Exception, task: Task) -> Exception:
+    """What a worker raised, or in place of what the cluster raised that a worker died."""
+    from distributed import CancelledError, KilledWorker
+
+    if not isinstance(error, CancelledError | KilledWorker):
+        return error
+    return ChildProcessError(
+        errno.ECHILD, f"of the workers of the cluster none lived to make {task.split} shard {task.number} ({error})"
+    )
 
 
 def _make_remotely(content: Mapping[str, Any], task: Mapping[str, Any], folder: str, device: str) -> ShardEntry:
