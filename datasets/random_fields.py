@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -318,15 +319,21 @@ def evaluate_series(coefficients: Tensor, modes: Sequence[Modes]) -> Tensor:
 def normal_numbers(shape: tuple[int, ...], seeds: Sequence[int]) -> Tensor:
     """Standard normal numbers `(len(seeds), *shape)`, float64: a mode has the same number in every shape.
 
+    They are drawn by as many threads as torch has, which changes no bit of them.
+
     Modes are numbered by their largest index first, so that a larger cube of them begins with the smaller one.
     """
     side = max(shape)
     order = _order(side, len(shape))
     part = order[tuple(slice(n) for n in shape)].reshape(-1)
     numbers = np.empty((len(seeds), *shape))
-    for row, seed in enumerate(seeds):
-        drawn = np.random.default_rng(seed).standard_normal(side ** len(shape))
+
+    def draw(row: int) -> None:
+        drawn = np.random.default_rng(seeds[row]).standard_normal(side ** len(shape))
         np.take(drawn, part, out=numbers[row].reshape(-1), mode="clip")  # other modes go through a buffer
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter meanwhile
+        list(pool.map(draw, range(len(seeds))))
     return torch.from_numpy(numbers)
 
 
