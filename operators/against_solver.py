@@ -43,12 +43,14 @@ class Problem:
     """Samples of a dataset as the solver takes them, in float64.
 
     Args:
-        equation, grid, scheme: see `sciml.solve`.
+        equation, scheme: see `sciml.solve`.
+        grid: as fine as the points of the dataset, which need not be its unknowns.
         fields: by name, `(n, *space)` or what is the same for all: a number, a function, `space`.
         parameters: by name, a number or `(n,)`.
         truth: by name, `(n, *space)`.
         initial: of an evolving equation the state at the first of `times`, by name, `(n, *space)`.
         times: from when to when; None of a steady equation.
+        shape, nodes: points of the dataset, see `resample`.
     """
 
     equation: Equation
@@ -59,6 +61,8 @@ class Problem:
     truth: Mapping[str, Tensor]
     initial: Mapping[str, Tensor]
     times: tuple[float, float] | None
+    shape: tuple[int, ...]
+    nodes: tuple[bool, ...]
 
     def __len__(self) -> int:
         return len(next(iter(self.truth.values())))
@@ -79,13 +83,13 @@ class Problem:
 
     def solve(self, shape: tuple[int, ...], rtol: float, start: Any = None) -> tuple[dict[str, Tensor], Solution]:
         """All samples at once: the answers on the grid of the dataset, and the solution on the grid of `shape`."""
-        axes, alone = self.grid.dimension, len(self) == 1
+        axes, alone, wraps = self.grid.dimension, len(self) == 1, self.grid.periodic
         grid = self.grid if shape == self.grid.shape else replace(self.grid, shape=shape)
 
         def place(value: Any) -> Any:
             if not isinstance(value, Tensor) or value.dim() < axes:
                 return value
-            moved = value if shape == self.grid.shape else resample(value, shape, self.grid.periodic)
+            moved = resample(value, shape, wraps, nodes=self.nodes, to=wraps, held=True)
             return moved[0] if alone and moved.dim() > axes else moved
 
         fields = {name: place(value) for name, value in self.fields.items()}
@@ -106,9 +110,8 @@ class Problem:
                 found = {name: value.select(solution.codes.dim(), -1) for name, value in found.items()}
         answers = {}
         for name in self.truth:
-            value = found[name]
-            value = value if shape == self.grid.shape else resample(value, self.grid.shape, self.grid.periodic)
-            answers[name] = value.expand(len(self), *self.grid.shape)
+            value = resample(found[name], self.shape, wraps, nodes=wraps, to=self.nodes)
+            answers[name] = value.expand(len(self), *self.shape)
         return answers, solution
 
 

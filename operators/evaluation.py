@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from functools import partial
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -20,11 +21,12 @@ from sciml.scheme import Scheme, Spectral
 from .against_solver import Comparison, Problem, compare
 from .data import EvaluationData
 from .losses import RelativeH1, RelativeL2
+from .place import Place
 from .report import Case, Report, Rollout
 from .spectrum import RadialEnergy, Spectrum
 from .trained import Channel, TrainedOperator
 
-_PIECE = 32  # samples at a time
+_PIECE = 1 << 21  # values of a field at a time
 _COMPARED = 32  # samples on which operator and solver are compared
 _ROUNDING = 1e-6  # of times, relative
 
@@ -68,7 +70,7 @@ def evaluate(
     data = dataset if split is None else dataset.split(split)
     if samples is not None and samples < 1:
         raise InputError(f"evaluate: samples is the number of samples that are taken, at least 1, not {samples}")
-    operator.place.check(data.grid)
+    operator.place.nodes_of(data.grid)
     task = _Task(operator, data, min(samples or len(data), len(data)))
     notes = [*_notes_on(operator, data, split)]
     with torch.no_grad():
@@ -149,8 +151,12 @@ class _Task:
                 self.steps = (len(times) - 1) // self.ahead
 
     def inputs(self, rows: Tensor, start: int) -> dict[str, Tensor]:
-        """By name, float32, on the device of the operator."""
-        return {c.name: self._read(c.name, rows, start).to(self.device, torch.float32) for c in self.operator.inputs}
+        """By name, on the device of the operator."""
+        return {c.name: self._read(c.name, rows, start).to(self.device) for c in self.operator.inputs}
+
+    def input_at(self, name: str, rows: Tensor, step: int) -> Tensor:
+        """An input that changes in time, at the begin of a step of a rollout."""
+        return self._read(name, rows, step * self.ahead).to(self.device)
 
     def truth(self, rows: Tensor, start: int) -> dict[str, Tensor]:
         """By name, float64, on the device of the operator."""
@@ -170,9 +176,9 @@ class _Task:
         """Of the operator, float64."""
         return {name: value.double() for name, value in self.operator(inputs, self.data.grid).items()}
 
-    def pieces(self) -> Iterator[Tensor]:
-        """Numbers of samples."""
-        yield from torch.arange(self.samples).split(_PIECE)
+    def pieces(self, times: int = 1) -> Iterator[Tensor]:
+        """Numbers of samples, as many as may be held at so many times."""
+        yield from torch.arange(self.samples).split(max(1, _PIECE // (times * prod(self.data.grid.shape))))
 
     def _read(self, name: str, rows: Tensor, time: int) -> Tensor:
         field = self.data.fields.get(name)
@@ -191,10 +197,11 @@ def _measure(task: _Task) -> _Measured:
     """Errors of single answers."""
     grid = task.data.grid
     names = [channel.name for channel in task.operator.outputs]
-    norms: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"L2": RelativeL2(), "H1": RelativeH1.on(grid)}
+    norms = {name: {"L2": RelativeL2(), "H1": RelativeH1.on(grid, name)} for name in names}
     errors: dict[str, dict[str, list[Tensor]]] = {name: {"L2": [], "H1": [], "largest": []} for name in names}
-    by_unknown = set(names) <= set(grid.boundary)
-    measures = {name: RadialEnergy(grid.to(task.device), name if by_unknown else None) for name in names}
+    domain, at_nodes = task.data.domain.to(task.device), task.data.points == "nodes"
+    by_unknown = set(names) <= set(domain.boundary)
+    measures = {name: RadialEnergy(domain, name if by_unknown else None, at_nodes) for name in names}
     energies = {name: torch.zeros(2, len(measures[name].wavenumbers), dtype=torch.float64) for name in names}
     counted, bad = dict.fromkeys(names, 0), set()
     for start in range(task.starts):
@@ -204,7 +211,7 @@ def _measure(task: _Task) -> _Measured:
                 u, v = (_channelled(values[name], grid) for values in (truth, prediction))
                 finite = torch.isfinite(v).flatten(1).all(1)
                 bad.update(rows[~finite.cpu()].tolist())
-                for norm, measure in norms.items():
+                for norm, measure in norms[name].items():
                     errors[name][norm].append(_or_infinite(measure(v, u), finite))
                 error, size = (w.abs().flatten(1).amax(1) for w in (v - u, u))
                 largest = torch.where(error == 0, 0.0, error / size)
@@ -226,36 +233,31 @@ def _roll_out(task: _Task) -> Rollout:
     """The operator from the first time on, from its own answers."""
     outputs = [channel.name for channel in task.operator.outputs]
     times = torch.as_tensor(task.data.times)[task.ahead :: task.ahead][: task.steps]
-    measure = RelativeL2()
+    measure, grid = RelativeL2(), task.data.grid
+    fields = task.data.fields
+    moving = [c.name for c in task.operator.inputs if c.name in fields and fields[c.name].time_varying]
+    moving = [name for name in moving if name not in outputs]
     errors: dict[str, list[Tensor]] = {name: [] for name in outputs}
     standing: dict[str, list[Tensor]] = {name: [] for name in outputs}
-    for rows in task.pieces():
-        found: dict[str, list[Tensor]] = {name: [] for name in outputs}
-        stays: dict[str, list[Tensor]] = {name: [] for name in outputs}
-        answer: dict[str, Tensor] = {}
-        first = {name: _channelled(value, task.data.grid) for name, value in task.truth(rows, -task.ahead).items()}
-        alive = torch.ones(len(rows), dtype=torch.bool, device=task.device)
+    for rows in task.pieces(task.steps):
+        given: dict[str, Any] = {**task.inputs(rows, 0)}
+        for name in moving:
+            given[name] = partial(task.input_at, name, rows)
+        answers = task.operator.rollout(given, task.steps, grid)
+        first = task.truth(rows, -task.ahead)
+        found = {name: torch.empty(2, len(rows), task.steps, dtype=torch.float64) for name in outputs}
         for step in range(task.steps):
-            given = task.inputs(rows, step * task.ahead)
-            for name in given:
-                if name in answer:  # what is no number any more would be refused
-                    mask = alive.reshape(-1, *[1] * (given[name].dim() - 1))
-                    given[name] = torch.where(mask, answer[name].to(given[name].dtype), given[name])
-            answer = task.answer(given)
-            truth = task.truth(rows, step * task.ahead)
-            for name in outputs:
-                u, v = _channelled(truth[name], task.data.grid), _channelled(answer[name], task.data.grid)
-                alive = alive & torch.isfinite(v.float()).flatten(1).all(1)
-                found[name].append(measure(v, u))
-                stays[name].append(measure(first[name], u))
-            for name in outputs:
-                found[name][-1] = _or_infinite(found[name][-1], alive)
-        for name in outputs:
-            errors[name].append(torch.stack(found[name], 1))
-            standing[name].append(torch.stack(stays[name], 1).cpu())
+            for name, value in task.truth(rows, step * task.ahead).items():
+                u, start = _channelled(value, grid), _channelled(first[name], grid)
+                v = _channelled(answers[name][:, step].double(), grid)
+                found[name][0, :, step] = _or_infinite(measure(v, u), torch.isfinite(v).flatten(1).all(1))
+                found[name][1, :, step] = measure(start, u).cpu()
+        for name, (wrong, unmoved) in found.items():
+            errors[name].append(wrong)
+            standing[name].append(unmoved)
     return Rollout(
         times,
-        {name: torch.cat(parts).cpu() for name, parts in errors.items()},
+        {name: torch.cat(parts) for name, parts in errors.items()},
         {name: torch.cat(parts) for name, parts in standing.items()},
     )
 
@@ -336,8 +338,6 @@ def _problem(
     equation = data.equation
     if equation is None:
         raise InputError("the dataset does not say its equation")
-    if data.points == "nodes":
-        raise InputError("values of the dataset stand on the boundary, and unknowns of a Grid do not")
     known = {*equation.unknowns, *equation.constrained}
     for name in truth:
         if name not in known:
@@ -368,9 +368,9 @@ def _problem(
         if between is None:
             raise InputError("the equation evolves, and the outputs do not change in time")
         initial = {name: read(name, start) for name in equation.unknowns}
-    return Problem(
-        equation, data.grid.to(task.device, torch.float64), scheme, fields, parameters, truth, initial, between
-    )
+    place = Place.of(data.domain, data.points)
+    grid = data.domain.to(task.device, torch.float64)
+    return Problem(equation, grid, scheme, fields, parameters, truth, initial, between, place.shape, place.nodes)
 
 
 def _check_channel(role: str, channel: Channel, data: EvaluationData) -> None:
@@ -409,7 +409,7 @@ def _notes_on(operator: TrainedOperator, data: EvaluationData, split: str | None
         at, here = (" x ".join(map(str, counts)) for counts in (trained, shape))
         how = (
             "the network takes any grid"
-            if getattr(operator.network.network, "any_resolution", False)
+            if operator.any_resolution
             else "inputs are brought to that grid and answers back, by means over cells and linear interpolation"
         )
         yield f"trained at {at}, evaluated at {here}: {how}"

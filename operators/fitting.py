@@ -132,7 +132,7 @@ def train_operator(
             result.to(next(normalized.parameters()).device).eval(),
             tuple(_with_range(takes, lowest, highest)),
             gives,
-            dataclasses.replace(Place.of(dataset.grid, dataset.points), conditions=Place.of(dataset.domain).conditions),
+            Place.of(dataset.domain, dataset.points),
             dataset.equation,
             {name: value for name, value in dataset.parameters.items() if not isinstance(value, Tensor)},
             interval,

@@ -51,10 +51,18 @@ class Place:
     solid: str | None = None
 
     @classmethod
-    def of(cls, grid: Grid, points: Points = "cells") -> Place:
-        """That of a grid, which reaches half a spacing beyond the domain where its points are nodes of it."""
-        lower, upper = _corners(grid, points)
-        return cls(grid.shape, lower, upper, grid.periodic, _describe(grid, points), points, _digest(grid.solid))
+    def of(cls, domain: Grid, points: Points = "cells") -> Place:
+        """That of values at the unknowns of a grid, or at the nodes between its cells."""
+        nodes = [points == "nodes" and not wraps for wraps in domain.periodic]
+        return cls(
+            tuple(n + at for n, at in zip(domain.shape, nodes, strict=True)),
+            domain.lower,
+            domain.upper,
+            domain.periodic,
+            _describe(domain, "cells"),
+            points,
+            _digest(domain.solid),
+        )
 
     @property
     def nodes(self) -> tuple[bool, ...]:
@@ -62,9 +70,9 @@ class Place:
         return tuple(wraps or self.points == "nodes" for wraps in self.periodic)
 
     def nodes_of(self, grid: Grid) -> tuple[bool, ...]:
-        """`nodes` of a grid of the same domain, with the same conditions and obstacles.
+        """`nodes` of a grid of the same domain, with the same conditions and obstacles, or with none stated.
 
-        A grid whose points are nodes reaches half a spacing beyond the domain, as those of datasets do.
+        A grid whose unknowns stand at nodes reaches half a spacing beyond the domain, as those of datasets do.
 
         Raises:
             InputError: it says what differs.

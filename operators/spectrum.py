@@ -2,8 +2,8 @@
 
 Along a periodic axis fields are taken apart into waves, exp(2 pi i m x / L); between two walls where they are zero into
 sines, sin(pi m x / L); between other walls into cosines, cos(pi m x / L); and between a wall of the first kind and one
-of the second into quarter waves. All of these are orthogonal on the cell centres, so that the energies of all
-wavenumbers add up to the mean square of the field.
+of the second into quarter waves. All of these are orthogonal on the cell centres, and with half weights of those on the
+walls on nodes, so that the energies of all wavenumbers add up to the mean square of the field.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ class RadialEnergy:
     """Sums energies of fields by the length of their wave vector.
 
     Args:
-        grid: where the fields stand, with the conditions that choose the functions.
+        grid: the domain, with the conditions that choose the functions.
         unknown: whose conditions, where the grid tells unknowns apart.
+        nodes: whether fields stand at the nodes between the cells of the grid, the outermost on the walls.
     """
 
-    def __init__(self, grid: Grid, unknown: str | None = None) -> None:
+    def __init__(self, grid: Grid, unknown: str | None = None, nodes: bool = False) -> None:
         self._axes = [
-            _Axis.make(n, high - low, wraps, sides, grid.device)
-            for n, low, high, wraps, sides in zip(
-                grid.shape, grid.lower, grid.upper, grid.periodic, grid.sides(unknown).values(), strict=True
+            _Axis.make(n, h, wraps, sides, nodes, grid.device)
+            for n, h, wraps, sides in zip(
+                grid.shape, grid.spacing, grid.periodic, grid.sides(unknown).values(), strict=True
             )
         ]
         self.basis = ", ".join(f"{axis.kind} along {name}" for axis, name in zip(self._axes, grid.axes, strict=True))
@@ -86,37 +87,47 @@ class RadialEnergy:
             values = torch.view_as_real(torch.fft.fftn(values, dim=waves, norm="ortho")).square().sum(-1)
         else:
             values = values.square()
-        energy = values.sum(1).flatten(1) / len(self._ring)
+        energy = values.sum(1).flatten(1) / math.prod(axis.cells for axis in self._axes)
         rings = energy.new_zeros(len(energy), len(self.wavenumbers))
         return rings.index_add_(1, self._ring, energy).cpu()
 
 
 @dataclass(frozen=True, eq=False)
 class _Axis:
-    """Functions that are orthonormal on the points of one axis, `(function, point)`, or None of waves."""
+    """Functions that are orthonormal on the points of one axis, `(function, point)`, or None of waves; `cells` is the
+    number of spacings along it."""
 
     kind: str
     wavenumbers: Tensor
     fundamental: float
     matrix: Tensor | None
+    cells: int
 
     @classmethod
     def make(
-        cls, n: int, length: float, wraps: bool, sides: tuple[Condition, Condition], device: torch.device
+        cls, n: int, h: float, wraps: bool, sides: tuple[Condition, Condition], nodes: bool, device: torch.device
     ) -> _Axis:
         index = torch.arange(n, dtype=torch.float64, device=device)
         if wraps:
-            unit = 2 * math.pi / length
-            return cls("waves", unit * torch.minimum(index, n - index), unit, None)
-        unit = math.pi / length
+            unit = 2 * math.pi / (n * h)
+            return cls("waves", unit * torch.minimum(index, n - index), unit, None, n)
+        places, weights = index + 0.5, torch.ones_like(index)
         zero = (_is_zero(sides[0]), _is_zero(sides[1]))
+        number = index
+        if nodes:
+            places = torch.arange(n + 1, dtype=torch.float64, device=device)
+            weights = torch.ones_like(places)
+            weights[0] = weights[-1] = 0.5
+            # As many as there are points at which they are not all zero.
+            number = places[: n + 1 - sum(zero)]
+        unit = math.pi / (n * h)
         shift = {(True, True): 1.0, (False, False): 0.0}.get(zero, 0.5)
         kind = {(True, True): "sines", (False, False): "cosines"}.get(zero, "quarter waves")
-        phase = math.pi * (index + shift)[:, None] * (index + 0.5) / n
+        phase = math.pi * (number + shift)[:, None] * places / n
         matrix = torch.sin(phase) if zero[0] else torch.cos(phase)
         # The sine of the shortest wave and the constant have values of one size; all others have half the square.
-        matrix = matrix / matrix.square().sum(1, keepdim=True).sqrt()
-        return cls(kind, unit * (index + shift), unit, matrix)
+        matrix = matrix * weights / (weights * matrix.square()).sum(1, keepdim=True).sqrt()
+        return cls(kind, unit * (number + shift), unit, matrix, n)
 
 
 def _is_zero(side: Condition) -> bool:

@@ -263,7 +263,9 @@ def test_an_answer_saves_iterations(poisson: Dataset):
 def test_no_solver_is_good_enough_for_an_error_of_zero(poisson: Dataset):
     test = poisson.split("test")
     f, u = test.read("f"), test.read("u")
-    problem = Problem(poisson.equation, test.grid, None, {"f": f}, {}, {"u": 1.001 * u}, {}, None)
+    problem = Problem(
+        poisson.equation, test.grid, None, {"f": f}, {}, {"u": 1.001 * u}, {}, None, (16, 16), (False, False)
+    )
     found = compare(lambda rows: {"u": u[rows]}, problem, 0.0, len(f), torch.device("cpu"), (1,))
     assert found.shape is None
     assert found.nearest == pytest.approx(1 - 1 / 1.001, rel=1e-3)
@@ -277,7 +279,7 @@ def test_nonlinear_equations_begin_at_the_answer():
     x, y = grid.coordinates
     f = torch.stack([100 * torch.sin(math.pi * x) * torch.sin(math.pi * y), 50 + 0 * x])
     u = sciml.solve(equation, grid, fields={"f": f}).value
-    problem = Problem(equation, grid, None, {"f": f}, {}, {"u": u}, {}, None)
+    problem = Problem(equation, grid, None, {"f": f}, {}, {"u": u}, {}, None, (16, 16), (False, False))
     guess = compare(lambda rows: {"u": u[rows]}, problem, 0.01, 2, torch.device("cpu"), (1,)).guess
     assert guess is not None and guess.inner is not None
     assert guess.iterations[0] >= 3

@@ -86,3 +86,26 @@ def test_where_the_error_is_as_large_as_the_field():
     assert lost([1.0, 1.0, 1.0, 1.0, 0.5, 9.0]) is None  # what is not resolved does not count
     assert lost([0.0, 9.0, 1.0, 3.0, 1.0, 0.0]) == 3.0
     assert lost([0.0, 9.0, 9.0, 9.0, 9.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["sines", "cosines", "quarter waves"])
+def test_energies_of_values_at_nodes(kind: str) -> None:
+    """One function in its ring; energies of any field that obeys the conditions add up to the mean by the trapezoidal
+    rule."""
+    grid = Grid((12, 6), upper=(2.0, 1.0), boundary={"x": SIDES[kind], "y": Periodic()})
+    measure = RadialEnergy(grid, nodes=True)
+    assert measure.basis == f"{kind} along x, waves along y"
+    x = torch.linspace(0, 2, 13, dtype=torch.float64)[:, None].expand(13, 6)
+    k = math.pi / 2 * {"sines": 4, "cosines": 4, "quarter waves": 4.5}[kind]
+    u = 3 * (torch.cos(k * x) if kind == "cosines" else torch.sin(k * x))
+    energies = measure(u[None, None])[0]
+    assert float(energies.sum()) == pytest.approx(4.5)
+    assert float(measure.wavenumbers[energies.argmax()]) == pytest.approx(2 * math.pi, rel=0.2)
+    assert float(energies.max()) == pytest.approx(4.5)
+    v = torch.randn(13, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if kind != "cosines":
+        v[0] = 0
+    if kind == "sines":
+        v[-1] = 0
+    mean = (v[1:].square().mean() + v[:-1].square().mean()) / 2
+    assert float(measure(v[None, None]).sum()) == pytest.approx(float(mean))
