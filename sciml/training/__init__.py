@@ -4,6 +4,7 @@ from .checkpoint import load_weights
 from .evaluation import Evaluation, Loss, Metrics, evaluate
 from .optimizers import Adam, AdamW, Optimizer
 from .plan import Plan
+from .ranks import first_process
 from .result import Best, Training, TrainingError
 from .samples import Samples, TensorSamples
 from .schedules import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
@@ -30,6 +31,7 @@ __all__ = [
     "Training",
     "TrainingError",
     "evaluate",
+    "first_process",
     "load_weights",
     "train",
 ]

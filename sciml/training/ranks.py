@@ -15,6 +15,7 @@ from lightning_fabric.plugins.precision import MixedPrecision, Precision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -168,6 +169,14 @@ class Ranks:
     def close(self) -> None:
         if self._control is not None:
             torch.distributed.destroy_process_group(self._control)
+
+
+def first_process() -> bool:
+    """Whether this process is the first of those that were, or will be, launched to train together.
+
+    For what only one of them needs to do before the training, which knows its own ranks (`Training.first`).
+    """
+    return int(rank_zero_only.rank or 0) == 0  # from the environment variables of all launchers that fabric knows
 
 
 def is_loss_of_a_rank(error: BaseException) -> bool:
