@@ -5,7 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from sciml.training import (
     TensorSamples,
     Training,
     TrainingError,
+    first_process,
     train,
 )
 from sciml.training import curves as curves_of
@@ -485,3 +489,12 @@ def test_on_a_gpu_it_is_the_same_and_resumes_to_the_last_bit(precision: Any, tmp
     train(parts, loss, samples(), Plan(steps=7, **plan), **on_gpu)
     resumed = train(network(), loss, samples(), Plan(steps=12, **plan), resume=True, **on_gpu)
     assert torch.equal(resumed.history["loss"], whole.history["loss"])
+
+
+def test_the_first_process_is_known_before_the_training() -> None:
+    assert first_process()
+    code = "from sciml.training import first_process; print(first_process())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "RANK": "3"}, capture_output=True, text=True
+    )
+    assert found.stdout == "False\n"
