@@ -353,9 +353,9 @@ def loaded_after(*statements: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_import_sciml_loads_no_heavy_library() -> None:
-    loaded = loaded_after("import sciml")
-    assert not loaded & {*HEAVY, "torch"}
+def test_import_sciml_loads_no_other_library() -> None:
+    brought = {name.partition(".")[0] for name in loaded_after("import sciml") - loaded_after("pass")}
+    assert brought <= {"sciml", *sys.stdlib_module_names}
 
 
 def test_light_modules_load_no_heavy_library(modules: dict[str, Module]) -> None:
@@ -368,18 +368,6 @@ def test_light_modules_load_no_heavy_library(modules: dict[str, Module]) -> None
     brought = ast.literal_eval(run.stdout)
     assert set(present) <= brought
     assert not brought & set(HEAVY)
-
-
-def test_import_sciml_takes_little_of_the_time_of_import_torch() -> None:
-    code = (
-        "from time import perf_counter as now; a = now(); import torch; b = now(); import sciml; c = now(); "
-        "print((c - b) / (b - a))"
-    )
-
-    def share() -> float:
-        return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-    assert share() <= 0.15 or share() <= 0.15  # a busy machine may disturb one
 
 
 # Classes and docstrings
