@@ -131,7 +131,7 @@ class Manifest:
             stranger = content["kind"] != "sciml dataset"
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}; a dataset's folder holds one") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path} is damaged, or not the manifest of a dataset") from error
         if stranger:
             raise InputError(f"{path} is the manifest of a {content['kind']}, not of a dataset")

@@ -13,7 +13,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, mo
 from .boundary import suggestion
 from .errors import InputError
 
-_LARGEST_FILE = 1 << 20  # bytes; numbers by the million belong into HDF5
+_LARGEST_FILE = 1 << 18  # bytes; more numbers belong into HDF5
+_DEEPEST = 100  # tables and lists within each other
+_LONGEST_LINE = 1 << 13  # characters; the time to read a dotted key grows with the square of its length
 
 
 class Table(BaseModel):
@@ -32,7 +34,7 @@ class Table(BaseModel):
         if unknown:
             known = {*cls.model_fields, *cls.elsewhere}
             hints = {key: cls.elsewhere.get(key) or suggestion(key, known) for key in unknown}
-            raise ValueError("; ".join(f"unknown key {key!r}{hint}" for key, hint in hints.items()))
+            raise ValueError("; ".join(f"unknown key {shown(key)}{hint}" for key, hint in hints.items()))
         return content
 
 
@@ -86,22 +88,41 @@ def parse(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
     Raises:
-        InputError: if it cannot be read, is too long, or is not TOML.
+        InputError: if it cannot be read, is too long or too deep, or is not TOML.
     """
     try:
-        if path.stat().st_size > _LARGEST_FILE:
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
             raise InputError(
                 f"{path} has more than {_LARGEST_FILE} bytes; keep arrays in HDF5 files and name them here"
             )
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = data.decode()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file in UTF-8 (byte {error.start})") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > _LONGEST_LINE:
+            raise InputError(f"{path}, line {number} has {len(line)} characters; break it after {_LONGEST_LINE}")
+    try:
+        content = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, and what int() says of a number with thousands of digits
         raise InputError(f"{path} is not valid TOML: {error}") from error
     except RecursionError as error:
         raise InputError(f"{path} is nested too deeply") from error
+    if _is_deep(content):
+        raise InputError(f"{path} is nested too deeply")
+    return content
+
+
+def _is_deep(content: Any) -> bool:
+    """Whether more tables and lists stand within each other than what reads them can follow."""
+    level = [content]
+    for _ in range(_DEEPEST):
+        inner = [item for item in level if isinstance(item, dict | list)]
+        level = [x for item in inner for x in (item.values() if isinstance(item, dict) else item)]
+    return bool(level)
 
 
 def _line(path: Path, content: Any, error: Mapping[str, Any]) -> str:

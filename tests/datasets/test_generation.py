@@ -410,6 +410,11 @@ def test_folders_of_something_else_are_refused(recipe: datasets.Recipe, referenc
         generate(recipe, tmp_path, workers=0)
     with pytest.raises(InputError, match="is no folder"):
         generate(recipe, tmp_path / "note.txt", workers=0)
+    shutil.copytree(reference, tmp_path / "deep")
+    for name in ("manifest.json", "generation.json"):
+        (tmp_path / "deep" / name).write_text("[" * 200_000)
+        with pytest.raises(InputError, match=rf"{name} is damaged"):
+            (datasets.open if name == "manifest.json" else lambda place: generate(recipe, place))(tmp_path / "deep")
     with pytest.raises(InputError, match="'cdua' is not a device"):
         generate(recipe, tmp_path / "data", workers=0, device="cdua")
 

@@ -205,7 +205,7 @@ def test_a_batch_from_a_file(folder: Path) -> None:
         ("upper = [3.0, 2]", "upper = [3.0, -2]", "problem.toml, [domain]: Grid: the spacing along y would not be"),
         ("upper = [3.0, 2]", "upper = [3.0, nan]", "problem.toml, [domain] upper[1]: a finite number is needed, not n"),
         ("upper = [3.0, 2]", f"upper = [1{'0' * 400}, 2]", "problem.toml, [domain] upper[0]: a finite number"),
-        ("upper = [3.0, 2]", f"upper = [1{'0' * 9999}, 2]", "problem.toml is not valid TOML: Exceeds the limit"),
+        ("upper = [3.0, 2]", f"upper = [1{'0' * 5000}, 2]", "problem.toml is not valid TOML: Exceeds the limit"),
         ("upper = [3.0, 2]", "upper = [3.0, true]", "problem.toml, [domain] upper[1]: a number is needed, not True"),
         ('"cpu"', '"tpu"', "problem.toml, [domain] device: 'tpu' is not a device"),
         ('"float32"', '"float16"', "problem.toml, [domain] dtype: input should be 'float64' or 'float32', not 'float1"),
@@ -281,9 +281,12 @@ def test_files_that_cannot_be_read(folder: Path) -> None:
     (folder / "latin.toml").write_bytes("[equation]\ntext = 'ä'".encode("latin-1"))
     with pytest.raises(InputError, match=r"not a text file in UTF-8 \(byte 19\)"):
         problem_file.read(folder / "latin.toml")
-    with pytest.raises(InputError, match="nested too deeply"):
-        read(folder, "a = " + "[" * 100_000)
-    with pytest.raises(InputError, match="has more than 1048576 bytes"):
+    for deep in ("a = " + "[" * 5_000, "a" + ".a" * 1_500 + " = 1", "a = " + "{ a = " * 150 + "1" + " }" * 150):
+        with pytest.raises(InputError, match="nested too deeply"):
+            read(folder, deep)
+    with pytest.raises(InputError, match=r"line 2 has 20005 characters; break it"):  # an hour's work at 1 MB
+        read(folder, "b = 1\na" + ".a" * 10_000 + " = 1")
+    with pytest.raises(InputError, match="has more than 262144 bytes"):
         read(folder, "#" * (1 << 21))
 
 
