@@ -216,6 +216,10 @@ class Dataset:
             return whole.expand(len(rows), *whole.shape)
         return torch.from_numpy(self._gather(name, rows, picks))
 
+    def part_of(self, sample: int) -> Part:
+        """The file that a sample stands in."""
+        return self.parts[int(np.searchsorted(self._ends, sample, side="right"))]
+
     def blocks(self, names: Sequence[str]) -> Iterator[tuple[Part, Array, dict[str, Array]]]:
         """All values of some fields that vary between samples, a few samples at a time.
 
@@ -333,7 +337,7 @@ def _open_folder(folder: Path, skip: bool, verify: bool) -> Dataset:
         reasons = "\n".join(f"  {reason}" for reason in bad.values())
         raise InputError(
             f"{len(bad)} of the {len(manifest.shards)} files of the dataset {folder} cannot be used:\n{reasons}\n"
-            "make them again, or use the rest (damaged='skip', --damaged skip)"
+            "make them again, or use the rest (damaged='skip', --skip-damaged)"
         )
     usable = [shard for shard in manifest.shards if shard not in bad]
     if not usable:

@@ -74,7 +74,7 @@ class Description:
 
     def __post_init__(self) -> None:
         for name in (*self.fields, *self.parameters):
-            if not isinstance(name, str) or not _NAME.fullmatch(name):
+            if not is_name(name):
                 raise InputError(f"dataset: {name!r} cannot name a field or a parameter; letters, digits and _ can")
         if not self.fields:
             raise InputError("dataset: at least one field is needed")
@@ -124,6 +124,11 @@ class Description:
         kind = self.fields[name]
         steps = () if self.times is None or not kind.time_varying else (len(self.times),)
         return (*((samples,) if kind.sample_varying else ()), *steps, *kind.components, *self.places.shape)
+
+
+def is_name(name: str) -> bool:
+    """Whether a field or a parameter can be called so."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def common_parameters(

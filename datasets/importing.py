@@ -165,14 +165,19 @@ def _common(chosen: Mapping[str, tuple[Dataset, Tensor]]) -> dict[str, tuple[Dat
 
 
 def _values(dataset: Dataset, rows: Tensor, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    values = {
-        name: (dataset.read(name, rows) if varies(dataset.description, name) else dataset.read(name, rows[:1])[0]).to(
-            dtype
-        )
-        for name in dataset.fields
-    }
-    varying = dataset.parts[0].parameters
-    return values, {name: dataset.read(name, rows) for name in varying}
+    values: dict[str, Tensor] = {}
+    for name in dataset.fields:
+        one_for_all = not varies(dataset.description, name)
+        found = dataset.read(name, rows[:1] if one_for_all else rows).to(dtype)
+        bad = ~found.isfinite().reshape(len(found), -1)
+        if bool(bad.any()):
+            first = int(rows[int(bad.any(1).int().argmax())])
+            raise InputError(
+                f"dataset {dataset.name!r}: {int(bad.sum())} values of {name!r} are NaN or infinite in {dtype}, first "
+                f"in sample {first} ({dataset.part_of(first).file})"
+            )
+        values[name] = found[0] if one_for_all else found
+    return values, {name: dataset.read(name, rows) for name in dataset.parts[0].parameters}
 
 
 def _sample_bytes(description: Description, dtype: torch.dtype) -> int:

@@ -49,7 +49,7 @@ def read_layout(path: Path, files: HDF5Files, place: Place | None = None) -> tup
         return _read(path, file, files, place)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RecursionError) as error:
         raise InputError(f"{path} does not have the layout of The Well: {error}") from error
 
 

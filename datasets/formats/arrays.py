@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,16 @@ from sciml.errors import InputError
 from ..columns import Array, ArrayColumn, Whole
 from .reading import Found, Raw
 
-_UNREADABLE = (ValueError, OSError, EOFError, KeyError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turn what NumPy raises on damage, which has no common kind, into a message."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise InputError(f"{what}: {(str(error) or type(error).__name__).splitlines()[0]}") from error
 
 
 def find_npy(paths: Mapping[str, Path], where: Path) -> Found:
@@ -34,10 +44,8 @@ def find_npy(paths: Mapping[str, Path], where: Path) -> Found:
 
 
 def _map(path: Path) -> Array:
-    try:
+    with _reading(f"{path} cannot be read as an .npy file of numbers"):
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an .npy file of numbers: {error}") from error
     return array
 
 
@@ -47,12 +55,9 @@ def find_npz(path: Path) -> Found:
     Raises:
         InputError: the file is damaged, or holds objects.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".npy")]
-            headers = {name.removesuffix(".npy"): _header(archive, name) for name in names}
-    except _UNREADABLE as error:
-        raise InputError(f"{path} cannot be read as an .npz file of numbers: {error}") from error
+    with _reading(f"{path} cannot be read as an .npz file of numbers"), zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        headers = {name.removesuffix(".npy"): _header(archive, name) for name in names}
     arrays: dict[str, Raw] = {}
     others: dict[str, str] = {}
     for name, (shape, dtype) in headers.items():
@@ -72,15 +77,16 @@ def _header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dt
             raise ValueError(f"{name!r} is of version {version[0]}.{version[1]}, which holds records and no numbers")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
+        end = file.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or (not dtype.hasobject and end != archive.getinfo(name).file_size):
+        raise ValueError(f"{name!r} is damaged: its length is not that of {dtype} values of shape {shape}")
     return shape, dtype
 
 
 def _load(path: Path, name: str) -> Array:
-    try:
+    with _reading(f"{path}: {name!r} cannot be read as an array of numbers"):
         with np.load(path, allow_pickle=False) as archive:
             array: Array = archive[name]
-    except _UNREADABLE as error:
-        raise InputError(f"{path}: {name!r} cannot be read as an array of numbers: {error}") from error
     return array
 
 

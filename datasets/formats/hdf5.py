@@ -34,14 +34,19 @@ def read_arrays(path: Path, places: Iterable[str], files: HDF5Files) -> tuple[di
     arrays: dict[str, Raw] = {}
     others: dict[str, str] = {}
     for place in places:
+        item = file.get(place)
         try:
-            item = file[place]
-            kind = item.dtype
-        except (KeyError, TypeError, AttributeError) as error:  # a link to nothing, a type NumPy has not, a group
-            others[place] = f"nothing that can be read ({error})"
-            continue
-        if kind.kind not in "fiu" or item.shape is None:
-            others[place] = f"{kind} values" if item.shape is not None else "an empty array"
+            kind = item.dtype if isinstance(item, h5py.Dataset) else None
+        except TypeError:  # NumPy has no such type
+            kind = None
+        if kind is None:
+            others[place] = "no array"
+        elif item.shape is None:
+            others[place] = "an empty array"
+        elif kind.kind == "O":
+            others[place] = "text" if h5py.check_string_dtype(kind) else "lists or references"
+        elif kind.kind not in "fiu":
+            others[place] = f"{kind} values"
         else:
             arrays[place] = Raw(item.shape, partial(files.column, path, place))
     return arrays, others

@@ -22,6 +22,7 @@ from sciml.equations import Equation
 from sciml.errors import InputError
 
 from ..columns import Array, ArrayColumn, Column, HDF5Files, Role, Whole
+from ..well_layout import text
 from .reading import Found, Raw, tensor_from
 
 _NUMBERS = {  # classes of MATLAB, and the dtypes of NumPy
@@ -39,6 +40,7 @@ def find_5(path: Path) -> Found:
     """
     from scipy.io import whosmat
 
+    _check_length(path)
     try:
         listed = whosmat(path)
     except Exception as error:  # what scipy raises on damage has no common kind
@@ -47,23 +49,35 @@ def find_5(path: Path) -> Found:
         name: _raw_5(path, name, shape, np.dtype(_NUMBERS[kind])) for name, shape, kind in listed if kind in _NUMBERS
     }
     others = {name: f"a MATLAB {kind} array" for name, _, kind in listed if kind not in _NUMBERS}
-    return _documented(path, arrays, others, partial(_load_5, path))
+    return _documented(path, arrays, others, lambda name: _load_5(path, name, np.dtype(float)))
+
+
+def _check_length(path: Path) -> None:
+    """What is missing at the end of a file, `whosmat` leaves out without a word."""
+    place, size = 128, path.stat().st_size
+    with open(path, "rb") as file:
+        order: Any = "big" if file.read(place)[126:] == b"MI" else "little"
+        while place < size:
+            file.seek(place + 4)
+            place += 8 + int.from_bytes(file.read(4), order)
+    if place != size:
+        raise InputError(f"{path} is cut short or damaged: its arrays end at byte {place}, and it has {size}")
 
 
 def _raw_5(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Raw:
-    return Raw(shape, partial(ArrayColumn, Whole(partial(_load_5, path, name)), shape, dtype))
+    return Raw(shape, partial(ArrayColumn, Whole(partial(_load_5, path, name, dtype)), shape, dtype))
 
 
-def _load_5(path: Path, name: str) -> Array:
+def _load_5(path: Path, name: str, dtype: np.dtype[Any]) -> Array:
     from scipy.io import loadmat
 
-    try:  # as what MATLAB calls it, and not as the smaller integers that it stores where they do
-        array: Array = loadmat(path, variable_names=[name], mat_dtype=True)[name]
+    try:
+        array: Array = loadmat(path, variable_names=[name])[name]
     except Exception as error:
         raise InputError(f"{path}: {name!r} cannot be read, the file is cut short or damaged: {error}") from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: {name!r} holds {array.dtype} values; real numbers are needed")
-    return array
+    return array.astype(dtype, copy=False)  # MATLAB stores whole numbers as smaller integers
 
 
 def find_73(path: Path, files: HDF5Files) -> Found:
@@ -72,8 +86,11 @@ def find_73(path: Path, files: HDF5Files) -> Found:
     arrays: dict[str, Raw] = {}
     others: dict[str, str] = {}
     for name in sorted(set(file) - {"#refs#", "#subsystem#"}):
-        item = file[name]
-        kind = np.bytes_(item.attrs.get("MATLAB_class", b"")).decode()
+        item = file.get(name)
+        if item is None:
+            others[name] = "a link to nothing"
+            continue
+        kind = text(item.attrs.get("MATLAB_class", b""))
         if isinstance(item, h5py.Group):
             others[name] = f"a MATLAB {kind or 'struct'} array"
         elif item.dtype.names:

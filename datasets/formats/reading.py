@@ -19,7 +19,7 @@ from sciml.grid import Grid
 
 from ..columns import Column, Part, Role
 from ..dataset import Dataset
-from ..description import Description, Field, Points
+from ..description import Description, Field, Points, is_name
 from ..spacing import grid_at, grid_over
 
 OWN = ("fields", "axes", "points", "boundary", "lower", "upper", "times")
@@ -155,6 +155,8 @@ def _build(found: Found, reading: Reading) -> Dataset:
             raise InputError(f"{array!r} holds {found.others[array]}; an array of real numbers is needed")
         if array not in found.arrays:
             raise InputError(f"it has no array {array!r}{suggestion(array, found.arrays)}")
+        if not is_name(name):
+            raise InputError(f"{name!r} cannot name a field; call it otherwise, by letters, digits and _: u={array}")
         raw = found.arrays[array]
         given = reading.axes.get(name, reading.axes.get(array))
         roles = _read_roles(name, raw.shape, given if given is not None else found.axes.get(array))

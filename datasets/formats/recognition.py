@@ -64,11 +64,18 @@ def _read_hdf5(path: Path, head: bytes, reading: Reading) -> Dataset:
     file = files.file(path)
     if is_well(file):
         return _of_well([("", path)], reading)
-    if head.startswith(b"MATLAB 7.3 MAT-file"):
-        return build(matlab.find_73(path, files), reading)
-    if pdebench.is_pdebench(file):
-        return build(pdebench.find(path, files), reading)
-    return build(hdf5.find(path, files), reading)
+    try:
+        if head.startswith(b"MATLAB 7.3 MAT-file"):
+            found = matlab.find_73(path, files)
+        elif pdebench.is_pdebench(file):
+            found = pdebench.find(path, files)
+        else:
+            found = hdf5.find(path, files)
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, OSError, RuntimeError) as error:
+        raise InputError(f"{path} does not have the layout that its names promise: {error}") from error
+    return build(found, reading)
 
 
 def _read_folder(folder: Path, reading: Reading, damaged: Literal["refuse", "skip"]) -> Dataset:

@@ -16,11 +16,12 @@ import numpy as np
 from torch import Tensor
 
 from sciml.boundary import AXES, Boundary, Dirichlet, Periodic, Unstated
+from sciml.errors import InputError
 from sciml.grid import Grid
 
 from ..columns import HDF5Files, Part
 from ..description import Description, Points
-from ..well_layout import describes_itself, read_layout, text, texts
+from ..well_layout import describes_itself, is_well, read_layout, text, texts
 from .reading import OWN, WELL, Found, Reading, make_grid, refuse
 
 
@@ -31,7 +32,10 @@ def read_well(path: Path, reading: Reading) -> tuple[Description, Part]:
         InputError: it does not have the layout, or `reading` gives what the file says itself.
     """
     files = HDF5Files()
-    refuse(reading, OWN if describes_itself(files.file(path)) else WELL, path)
+    file = files.file(path)
+    if not is_well(file):
+        raise InputError(f"{path} does not have the layout of The Well; HDF5 files of others are given one by one")
+    refuse(reading, OWN if describes_itself(file) else WELL, path)
     return read_layout(path, files, partial(_place, path, reading))
 
 
