@@ -190,18 +190,137 @@ def test_a_file_that_does_not_fit_is_refused(
         datasets.read(tmp_path / "flow.hdf5")
 
 
-def test_its_own_reader_opens_ours(tmp_path: Path) -> None:
-    well = pytest.importorskip("the_well.data.datasets")
+def evolving() -> Description:
     grid = Grid((X, Y), boundary={"x": Periodic(), "y": (Dirichlet(1.5), Neumann(0.0))})
-    fields = {"a": Field(), "u": Field(time_varying=True), "v": Field(time_varying=True, components=(2,))}
-    description = Description("ours", grid, fields, torch.arange(3.0), parameters={"k": 2.0})
-    values = {name: torch.randn(description.shape(name, 4)) for name in fields}
-    entry = write_shard(tmp_path, "train", 0, description, values, {"rate": torch.arange(4.0)})
-    Manifest("ours", (entry,)).write(tmp_path)
-    sample = well.WellDataset(path=str(tmp_path), well_split_name="train", n_steps_input=1, n_steps_output=1)[2 * 2 + 1]
-    assert torch.equal(sample["input_fields"][0, ..., 0], values["u"][2, 1])
-    assert torch.equal(sample["output_fields"][0, ..., 1:].movedim(-1, 0), values["v"][2, 2])
-    assert torch.equal(sample["constant_fields"][..., 0], values["a"][2])
-    assert sample["constant_scalars"].tolist() == [2.0, 2.0]
-    assert sample["boundary_conditions"].tolist() == [[2.0, 2.0], [0.0, 0.0]]  # periodic; wall
-    assert torch.equal(sample["space_grid"][..., 1], grid.coordinates[1])
+    fields = {
+        "a": Field(),
+        "u": Field(time_varying=True),
+        "v": Field(time_varying=True, components=(2,)),
+        "s": Field(components=(2, 2)),
+        "f": Field(sample_varying=False),
+    }
+    return Description("evolving", grid, fields, torch.arange(3.0), parameters={"k": 2.0})
+
+
+def steady() -> Description:
+    return Description("steady", Grid((X, Y)), {"a": Field(), "u": Field()})
+
+
+def nodal() -> Description:
+    return Description("nodal", Grid((X, Y)), {"a": Field(), "u": Field()}, points="nodes")
+
+
+def by_unknown() -> Description:
+    sides = {"u": {"x": (Dirichlet(2.0), Unstated())}, "p": {"x": (Neumann(0.0), Unstated())}}
+    return Description("by-unknown", Grid(X, boundary=sides), {"u": Field(), "p": Field()})
+
+
+def obstructed() -> Description:
+    solid = torch.zeros(X, Y, 5, dtype=torch.bool)
+    solid[2:4, 1:3, 2] = True
+    return Description("obstructed", Grid((X, Y, 5), solid=solid), {"u": Field(time_varying=True)}, torch.arange(2.0))
+
+
+KINDS = [evolving, steady, nodal, by_unknown, obstructed]
+
+
+def written(folder: Path, description: Description) -> dict[str, torch.Tensor]:
+    values = {name: torch.randn(description.shape(name, 4)) for name in description.fields}
+    entry = write_shard(folder, "train", 0, description, values, {"rate": torch.arange(4.0)})
+    Manifest(description.name, (entry,)).write(folder)
+    return values
+
+
+def is_bool(value: object) -> bool:
+    return isinstance(value, bool | np.bool_)
+
+
+def names_in(group: h5py.Group) -> list[str]:
+    assert all(isinstance(name, str) for name in group.attrs["field_names"])
+    assert sorted(group) == sorted(group.attrs["field_names"])
+    return list(group.attrs["field_names"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ours_have_all_that_its_specification_asks_for(tmp_path: Path, kind: Callable[[], Description]) -> None:
+    """Every group, dataset and attribute of docs/data_format.md of The Well."""
+    description = kind()
+    values, grid, d = written(tmp_path, description), description.places, description.grid.dimension
+    with h5py.File(tmp_path / "data/train/shard-00000.hdf5") as file:
+        root = file.attrs
+        assert root["dataset_name"] == description.name and root["grid_type"] == "cartesian"
+        assert int(root["n_spatial_dims"]) == d and int(root["n_trajectories"]) == 4
+        assert {name: float(root[name]) for name in root["simulation_parameters"]} == dict(description.parameters)
+
+        dimensions, steps = file["dimensions"], 1 if description.times is None else len(description.times)
+        assert list(dimensions.attrs["spatial_dims"]) == list("xyz"[:d])
+        assert dimensions["time"].shape == (steps,) and not dimensions["time"].attrs["sample_varying"]
+        assert is_bool(dimensions["time"].attrs["sample_varying"])
+        for name, places in zip("xyz", grid.axis_coordinates, strict=False):
+            np.testing.assert_array_equal(dimensions[name][()], places.numpy())
+            for word in ("sample_varying", "time_varying"):
+                assert is_bool(dimensions[name].attrs[word]) and not dimensions[name].attrs[word]
+
+        scalars = file["scalars"]
+        assert names_in(scalars) == [*description.parameters, "rate"]
+        for name in scalars:
+            assert scalars[name].shape == ((4,) if name == "rate" else ())
+            assert bool(scalars[name].attrs["sample_varying"]) == (name == "rate")
+            assert is_bool(scalars[name].attrs["time_varying"]) and not scalars[name].attrs["time_varying"]
+
+        for order in range(3):
+            group = file[f"t{order}_fields"]
+            for name in names_in(group):
+                field, stored = description.fields[name], group[name]
+                assert len(field.components) == order and stored.attrs["dim_varying"].tolist() == [True] * d
+                assert stored.attrs["dim_varying"].dtype == bool
+                assert bool(stored.attrs["sample_varying"]) == field.sample_varying
+                assert bool(stored.attrs["time_varying"]) == field.time_varying
+                assert all(is_bool(stored.attrs[f"{word}_varying"]) for word in ("sample", "time"))
+                leading = (4,) * field.sample_varying + (steps,) * field.time_varying
+                assert stored.shape == (*leading, *grid.shape, *field.components)
+                first = len(leading)
+                last = np.moveaxis(values[name].numpy(), range(first, first + order), range(-order, 0))
+                np.testing.assert_array_equal(stored[()], last)
+                assert order < 2 or not (stored.attrs["symmetric"] or stored.attrs["antisymmetric"])
+
+        for name, entry in file["boundary_conditions"].items():
+            axes = list(entry.attrs["associated_dims"])
+            assert axes == (list("xyz"[:d]) if name == "walls" else [name[0]])
+            assert entry.attrs["bc_type"] == ("PERIODIC" if name == "x_periodic" else "WALL")
+            assert all(is_bool(entry.attrs[f"{word}_varying"]) for word in ("sample", "time"))
+            mask = entry["mask"][()]
+            assert mask.dtype == bool and mask.shape == tuple(grid.shape["xyz".index(axis)] for axis in axes)
+            held = list(entry.attrs["associated_fields"])
+            assert set(held) <= set(description.fields) and ("values" in entry) == (len(held) == 1)
+            if held:
+                assert held == ["u"] and name == "x_lower" and entry["values"][()].tolist() == [2.0] * int(mask.sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_own_reader_opens_ours(tmp_path: Path, kind: Callable[[], Description]) -> None:
+    well = pytest.importorskip("the_well.data.datasets")
+    description = kind()
+    values, grid = written(tmp_path, description), description.places
+    steps = 0 if description.times is None else 1  # a steady problem has constant fields only
+    reader = well.WellDataset(path=str(tmp_path), well_split_name="train", n_steps_input=1, n_steps_output=steps)
+    windows = 1 if description.times is None else len(description.times) - 1
+    assert len(reader) == 4 * windows
+    sample = reader[3 * windows - 1]  # of the third trajectory, the last window
+    flat = {
+        name: value[2 if description.fields[name].sample_varying else slice(None)] for name, value in values.items()
+    }
+    for word, moving, time in (("input_fields", True, -2), ("output_fields", True, -1), ("constant_fields", False, 0)):
+        chosen = [
+            flat[name][time] if moving else flat[name]
+            for order in range(3)
+            for name, field in description.fields.items()
+            if field.time_varying == moving and len(field.components) == order
+        ]
+        if chosen:
+            expected = torch.cat([value.reshape(-1, *grid.shape) for value in chosen]).movedim(0, -1)
+            assert torch.equal(sample[word][0] if moving else sample[word], expected), word
+    assert sample["constant_scalars"].tolist() == [*description.parameters.values(), 2.0]
+    assert torch.equal(sample["space_grid"], torch.stack(grid.coordinates, -1))
+    codes = {"evolving": [[2.0, 2.0], [0.0, 0.0]], "by-unknown": [[0.0, 1.0]]}  # periodic 2, open 1, wall 0
+    assert sample["boundary_conditions"].tolist() == codes.get(description.name, [[0.0, 0.0]] * grid.dimension)
