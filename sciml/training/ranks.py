@@ -176,7 +176,7 @@ def first_process() -> bool:
 
     For what only one of them needs to do before the training, which knows its own ranks (`Training.first`).
     """
-    return int(rank_zero_only.rank or 0) == 0  # from the environment variables of all launchers that fabric knows
+    return getattr(rank_zero_only, "rank", 0) == 0  # from the environment variables of all launchers that fabric knows
 
 
 def is_loss_of_a_rank(error: BaseException) -> bool:
