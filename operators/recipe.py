@@ -9,7 +9,7 @@ steps = 1                            # between input and output, where a field i
 [operator]
 name = "MgNO"                        # or "FNO", "DeepONet", "UNet"; further keys are its settings. Numbers of
 channels = 24                        # channels and axes are those of the dataset.
-logarithm = false                    # give the network the logarithm of its inputs
+logarithm = false                    # give the network the logarithm of its inputs; or one word a channel
 coordinates = false                  # give it the coordinates too
 seed = 0                             # of its first weights
 [loss]
@@ -24,19 +24,21 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
 from math import prod
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, create_model, field_validator
 from torch import nn
 
 from sciml.boundary import suggestion
 from sciml.errors import InputError
 from sciml.grid import Grid
-from sciml.tables import Table, Texts, parse, validate
+from sciml.tables import Table, Texts, parse, shown, validate
 from sciml.training import Plan
 from sciml.training.configuration import Count, RunTable, TrainingTable
 
@@ -64,6 +66,13 @@ class DataTable(Table):
     mirrored: Texts = Field(default_factory=list)
     exchanged: Texts = Field(default_factory=list)
 
+    @field_validator("inputs", "outputs")
+    @classmethod
+    def _check_names(cls, names: list[str] | None) -> list[str] | None:
+        if names == []:
+            raise ValueError("name one or more, or leave the key out to take those of the dataset")
+        return names
+
 
 class LossTable(Table):
     """What is made small."""
@@ -71,36 +80,68 @@ class LossTable(Table):
     name: Literal["RelativeL2", "RelativeH1", "LegacyH1"] = "RelativeL2"
 
 
+class OperatorTable(Table):
+    """A network, and what it is given; `_table` adds the settings of each network."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    elsewhere = dict.fromkeys(_FROM_DATA, ": the dataset determines it")
+    name: str
+    logarithm: bool | list[bool] = False
+    coordinates: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the network that the file names."""
+        return self.model_dump(exclude_unset=True, exclude=set(OperatorTable.model_fields))
+
+
+def _table(kind: type[nn.Module]) -> type[OperatorTable]:
+    """The table of a network: its arguments, as they are annotated, but for those that the dataset determines."""
+    hints = get_type_hints(kind.__init__)
+    given: dict[str, Any] = {
+        name: (_with_lists(hints[name]), ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if name not in _FROM_DATA
+    }
+    given["name"] = (Literal[kind.__name__], ...)
+    return create_model(kind.__name__, __base__=OperatorTable, **given)
+
+
+def _with_lists(hint: Any) -> Any:
+    """An annotation with lists, which files have, for sequences."""
+    parts = tuple(_with_lists(part) for part in get_args(hint)) if get_origin(hint) is not Literal else ()
+    if get_origin(hint) is Sequence:
+        return list[parts]  # type: ignore[valid-type]
+    return reduce(or_, parts) if parts else hint
+
+
+def _check_name(content: Any) -> Any:
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        raise ValueError(f"a table with the name of a network is needed: {', '.join(NETWORKS)}")
+    if content["name"] not in NETWORKS:
+        raise ValueError(f"there is no network {shown(content['name'])}{suggestion(content['name'], NETWORKS)}")
+    return content
+
+
+if TYPE_CHECKING:
+    _Operator = OperatorTable
+else:
+    _Operator = Annotated[
+        Union[tuple(_table(kind) for kind in NETWORKS.values())],  # noqa: UP007
+        Field(discriminator="name"),
+        BeforeValidator(_check_name),
+    ]
+
+
 class RecipeTable(Table):
     """The outermost table."""
 
     description: str = ""
     data: DataTable
-    operator: Annotated[dict[str, Any], Field(min_length=1)]
+    operator: _Operator
     loss: LossTable = LossTable()
     training: TrainingTable
     run: RunTable = RunTable()
-
-    @field_validator("operator")
-    @classmethod
-    def _check_operator(cls, content: dict[str, Any]) -> dict[str, Any]:
-        name = content.get("name")
-        if not isinstance(name, str) or name not in NETWORKS:
-            known = suggestion(name, NETWORKS) if isinstance(name, str) else f": {', '.join(NETWORKS)}"
-            raise ValueError(f"a name of a network is needed, not {name!r}{known}")
-        own = [key for key in inspect.signature(NETWORKS[name]).parameters if key not in _FROM_DATA]
-        known_keys = ["name", "logarithm", "coordinates", "seed", *own]
-        unknown = [
-            f"unknown key {key!r} of {name}{suggestion(key, known_keys)}" for key in content if key not in known_keys
-        ]
-        if unknown:
-            raise ValueError("; ".join(unknown))
-        for key in ("logarithm", "coordinates"):
-            if not isinstance(content.get(key, False), bool):
-                raise ValueError(f"{key} is true or false, not {content[key]!r}")
-        if not isinstance(content.get("seed", 0), int):
-            raise ValueError(f"seed is a whole number, not {content['seed']!r}")
-        return content
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +169,7 @@ class OperatorRecipe:
     mirrored: Sequence[str]
     exchanged: Sequence[str]
     network: tuple[str, Mapping[str, Any]]
-    logarithm: bool
+    logarithm: bool | Sequence[bool]
     coordinates: bool
     seed: int
     loss: str
@@ -168,7 +209,7 @@ class OperatorRecipe:
             try:
                 return kind(**given)
             except (TypeError, ValueError) as error:
-                raise InputError(f"[operator] {name}: {error}") from error
+                raise InputError(f"[operator] {name}: {str(error).removeprefix(f'{name}: ')}") from error
 
     def make_loss(self, dataset: OperatorData) -> OperatorLoss:
         """The loss on the grid of a dataset; of several outputs their mean."""
@@ -204,7 +245,6 @@ def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
     if {"equation", "samples"} <= {*content}:
         raise InputError(f"{path.name} says how a dataset is made: sciml data generate {path}")
     table = validate(path, content, RecipeTable)
-    own = {"name", "logarithm", "coordinates", "seed"}
     return OperatorRecipe(
         path.stem,
         table.description,
@@ -214,10 +254,10 @@ def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
         table.data.steps,
         table.data.mirrored,
         table.data.exchanged,
-        (table.operator["name"], {key: value for key, value in table.operator.items() if key not in own}),
-        table.operator.get("logarithm", False),
-        table.operator.get("coordinates", False),
-        table.operator.get("seed", 0),
+        (table.operator.name, table.operator.settings()),
+        table.operator.logarithm,
+        table.operator.coordinates,
+        table.operator.seed,
         table.loss.name,
         table.training.plan(),
         table.run.options(),

@@ -98,12 +98,19 @@ def test_several_outputs_have_the_mean_of_their_losses(data, tmp_path: Path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("channels", "chanels", r"mine.toml, \[operator\].*unknown key 'chanels' of MgNO; did you mean 'channels'"),
-        ("layers = 1", "layers = 1\nin_channels = 2", "unknown key 'in_channels' of MgNO"),
-        ('"MgNO"', '"MGNO"', "'MGNO'; did you mean 'MgNO'"),
+        ("channels", "chanels", r"mine.toml, \[operator\].*unknown key 'chanels'; did you mean 'channels'"),
+        ("layers = 1", "layers = 1\nin_channels = 2", "unknown key 'in_channels': the dataset determines it"),
+        ('"MgNO"', '"MGNO"', "no network 'MGNO'; did you mean 'MgNO'"),
         ('folder = "d"', "", r"\[data\].*'folder' is missing"),
         ("epochs = 1", "epoch = 1", "unknown key 'epoch'; did you mean 'epochs'"),
-        ("layers = 1", "coordinates = 1", "coordinates is true or false, not 1"),
+        ("layers = 1", "coordinates = 1", r"\[operator\] coordinates: input should be a valid boolean, not 1"),
+        ("layers = 1", "layers = 'many'", r"\[operator\] layers: input should be a valid integer, not 'many'"),
+        ("layers = 1", "cycle = 'X'", r"\[operator\] cycle: input should be 'V' or 'W', not 'X'"),
+        ("[1, 0], [1, 0]", "[1, 0], 3", r"\[operator\] levels\[1\]: input should be a valid list, not 3"),
+        ("layers = 1", "logarithm = [1]", r"\[operator\] logarithm\[0\]: input should be a valid boolean, not 1"),
+        ("layers = 1", "seed = -1", r"\[operator\] seed: input should be greater than or equal to 0, not -1"),
+        ('"MgNO"', "3", "a table with the name of a network is needed: DeepONet, FNO, MgNO, UNet"),
+        ('folder = "d"', 'folder = "d"\ninputs = []', r"\[data\] inputs: name one or more"),
         ("[training]", "[loss]\nname = 'L2'\n[training]", r"\[loss\] name"),
         ("[data]", "[[data]]", "a table is needed"),
     ],
@@ -114,8 +121,8 @@ def test_what_is_wrong_is_named(old: str, new: str, message: str, tmp_path: Path
 
 
 def test_settings_that_the_network_refuses(data, tmp_path: Path):
-    made = load_recipe(write(tmp_path, "layers = 1", "layers = 'many'"))
-    with pytest.raises(InputError, match=r"\[operator\] MgNO"):
+    made = load_recipe(write(tmp_path, "layers = 1", "prolongation = 5"))
+    with pytest.raises(InputError, match=r"\[operator\] MgNO: prolongation: 3 or 4, .* got 5"):
         made.make_network(data(Grid((8, 8))))
     with pytest.raises(InputError, match="no recipe of this name; did you mean 'mgno-darcy-64'"):
         load_recipe("mgno-darcy-65")
