@@ -74,13 +74,14 @@ def _pairs(group: h5py.Group, axis: str, names: Sequence[str], notes: list[str])
         kind, mask = text(entry.attrs["bc_type"]).upper(), np.asarray(entry["mask"][()], bool).reshape(-1)
         if kind == "PERIODIC":
             return dict.fromkeys(names, Periodic())
-        values = np.asarray(entry["values"][()]).reshape(-1) if "values" in entry else np.empty(0)
+        values = np.asarray(entry["values"][()]) if "values" in entry else np.empty(0)
+        fixed = kind == "WALL" and values.shape == (mask.sum(),) and mask.any()  # the same for all samples and times
+        held = [name for name in texts(entry.attrs["associated_fields"]) if fixed and name in found]
         for side, place in enumerate((0, -1)):
             if mask[place]:
                 kinds[side].append(kind)
-                for name in texts(entry.attrs["associated_fields"]) if kind == "WALL" and len(values) else ():
-                    if name in found:
-                        found[name][side] = Dirichlet(float(values[place]))
+                for name in held:
+                    found[name][side] = Dirichlet(float(values[place]))
     for side, end in enumerate(("lower", "upper")):
         left = [name for name in names if isinstance(found[name][side], Unstated)]
         if left:
