@@ -263,15 +263,18 @@ def _roll_out(task: _Task) -> Rollout:
 
 
 def _cases(task: _Task, errors: Mapping[str, Mapping[str, Tensor]]) -> tuple[Case, ...]:
-    """The worst and the median of the samples with finite answers."""
-    score = torch.stack([norms["L2"] for norms in errors.values()]).mean(0)
-    order = [place for place in score.argsort().tolist() if bool(torch.isfinite(score[place]))]
+    """The worst two and the median of the samples with finite answers, each at its worst time."""
+    score = torch.stack([norms["L2"] for norms in errors.values()]).mean(0).reshape(task.starts, task.samples)
+    score, begin = score.where(torch.isfinite(score), -1.0).max(0)
+    order = [sample for sample in score.argsort().tolist() if score[sample] >= 0]
     if not order:
         return ()
-    chosen = {"worst": order[-1], "median": order[(len(order) - 1) // 2]}
+    chosen = {"worst": order[-1]}
+    if len(order) > 2:
+        chosen |= {"second worst": order[-2], "median": order[(len(order) - 1) // 2]}
     found = []
-    for title, place in chosen.items():
-        start, sample = divmod(place, task.samples)
+    for title, sample in chosen.items():
+        start = int(begin[sample])
         row = torch.tensor([sample])
         given = task.inputs(row, start)
         parts = [
@@ -279,7 +282,7 @@ def _cases(task: _Task, errors: Mapping[str, Mapping[str, Tensor]]) -> tuple[Cas
             for values in (given, task.truth(row, start), task.answer(given))
         ]
         time = None if not task.ahead else float(torch.as_tensor(task.data.times)[start + task.ahead])
-        found.append(Case(title, sample, time, float(score[place]), *parts))
+        found.append(Case(title, sample, time, float(score[sample]), *parts))
     return tuple(found)
 
 
@@ -414,7 +417,7 @@ def _notes_on(operator: TrainedOperator, data: EvaluationData, split: str | None
         )
         yield f"trained at {at}, evaluated at {here}: {how}"
     if split in ("train", None) and operator.origin.get("dataset") == data.name:
-        yield "these samples are among those of the training: errors of others are larger"
+        yield f"these samples {'are' if split else 'may be'} among those of the training: errors of others are larger"
 
 
 @contextmanager
@@ -427,7 +430,7 @@ def _remarks(notes: list[str], begin: str) -> Iterator[None]:
     for item in caught:
         text = str(item.message)
         kind = text.partition(" has values ")[0]
-        if kind not in kinds and text not in notes:
+        if kind not in kinds and not any(text.endswith(note) for note in notes):
             kinds.add(kind)
             notes.append(begin + text)
 

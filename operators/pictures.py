@@ -26,8 +26,8 @@ _LOWEST = 0.85  # inches that the words beside a row take
 
 
 def draw_cases(report: Report) -> Figure:
-    """The worst sample and the median one, in a row each: inputs, truth, prediction on the scale of the truth, error on
-    a scale of its own. Of one dimension lines, of three the plane through the middle of the last axis.
+    """The worst samples and the median one, in a row each: inputs, truth, prediction on the scale of the truth, error
+    on a scale of its own. Of one dimension lines, of three the plane through the middle of the last axis.
 
     Raises:
         InputError: no answer was finite.
@@ -180,7 +180,7 @@ def _draw_spectrum(axes: Axes, name: str, spectrum: Spectrum) -> None:
             fontsize=7.5,
             color="#707070",
         )
-    axes.set_xlabel("wavenumber |k|, radians over the unit of length")
+    axes.set_xlabel("wavenumber |k|, radians per unit of length")
     axes.set_ylabel("mean square")
     axes.set_title(spectrum.basis, loc="left")
     tidy(axes)

@@ -80,7 +80,7 @@ class Report:
         not_finite: samples with such answers, by number.
         spectra: by output.
         rollout: of an operator from one time to a later one, or None.
-        cases: the worst sample and the median one.
+        cases: the worst two samples and the median one, each at its worst time.
         comparison: with the solver, or None where that was not asked for.
         notes: what a reader should know.
     """

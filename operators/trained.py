@@ -372,8 +372,8 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
     """
     with storage.reading(folder) as (network, content, fixed):
         place = {name: tuple(v) if isinstance(v, list) else v for name, v in content["place"].items()}
-        return TrainedOperator(
-            Normalized(network, **content["normalization"]).to(device).eval(),
+        operator = TrainedOperator(
+            Normalized(network, **content["normalization"]).eval(),
             tuple(_channel(item) for item in content["inputs"]),
             tuple(_channel(item) for item in content["outputs"]),
             Place(**place),
@@ -383,6 +383,7 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
             content["origin"],
             fixed,
         )
+    return operator.to(device)
 
 
 @dataclass(frozen=True)

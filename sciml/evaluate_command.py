@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .command_options import Quiet
 from .failures import complain, failures
 
 if TYPE_CHECKING:
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 def evaluate(
     operator: Annotated[Path, typer.Argument(help="Folder of a trained operator, or of its training.")],
     data: Annotated[Path, typer.Option(help="Folder of a dataset.", show_default=False)],
-    split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
+    split: Annotated[str, typer.Option(help="Of the dataset; of one without splits all is taken.")] = "test",
     output: Annotated[Path, typer.Option(help="Folder for the results; made if need be.")] = Path("evaluation"),
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; the solver runs there too.")] = "cpu",
     samples: Annotated[
         int | None, typer.Option(min=1, help="Only the first so many samples.", show_default=False)
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure an operator on a dataset: errors, spectra, going on in time, and its time against that of the solver.
 
-    Writes evaluation.json and pictures: cases.png (the worst sample and the median one), spectra.png, and rollout.png
-    of an operator in time. Exit code 1: an answer is NaN or infinite.
+    Writes evaluation.json and pictures: cases.png (the worst two samples and the median one), spectra.png, and
+    rollout.png of an operator in time. Exit code 1: an answer is NaN or infinite.
     """
     with failures():
         import torch
@@ -49,12 +50,12 @@ def evaluate(
             place = torch.device(device)
             trained = load(operator, place)
         except (RuntimeError, AssertionError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
         dataset = open_dataset(data)
         scheme, fields = _of_recipe(dataset)
-        report = measure(trained, dataset, split=split, samples=samples, scheme=scheme, fields=fields)
+        report = measure(
+            trained, dataset, split=split if dataset.splits else None, samples=samples, scheme=scheme, fields=fields
+        )
         output.mkdir(parents=True, exist_ok=True)
         write_whole(output / "evaluation.json", report.to_json().encode())
         files = ["evaluation.json", *_draw(report, output)]
