@@ -26,7 +26,6 @@ from .manifest import FIRST_SPLITS, Manifest, ShardEntry, check_disjoint, shard_
 from .shard import varies, write_shard
 
 _SHARD = 128 << 20  # bytes
-_CHUNK = 1 << 22
 
 
 def import_dataset(
@@ -202,9 +201,9 @@ def _average(values: Tensor, grid: Grid) -> Tensor:
 def _provenance(
     chosen: Mapping[str, tuple[Dataset, Tensor]], counts: Mapping[str, int] | None, shuffle: int | None, to_cells: bool
 ) -> dict[str, Any]:
-    files = sorted({part.file for dataset, _ in chosen.values() for part in dataset.parts})
+    sources = {(part.file, part.digest): None for dataset, _ in chosen.values() for part in dataset.parts}
     return {
-        "imported": [{"file": Path(file).name, "sha256": _digest(Path(file))} for file in files],
+        "imported": [{"file": Path(file).name, "sha256": digest or _digest(Path(file))} for file, digest in sources],
         "splits": None if counts is None else dict(counts),
         "shuffle": shuffle,
         "to_cells": to_cells,
@@ -215,8 +214,5 @@ def _provenance(
 def _digest(path: Path) -> str | None:
     if not path.is_file():
         return None
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(_CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

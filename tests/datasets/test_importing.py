@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import scipy.io
 import torch
 
 from sciml import Dirichlet, Equation, InputError, Periodic, datasets, solve
-from sciml.datasets import Dataset, Reading, import_dataset
+from sciml.datasets import Dataset, Manifest, Reading, import_dataset
 
 Array = np.ndarray[Any, Any]
 
@@ -47,9 +48,12 @@ def test_splits_by_counts(tmp_path: Path, darcy: tuple[Dataset, Array]) -> None:
         dataset.split("test").read("u"), 2 * values[9:].astype("f4")
     )
     assert dataset.points == "nodes" and dataset.grid.lower == source.grid.lower
-    assert dataset.provenance["imported"][0]["file"] == "darcy.mat"
+    digest = hashlib.sha256((tmp_path / "darcy.mat").read_bytes()).hexdigest()
+    assert dataset.provenance["imported"] == [{"file": "darcy.mat", "sha256": digest}]
     # It can be imported again, with its splits, to the same bytes.
     import_dataset(datasets.read(tmp_path / "out"), tmp_path / "again", shard_bytes=3 * 2 * 4 * 81)
+    again = datasets.open(tmp_path / "again").provenance["imported"]
+    assert [item["sha256"] for item in again] == [entry.sha256 for entry in Manifest.read(tmp_path / "out").shards]
     file = "data/train/shard-00002.hdf5"
     assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
 
