@@ -181,8 +181,10 @@ def test_a_checkpoint_of_another_network_is_refused_with_both_named(copy: Path) 
             call()
         assert "0.weight: (6, 3) there, (7, 3) here" in str(caught.value)
     other = nn.Linear(3, 1)
-    with pytest.raises(InputError, match=r"\(Sequential there, Linear here\): weight: absent there, \(1, 3\) here"):
+    with pytest.raises(InputError, match="network 'Sequential' there, 'Linear' here"):
         run(copy, other, resume=True)
+    with pytest.raises(InputError, match=r"\(Sequential there, Linear here\): weight: absent there, \(1, 3\) here"):
+        load_weights(other, copy)
 
 
 def test_another_plan_is_refused_with_what_differs(copy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,6 +108,73 @@ def test_tensors_come_in_one_order(tmp_path: Path) -> None:
     tensors = {str(number): torch.zeros(1) for number in (7, 3, 11, 0, 5)}
     path = checkpoints.write(tmp_path, 1, {"network": tensors}, {}, 1)
     assert list(checkpoints.read(path).tensors["network"]) == sorted(tensors)
+
+
+class Killed(BaseException):
+    """Nothing is tidied up after it."""
+
+
+def deadly(patch: pytest.MonkeyPatch, last: int) -> None:
+    """Before the `last` operation on files the process is killed, in the middle of a file that it writes."""
+    done = 0
+
+    def counted(operation: Any) -> Any:
+        def do(*arguments: Any, **options: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done > last:
+                if operation is write and done == last + 1:
+                    write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+                raise Killed
+            return operation(*arguments, **options)
+
+        return do
+
+    write = checkpoints._write_flushed
+    patch.setattr(checkpoints, "_write_flushed", counted(write))
+    patch.setattr(Path, "rename", counted(Path.rename))
+    patch.setattr(checkpoints.shutil, "rmtree", counted(shutil.rmtree))
+
+
+def test_killed_at_any_operation_on_files_and_resumed_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two checkpoints, six files and a name each; then the first one is removed, under another name."""
+    monkeypatch.setattr("sciml.training.curves.save", lambda training, path: None)
+    whole = network()
+    expected = train(whole, loss, samples(), plan(steps=2), validation=samples()).history
+    operations = 2 * (6 + 1) + 2
+    for last in range(operations + 1):
+        folder, killed = tmp_path / str(last), False
+        options: dict[str, Any] = {"folder": folder, "validation": samples(), "keep": 1}
+        with monkeypatch.context() as patch:
+            deadly(patch, last)
+            try:
+                train(network(), loss, samples(), plan(steps=2), **options)
+            except Killed:
+                killed = True
+        assert killed == (last < operations)
+        parts = network()
+        training = train(parts, loss, samples(), plan(steps=2), resume=True, **options)
+        assert training.notes == ()
+        assert all(torch.equal(training.history[name], expected[name]) for name in ("step", "loss", "gradient"))
+        assert all(torch.equal(a, b) for a, b in zip(parts.parameters(), whole.parameters(), strict=True))
+        names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+        assert names[-1] == "step-000000002" and not names[0].startswith(".")
+
+
+@pytest.mark.slow
+def test_compiled_and_resumed_it_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    """With code that torch's compiler generates; the last batch of an epoch is smaller, and cut into pieces."""
+    settings = {"batch_size": 8, "accumulate": 2, "clip": 1.0, "compile": True}
+    whole, parts = network(), network()
+    expected = train(whole, loss, samples(20), plan(steps=8, **settings)).history
+    train(network(), loss, samples(20), plan(steps=4, **settings), folder=tmp_path)
+    found = train(parts, loss, samples(20), plan(steps=8, **settings), folder=tmp_path, resume=True).history
+    assert all(torch.equal(found[name], expected[name]) for name in ("loss", "gradient"))
+    assert all(torch.equal(a, b) for a, b in zip(parts.parameters(), whole.parameters(), strict=True))
+    plain = train(network(), loss, samples(20), plan(steps=8, **{**settings, "compile": False})).history
+    torch.testing.assert_close(found["loss"], plain["loss"], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("moment", ["rename", "after"])

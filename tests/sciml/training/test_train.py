@@ -415,6 +415,7 @@ def test_the_picture_shows_the_losses() -> None:
         ({"metrics": lambda m, b: {"e": m(b["x"])}, "validation": samples()}, "metric 'e' must be a tensor with one"),
         ({"resume": True}, "resume needs a folder"),
         ({"device": "cuda:99"}, "device cuda:99: this machine has [0-9]+ CUDA devices"),
+        ({"device": "meta"}, "device meta cannot be used: .*accelerator"),
         ({"device": "abacus"}, "device 'abacus' is not known to torch"),
         ({"devices": 0}, "devices must be a whole number, at least 1, got 0"),
         ({"strategy": "dpp"}, "strategy is 'auto', 'ddp', 'fsdp' or an object of lightning-fabric, got 'dpp'"),
