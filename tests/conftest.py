@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 
 # Read once, when OpenMP starts: before torch is loaded. Workers that spin slow down everything else on the machine.
@@ -13,6 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,22 @@ def unchanged_defaults() -> Iterator[None]:
     yield
     after = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     assert after == before, "the test left torch's default dtype, grad mode or thread count changed"
+
+
+@pytest.fixture(scope="session")
+def forks() -> ForkServerContext:
+    """Whose processes are forks of one that has loaded what they need, which takes longer than most of their work."""
+    context = multiprocessing.get_context("forkserver")
+    names = (
+        "problem_file",
+        "storage",
+        "pictures",
+        "solvers.time",
+        "operators.fitting",
+        "benchmarks.operators.training",
+    )
+    context.set_forkserver_preload([f"sciml.{name}" for name in names])
+    return context
 
 
 @dataclass(frozen=True)

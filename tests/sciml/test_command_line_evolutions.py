@@ -6,9 +6,9 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +98,6 @@ times = { start = 0, end = 100000, count = 100001 }
 step = 0.1
 method = "etd4"
 """
-
-# A process that a shell started in the background ignores Ctrl-C, and so would its children.
-PROGRAM = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    "from sciml import long_runs; long_runs.SAVE_EVERY = 0.3; from sciml.command_line import main; main()"
-)
 
 
 def invoke(tmp_path: Path, text: str, name: str = "run.toml") -> Result:
@@ -262,14 +256,37 @@ def test_a_run_that_fails_is_written_and_says_when(tmp_path: Path) -> None:
     assert summary(tmp_path)["rows"][0]["failed_at"] == pytest.approx(0.5, abs=1e-3)
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
+PROGRAM = """
+import os, signal, sys
+from sciml import command_line, long_runs
+
+# A process that a shell started in the background ignores Ctrl-C, and so would its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for descriptor, name in ((1, "output"), (2, "errors")):
+    os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT), descriptor)
+long_runs.SAVE_EVERY = 0.3
+sys.argv = ["sciml", "solve", os.path.join(folder, "run.toml"), "--output", os.path.join(folder, "out")]
+command_line.main()
+"""
+
+
+def start(forks: ForkServerContext, tmp_path: Path) -> BaseProcess:
     (tmp_path / "run.toml").write_text(LONG)
-    arguments = [sys.executable, "-c", PROGRAM, "solve", str(tmp_path / "run.toml"), "--output", str(tmp_path / "out")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = forks.Process(target=exec, args=(PROGRAM, {"folder": str(tmp_path)}))
+    process.start()
+    return process
+
+
+def end(process: BaseProcess, number: int) -> int | None:
+    """Its exit code."""
+    assert process.pid
+    os.kill(process.pid, number)
+    process.join(120)
+    return process.exitcode
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while not path.exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert path.exists()
@@ -292,12 +309,14 @@ def check_beginning(solution: Solution) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_run_that_is_ended_writes_what_it_reached(number: int, code: int, tmp_path: Path) -> None:
-    process = start(tmp_path)
+def test_a_run_that_is_ended_writes_what_it_reached(
+    number: int, code: int, forks: ForkServerContext, tmp_path: Path
+) -> None:
+    process = start(forks, tmp_path)
     wait_for(tmp_path / "out" / "run.h5")
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
+    found = end(process, number)
+    output, errors = ((tmp_path / name).read_text() for name in ("output", "errors"))
+    assert found == code, errors
     assert "interrupted: ends at t = " in errors
     assert {"run.h5", "run.json", "run.png"} <= set(names(tmp_path))
     solution = Solution.load(tmp_path / "out" / "run.h5")
@@ -309,12 +328,11 @@ def test_a_run_that_is_ended_writes_what_it_reached(number: int, code: int, tmp_
     check_beginning(solution)
 
 
-def test_a_run_that_is_killed_leaves_a_valid_file(tmp_path: Path) -> None:
-    process = start(tmp_path)
+def test_a_run_that_is_killed_leaves_a_valid_file(forks: ForkServerContext, tmp_path: Path) -> None:
+    process = start(forks, tmp_path)
     wait_for(tmp_path / "out" / "run.h5")
     time.sleep(0.5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    assert end(process, signal.SIGKILL) == -signal.SIGKILL
     solution = Solution.load(tmp_path / "out" / "run.h5")
     assert "still running" in solution.notes[-1]
     check_beginning(solution)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sciml import datasets
 from sciml.benchmarks.bench import Bench
-from sciml.benchmarks.operators import accuracy, child, kept, plan, reading, resume, rough, short, step, training
+from sciml.benchmarks.operators import accuracy, child, kept, plan, reading, resume, rough, step, training
 from sciml.benchmarks.operators.contestants import DEEPONET, MGNO, NEURALOPERATOR_FNO, OWN_FNO, UNET
 from sciml.benchmarks.operators.peers import NeuraloperatorFNO, PlainMgNO, real_numbers, take_weights
 from sciml.benchmarks.row import Row, Rows
@@ -204,13 +204,11 @@ def plan_of(size: str, names: list[str]) -> list[Any]:
 
 
 @pytest.fixture
-def forks(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_processes(forks: ForkServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """The processes that train are forks of one with all loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([training.__name__, short.__name__])
 
     def start(work: str, order: Mapping[str, Any]) -> subprocess.CompletedProcess[str]:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with ProcessPoolExecutor(1, mp_context=forks) as pool:
             try:
                 result = pool.submit(child.work_on, work, order).result()
             except BrokenProcessPool:
@@ -220,7 +218,7 @@ def forks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "start", start)
 
 
-def test_every_case_runs(folder: Path, forks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_case_runs(folder: Path, quick_processes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where there is no neuraloperator, but in the processes that train."""
     monkeypatch.delitem(sys.modules, "neuralop.models", raising=False)
     monkeypatch.setitem(sys.modules, "neuralop", None)
@@ -251,7 +249,7 @@ def test_every_case_runs(folder: Path, forks: None, monkeypatch: pytest.MonkeyPa
     assert not list((folder / "accuracy").glob("*.json"))
 
 
-def test_the_case_of_a_gpu_runs_on_little(folder: Path, forks: None) -> None:
+def test_the_case_of_a_gpu_runs_on_little(folder: Path, quick_processes: None) -> None:
     samples = {"train": 20, "valid": 4, "test": 4}
     little = rough.Rough(points=16, samples=samples, seconds=0.2, compile=False)
     rows = rough.measure_rough(little, Bench("operators", "tiny", "cpu", lambda line: None))
