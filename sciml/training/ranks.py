@@ -75,13 +75,17 @@ class Ranks:
         if strategy == "fsdp" and devices * nodes == 1:
             strategy = "auto"
         self.sharded = isinstance(strategy, ModelParallelStrategy) or strategy == "fsdp"
-        self.fabric = Fabric(
-            accelerator=wanted.type,
-            devices=devices if wanted.index is None else [wanted.index],
-            num_nodes=nodes,
-            strategy=_strategy(strategy, devices * nodes, timeout),
-            plugins=[plugin],
-        )
+        chosen = _strategy(strategy, devices * nodes, timeout)
+        try:
+            self.fabric = Fabric(
+                accelerator=wanted.type,
+                devices=devices if wanted.index is None else [wanted.index],
+                num_nodes=nodes,
+                strategy=chosen,
+                plugins=[plugin],
+            )
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"device {wanted} cannot be used: {error}") from error
         self.fabric.launch()
         self.rank, self.count, self.device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
         # One process in the network's own dtype needs none of fabric's wrappers, nor their time.

@@ -223,8 +223,8 @@ def _begin(
                 f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
             )
         if found is not None:
-            checkpoint.check_network(network, found)
             _check_same(found, {**given, "samples": len(samples)})
+            checkpoint.check_network(network, found)
         return None if found is None else found.path.name
 
     chosen = ranks.exchanged(choose)[0]
