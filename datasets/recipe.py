@@ -69,12 +69,11 @@ import torch
 
 from sciml.boundary import suggestion
 from sciml.configuration import EquationTable, GridProblem
-from sciml.discretization.conditions import rates_of
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.problem_domain import at, make_grid
-from sciml.problem_file import SCHEMES, make_equation, make_method, make_object, make_times
+from sciml.problem_file import make_equation, make_solving
 from sciml.scheme import Scheme, Spectral
 from sciml.solvers import linear, nonlinear
 from sciml.solvers.time.by_name import INTEGRATORS
@@ -212,15 +211,9 @@ def _make(path: Path, content: dict[str, Any], table: RecipeTable) -> Recipe:
         _check_names(parameters, equation.parameters, "the equation has no parameter", complete=False)
     with at(path, "[initial]"):
         _check_names(initial, equation.unknowns if evolving else (), "no initial state is needed of")
-    scheme = None
-    if table.scheme is not None:
-        with at(path, "[scheme]"):
-            scheme = make_object(table.scheme, SCHEMES, "scheme")
-    with at(path, "[solver]"):
-        if table.solver.initial is not None:
-            raise InputError("initial: states are drawn by [initial], with a key for each unknown")
-        method = make_method(table.solver.method, _METHODS, INTEGRATORS if evolving else None)
-        times = make_times(table.solver, equation)
+    if table.solver.initial is not None:
+        raise InputError(f"{path.name}, [solver]: initial: states are drawn by [initial], with a key for each unknown")
+    solving = make_solving(path, table.scheme, table.solver, equation, _METHODS, INTEGRATORS)
     if not any(item.random for item in (*fields.values(), *parameters.values(), *initial.values())):
         raise InputError(f"{path.name}: nothing in it is random, so that all samples would be the same")
     with at(path, "[stored]"):
@@ -232,13 +225,7 @@ def _make(path: Path, content: dict[str, Any], table: RecipeTable) -> Recipe:
         content=content,
         equation=equation,
         grid=grid,
-        scheme=scheme,
-        method=method,
-        rtol=table.solver.rtol,
-        atol=table.solver.atol,
-        times=times,
-        step=table.solver.step,
-        control=table.solver.control or "joint",
+        **solving,
         fields=fields,
         parameters=parameters,
         initial=initial,
@@ -266,10 +253,8 @@ def _grid(path: Path, table: RecipeTable, equation: Equation) -> Grid:
         raise InputError("device: a recipe is the same on every machine; name the device where it is made")
     if domain.solid is not None and not isinstance(domain.solid, str):
         raise InputError("solid: a recipe names no files; give a condition or an expression")
-    unknowns = (*equation.unknowns, *equation.constrained)
-    asked = tuple(name for name in unknowns if name not in rates_of(unknowns) or name in table.boundary.unknowns)
     problem = GridProblem.model_construct(equation=table.equation, domain=domain, boundary=table.boundary)
-    return make_grid(path, problem, asked, "cpu", evolving=equation.evolving)
+    return make_grid(path, problem, equation, "cpu")
 
 
 def _check_names(given: Mapping[str, Any], known: Any, refusal: str, *, complete: bool = True) -> None:

@@ -28,9 +28,10 @@ from .configuration import (
     SidesTable,
     SurfaceTable,
 )
+from .discretization.conditions import rates_of
 from .elements.boundary import read_conditions
 from .elements.values import REST
-from .equations import evaluate, parse_expression, parse_predicate
+from .equations import Equation, evaluate, parse_expression, parse_predicate
 from .errors import InputError
 from .grid import Grid
 from .mesh import Mesh
@@ -47,9 +48,10 @@ def at(path: Path, place: str) -> Iterator[None]:
         raise InputError(f"{path.name}, {place}: {error}") from error
 
 
-def make_grid(path: Path, table: GridProblem, unknowns: tuple[str, ...], device: str, *, evolving: bool) -> Grid:
+def make_grid(path: Path, table: GridProblem, equation: Equation, device: str) -> Grid:
     """The grid with its conditions."""
-    domain = table.domain
+    domain, evolving = table.domain, equation.evolving
+    unknowns = _asked_for(equation, table.boundary.unknowns)
     axes = AXES[: len(domain.shape)]
     with at(path, "[domain] device"):
         _check_device(device)
@@ -71,11 +73,10 @@ def make_grid(path: Path, table: GridProblem, unknowns: tuple[str, ...], device:
     return grid
 
 
-def make_mesh(
-    path: Path, table: MeshProblem, unknowns: tuple[str, ...], device: str, *, evolving: bool
-) -> tuple[Mesh, Boundary]:
+def make_mesh(path: Path, table: MeshProblem, equation: Equation, device: str) -> tuple[Mesh, Boundary]:
     """The mesh with its names, and the conditions on its boundary."""
     domain = table.domain
+    unknowns = _asked_for(equation, table.boundary.unknowns)
     with at(path, "[domain] device"):
         _check_device(device)
     with at(path, "[domain] mesh"):
@@ -89,8 +90,14 @@ def make_mesh(
                 select = {name: parse_predicate(text, mesh.axes)}
                 mesh = mesh.with_boundaries(select) if kind == "boundaries" else mesh.with_regions(select)
     with at(path, "[boundary]"):
-        named = _conditions_on_mesh(table.boundary, mesh, unknowns, evolving)
+        named = _conditions_on_mesh(table.boundary, mesh, unknowns, equation.evolving)
     return mesh, named if len(unknowns) > 1 else named[unknowns[0]]
+
+
+def _asked_for(equation: Equation, named: Mapping[str, Any]) -> tuple[str, ...]:
+    """The unknowns with conditions: a rate inherits those of what it is the rate of, unless it is given its own."""
+    unknowns = (*equation.unknowns, *equation.constrained)
+    return tuple(name for name in unknowns if name not in rates_of(unknowns) or name in named)
 
 
 def make_function(text: str, axes: tuple[str, ...], *, evolving: bool = False) -> Callable[..., float | Tensor]:

@@ -25,7 +25,6 @@ from .configuration import (
     SolverTable,
     TimesTable,
 )
-from .discretization.conditions import rates_of
 from .equations import Equation, catalogue
 from .errors import InputError
 from .grid import Grid
@@ -93,30 +92,20 @@ def read(
     evolving = equation.evolving
     with at(path, "[output] formats"):
         formats = _choose_formats(table, evolving)
-    unknowns = (*equation.unknowns, *equation.constrained)
-    # A rate inherits the conditions of what it is the rate of, unless it is given its own.
-    named: set[str] = set() if isinstance(table, OrdinaryProblem) else set(table.boundary.unknowns)
-    asked = tuple(name for name in unknowns if name not in rates_of(unknowns) or name in named)
     domain: Grid | Mesh | None = None
     boundary: Boundary | None = None
     if isinstance(table, GridProblem):
-        domain = make_grid(path, table, asked, device or table.domain.device, evolving=evolving)
+        domain = make_grid(path, table, equation, device or table.domain.device)
     elif isinstance(table, MeshProblem):
-        domain, boundary = make_mesh(path, table, asked, device or table.domain.device, evolving=evolving)
+        domain, boundary = make_mesh(path, table, equation, device or table.domain.device)
     elif equation.coordinates:
         raise InputError(f"{path.name}: 'domain' is missing")
     given = {}
     for name, source in table.fields.items():
         with at(path, f"[fields] {name}"):
             given[name] = _make_given(source, domain, path, evolving)
-    scheme = None
-    if not isinstance(table, OrdinaryProblem) and table.scheme is not None:
-        with at(path, "[scheme]"):
-            scheme = make_object(table.scheme, SCHEMES, "scheme")
-    with at(path, "[solver] method"):
-        method = make_method(table.solver.method, methods or {}, (integrators or {}) if evolving else None)
-    with at(path, "[solver]"):
-        times = make_times(table.solver, equation)
+    scheme = None if isinstance(table, OrdinaryProblem) else table.scheme
+    solving = make_solving(path, scheme, table.solver, equation, methods or {}, integrators or {})
     with at(path, "[solver] initial"):
         initial = _make_initial(table.solver, equation, domain, path)
     return Problem(
@@ -127,14 +116,8 @@ def read(
         domain=domain,
         fields=given,
         boundary=boundary,
-        scheme=scheme,
-        method=method,
         initial=initial,
-        rtol=table.solver.rtol,
-        atol=table.solver.atol,
-        times=times,
-        step=table.solver.step,
-        control=table.solver.control or "joint",
+        **solving,
     )
 
 
@@ -150,6 +133,44 @@ def make_equation(table: EquationTable) -> Equation:
         constraints=table.constraints,
         **({} if table.coordinates is None else {"coordinates": tuple(table.coordinates)}),
     )
+
+
+def make_solving(
+    path: Path,
+    scheme: Mapping[str, Any] | None,
+    solver: SolverTable,
+    equation: Equation,
+    methods: Mapping[str, type],
+    integrators: Mapping[str, Callable[[], Any]],
+) -> dict[str, Any]:
+    """How an equation is solved: scheme, method, rtol, atol, times, step and control, as `sciml.evolve` takes them.
+
+    Args:
+        path: the file, for messages.
+        scheme, solver: its tables.
+        equation: which is solved; of a steady one times is None.
+        methods, integrators: as of `read`.
+
+    Raises:
+        InputError: with the file and the table.
+    """
+    made = None
+    if scheme is not None:
+        with at(path, "[scheme]"):
+            made = make_object(scheme, SCHEMES, "scheme")
+    with at(path, "[solver] method"):
+        method = _make_method(solver.method, methods, integrators if equation.evolving else None)
+    with at(path, "[solver]"):
+        times = _make_times(solver, equation)
+    return {
+        "scheme": made,
+        "method": method,
+        "rtol": solver.rtol,
+        "atol": solver.atol,
+        "times": times,
+        "step": solver.step,
+        "control": solver.control or "joint",
+    }
 
 
 def _choose_formats(table: AnyProblem, evolving: bool) -> tuple[str, ...]:
@@ -179,7 +200,7 @@ def _make_given(source: Any, domain: Grid | Mesh | None, path: Path, evolving: b
     return make_number(source, evolving)
 
 
-def make_times(table: SolverTable, equation: Equation) -> tuple[float, ...] | None:
+def _make_times(table: SolverTable, equation: Equation) -> tuple[float, ...] | None:
     times = table.times
     if not equation.evolving:
         for word in ("times", "step", "control"):
@@ -214,7 +235,7 @@ def _make_initial(table: SolverTable, equation: Equation, domain: Grid | Mesh | 
     return _make_given(given, domain, path, False)
 
 
-def make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[str, Callable[[], Any]] | None) -> Any:
+def _make_method(entry: Any, methods: Mapping[str, type], integrators: Mapping[str, Callable[[], Any]] | None) -> Any:
     if entry is None or integrators is None:
         return None if entry is None else make_object(entry, methods, "method")
     options = dict(entry) if isinstance(entry, Mapping) else {"name": entry}

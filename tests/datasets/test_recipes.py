@@ -121,7 +121,7 @@ def test_a_file_and_its_content_make_the_same_recipe(tmp_path: Path) -> None:
         ("stored/fields", ["a", "v"], "'v' is not among what can be kept"),
         ("stored/fields", ["a"], "of the solution nothing is kept"),
         ("solver/times", [0.0, 1.0], r"\[solver\]: times is for evolving equations"),
-        ("solver/method", "Multigird", r"\[solver\]: unknown method 'Multigird'; did you mean 'Multigrid'\?"),
+        ("solver/method", "Multigird", r"\[solver\] method: unknown method 'Multigird'; did you mean 'Multigrid'\?"),
         ("solver/initial", 1.0, r"states are drawn by \[initial\]"),
         ("equation/catalogue", "difusion", r"\[equation\]: no equation is called 'difusion'"),
     ],
