@@ -104,13 +104,13 @@ def train_operator(
     if plan.monitor not in {"loss", *errors}:
         raise InputError(f"the plan monitors {plan.monitor!r}; an operator is validated by loss, {', '.join(errors)}")
     periodic = dataset.grid.periodic if coordinates else None
-    _try_out(network, samples, dataset, takes, gives, periodic)
+    _try_out(network, samples, dataset, takes, gives, logarithm, periodic)
     normalized, lowest, highest = _normalized(network, samples, logarithm, periodic, folder if resume else None)
     about = {
         "data": {
             "name": dataset.name,
-            "train": chosen.digest,
-            "valid": None if validation is None else validation.digest,
+            "train": chosen.digest[:16],
+            "valid": None if validation is None else validation.digest[:16],
             "inputs": [channel.name for channel in takes],
             "outputs": [channel.name for channel in gives],
             "steps": steps,
@@ -233,6 +233,7 @@ def _try_out(
     dataset: OperatorData,
     takes: Sequence[Channel],
     gives: Sequence[Channel],
+    logarithm: bool | Sequence[bool],
     periodic: Sequence[bool] | None,
 ) -> None:
     """One sample through the network, so that what does not fit is said before all the data are read."""
@@ -247,15 +248,13 @@ def _try_out(
     )
     was = {part: part.training for part in network.modules()}
     try:
-        zeros, ones = torch.zeros, torch.ones
-        trial = Normalized(
-            network, zeros(given[0]), ones(given[0]), zeros(wanted[0]), ones(wanted[0]), coordinates=periodic
-        )
+        moments = (make(count) for count in (given[0], wanted[0]) for make in (torch.zeros, torch.ones))
+        trial = Normalized(network, *moments, logarithm=logarithm, coordinates=periodic)
         like = trial.output_mean
         with torch.no_grad():
             y = trial.eval()(batch["input"].to(like.device, like.dtype))
     except (InputError, RuntimeError) as error:
-        raise InputError(f"the network does not fit: {data}; {kind}: {error}") from error
+        raise InputError(f"the network does not fit: {data}; {kind}: {str(error).removeprefix(f'{kind}: ')}") from error
     finally:
         for part, training in was.items():
             part.training = training

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version as version_of
@@ -23,7 +22,7 @@ from .benchmarks import SUITES, Device, Size
 from .data_commands import data
 from .errors import InputError
 from .evaluate_command import evaluate
-from .failures import complain, failures
+from .failures import complain, failures, remarks
 from .train_command import train
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def demo(
 def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
     start = time.perf_counter()
     ended = 0
-    with _remarks(quiet) as remarks:
+    with remarks(quiet) as said:
         with _progress(quiet) as step:
             step("reading", file.name)
             from sciml.solvers import linear, nonlinear
@@ -156,7 +155,7 @@ def _solve(file: Path, output: Path, device: str | None, quiet: bool) -> int:
             step("writing", str(output))
             files = _write(problem, solution, output)
             seconds = time.perf_counter() - start
-            facts = summary.summarize(problem.path, solution, files, remarks, seconds, finished=not ended)
+            facts = summary.summarize(problem.path, solution, files, said, seconds, finished=not ended)
             files.append(output / f"{problem.name}.json")
             summary.write(files[-1], facts)
     if not quiet:
@@ -206,23 +205,6 @@ def _evolve(problem: Problem, times: tuple[float, ...], output: Path, quiet: boo
             solution = record.solution("interrupted")
     complain(solution.notes[-1])
     return solution, code
-
-
-@contextmanager
-def _remarks(quiet: bool) -> Iterator[list[str]]:
-    """Warnings become lines of the program, and are kept."""
-    said: list[str] = []
-
-    def say(message: Warning | str, *_: object, **__: object) -> None:
-        said.append(str(message))
-        if not quiet:
-            complain(f"note: {message}")
-
-    with warnings.catch_warnings():
-        # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
-        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
-        warnings.showwarning = say
-        yield said
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,23 @@ def failures() -> Iterator[None]:
             raise
         complain("there is not enough memory for a problem of this size")
         raise typer.Exit(1) from error
+
+
+@contextmanager
+def remarks(quiet: bool) -> Iterator[list[str]]:
+    """Warnings become lines of the program, and are kept."""
+    said: list[str] = []
+
+    def say(message: Warning | str, *_: object, **__: object) -> None:
+        said.append(str(message))
+        if not quiet:
+            complain(f"note: {message}")
+
+    with warnings.catch_warnings():
+        # torch's remarks on the age of its sparse matrices say nothing to someone who runs a program.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+        warnings.showwarning = say
+        yield said
 
 
 def complain(message: str) -> None:

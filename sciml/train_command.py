@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .command_options import ListRecipes, Quiet, RecipeName, chosen_recipe
-from .failures import complain, failures
+from .failures import complain, failures, remarks
 
 
 def train(
@@ -57,39 +56,43 @@ def train(
         network = made.make_network(dataset)
         options = {**made.options, **({} if device is None else {"device": device})}
         try:
-            operator, training = train_operator(
-                network,
-                dataset,
-                made.plan,
-                loss=made.make_loss(dataset),
-                inputs=made.inputs,
-                outputs=made.outputs,
-                steps=made.steps,
-                logarithm=made.logarithm,
-                coordinates=made.coordinates,
-                mirrored=made.mirrored,
-                exchanged=made.exchanged,
-                folder=Path(made.name) if output is None else output,
-                resume=resume,
-                progress=not quiet,
-                **options,
-            )
+            with remarks(quiet or not first_process()) as said:
+                operator, training = train_operator(
+                    network,
+                    dataset,
+                    made.plan,
+                    loss=made.make_loss(dataset),
+                    inputs=made.inputs,
+                    outputs=made.outputs,
+                    steps=made.steps,
+                    logarithm=made.logarithm,
+                    coordinates=made.coordinates,
+                    mirrored=made.mirrored,
+                    exchanged=made.exchanged,
+                    folder=Path(made.name) if output is None else output,
+                    resume=resume,
+                    progress=not quiet,
+                    **options,
+                )
         except TrainingError as error:
             complain(str(error))
             raise typer.Exit(1) from error
         except KeyboardInterrupt as ending:
             complain(f"{ending}; --resume goes on from here")
             raise typer.Exit(143 if isinstance(ending, Terminated) else 130) from ending
-        if not quiet and training.first:
+        if training.first and not quiet:
             count = sum(parameter.numel() for parameter in operator.network.parameters())
-            name = type(network).__name__
-            print(f"{name} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s")
+            kind = type(network).__name__
+            print(
+                f"{kind} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s: {training.why}"
+            )
             validation = operator.origin["validation"]
             for norm in ("L2", "H1"):
                 if validation.get(norm) is not None:
                     print(f"{norm:4} {100 * validation[norm]:.3f} %, the mean over the validation samples")
             for note in training.notes:
-                print(f"sciml: {note}", file=sys.stderr)
+                if note not in said:
+                    complain(f"note: {note}")
             print(f"folder {training.folder}")
 
 

@@ -153,7 +153,7 @@ def test_what_a_resumed_training_is_about_stays(data: Dataset, sizes: list[int],
         (other, {}, r"data\.train '\w+' there, '\w+' here"),
         (data, {"mirrored": ("x",)}, r"data\.mirrored \[\] there, \['x'\] here"),
         (data, {"logarithm": True}, r"normalization\.logarithm \[False\] there, \[True\] here"),
-        (data, {"settings": {"restriction": "residual"}}, "of another network"),
+        (data, {"settings": {"restriction": "residual"}}, "operator.restriction 'right_side' there, 'residual' here"),
         (data, {"settings": {"padding": "even"}}, r"operator\.padding 'zeros' there, 'even' here"),
     ):
         with pytest.raises(InputError, match=message):
