@@ -20,7 +20,7 @@ from sciml.scheme import Scheme, Spectral
 
 from .against_solver import Comparison, Problem, compare
 from .data import EvaluationData
-from .losses import RelativeH1, RelativeL2
+from .losses import OperatorLoss, RelativeH1, RelativeL2
 from .place import Place
 from .report import Case, Report, Rollout
 from .spectrum import RadialEnergy, Spectrum
@@ -70,7 +70,7 @@ def evaluate(
     data = dataset if split is None else dataset.split(split)
     if samples is not None and samples < 1:
         raise InputError(f"evaluate: samples is the number of samples that are taken, at least 1, not {samples}")
-    operator.place.nodes_of(data.grid)
+    operator.place.nodes_of(data.domain)
     task = _Task(operator, data, min(samples or len(data), len(data)))
     notes = [*_notes_on(operator, data, split)]
     with torch.no_grad():
@@ -197,7 +197,9 @@ def _measure(task: _Task) -> _Measured:
     """Errors of single answers."""
     grid = task.data.grid
     names = [channel.name for channel in task.operator.outputs]
-    norms = {name: {"L2": RelativeL2(), "H1": RelativeH1.on(grid, name)} for name in names}
+    norms: dict[str, dict[str, OperatorLoss]] = {
+        name: {"L2": RelativeL2(), "H1": RelativeH1.on(grid, name)} for name in names
+    }
     errors: dict[str, dict[str, list[Tensor]]] = {name: {"L2": [], "H1": [], "largest": []} for name in names}
     domain, at_nodes = task.data.domain.to(task.device), task.data.points == "nodes"
     by_unknown = set(names) <= set(domain.boundary)

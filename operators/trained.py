@@ -166,14 +166,20 @@ class TrainedOperator:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise InputError(f"operator: steps is a whole number, at least 1, not {steps!r}")
         moving = {name for name, value in _named(fields).items() if callable(value)}
+
+        def at(step: int) -> dict[str, Any]:
+            return {name: value(step) if name in moving else value for name, value in fields.items()}
+
+        rows, asked = self._ask(at(0), grid)
+        remarks = self._remarks(rows)
+        begin = state = {name: self._native(rows[name], asked) for name in returned}
         found: dict[str, list[Tensor]] = {channel.name: [] for channel in self.outputs}
-        state: dict[str, Tensor] = {}
         said: set[str] = set()
         alive = torch.ones((), dtype=torch.bool)
         for step in range(steps):
-            if step == 0 or moving:
-                rows, asked = self._ask({n: v(step) if n in moving else v for n, v in fields.items()}, grid)
-            remarks = self._remarks({**rows, **state})
+            if step:
+                rows, asked = self._ask(at(step), grid) if moving else (rows, asked)
+                remarks = self._remarks({**rows, **state})
             for name in remarks.keys() - said:
                 warnings.warn(f"step {step + 1} of {steps}: {remarks[name]}", stacklevel=2)
             said |= remarks.keys()
@@ -184,7 +190,7 @@ class TrainedOperator:
                 found[name].append(values)
             parts = self._split(y)
             # A row that has ended is given what it began with: the others go on beside it.
-            state = {name: torch.where(ended, self._native(rows[name], asked), parts[name]) for name in returned}
+            state = {name: torch.where(ended, begin[name], parts[name]) for name in returned}
         return {name: torch.stack(parts, len(asked.batch)) for name, parts in found.items()}
 
     def problem(self, fields: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
@@ -371,7 +377,7 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         InputError: there is no operator, it is damaged, of another version, or of a network that is unknown.
     """
     with storage.reading(folder) as (network, content, fixed):
-        place = {name: tuple(v) if isinstance(v, list) else v for name, v in content["place"].items()}
+        place: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["place"].items()}
         operator = TrainedOperator(
             Normalized(network, **content["normalization"]).eval(),
             tuple(_channel(item) for item in content["inputs"]),

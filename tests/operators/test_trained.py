@@ -253,6 +253,19 @@ def test_digits_of_float64_count():
     torch.testing.assert_close(operator({"a": a, "nu": 0.0})["u"], field(16, 16), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.cuda
+def test_fields_and_numbers_come_from_any_device():
+    """A network on a GPU answers where the field is; what stands elsewhere is brought to it."""
+    operator, a = make(), field(3, 16, 16)
+    expected = operator({"a": a, "nu": 0.5})["u"]
+    operator.to("cuda")
+    torch.testing.assert_close(operator({"a": a, "nu": 0.5})["u"], expected, rtol=1e-4, atol=1e-5)
+    for nu in (0.5, torch.tensor(0.5), torch.tensor(0.5, device="cuda")):
+        answer = operator({"a": a.cuda(), "nu": nu}, Grid((16, 16), device="cuda"))["u"]
+        assert answer.is_cuda
+        torch.testing.assert_close(answer.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+
 class Keep(torch.nn.Module):
     """Answers its first channel."""
 
