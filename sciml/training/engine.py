@@ -8,6 +8,7 @@ import platform
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -48,6 +49,7 @@ class _Step(NamedTuple):
 
 
 @final
+@dataclass(eq=False, kw_only=True)
 class Run:
     """A training in progress, on one rank.
 
@@ -64,45 +66,42 @@ class Run:
         show: told of progress.
         save_every, keep, log_every: as in `train`.
         given: what a checkpoint says of network, samples, plan and more.
+        signal: the one that was received; the run ends after the step.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        module: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        prepared: Any,
-        loss: Loss,
-        samples: Samples,
-        plan: Plan,
-        validation: Samples | None,
-        metrics: Metrics | None,
-        ranks: Ranks,
-        folder: Path | None,
-        log: Log | None,
-        board: Any,
-        show: Show,
-        save_every: float,
-        keep: int,
-        log_every: int,
-        given: Mapping[str, Any],
-    ) -> None:
-        self.network, self.module, self.optimizer, self.prepared = network, module, optimizer, prepared
-        self.loss, self.samples, self.plan, self.validation, self.metrics = loss, samples, plan, validation, metrics
-        self.ranks, self.folder, self.log, self.board, self.show = ranks, folder, log, board, show
-        self.save_every, self.keep, self.log_every, self.given = save_every, keep, log_every, given
-        self.position = Position()
-        self.history: dict[str, list[float]] = {
-            name: [] for name in ("step", "epoch", "loss", "rate", "gradient", "seconds")
-        }
-        self.validations: dict[str, list[float]] = {}
-        self.best_weights: Mapping[str, Tensor] = {}
-        self.notes: list[str] = []
-        self.last_good: Path | None = None
-        self.signal = 0  # that was received; the run ends after the step
-        self._trained = parameters(network)
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        self._batches = batches(len(samples), plan.batch_size, plan.drop_last)
+    network: nn.Module
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    prepared: Any
+    loss: Loss
+    samples: Samples
+    plan: Plan
+    validation: Samples | None
+    metrics: Metrics | None
+    ranks: Ranks
+    folder: Path | None
+    log: Log | None
+    board: Any
+    show: Show
+    save_every: float
+    keep: int
+    log_every: int
+    given: Mapping[str, Any]
+    position: Position = field(default_factory=Position)
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {name: [] for name in ("step", "epoch", "loss", "rate", "gradient", "seconds")}
+    )
+    validations: dict[str, list[float]] = field(default_factory=dict)
+    best_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    last_good: Path | None = None
+    signal: int = 0
+
+    def __post_init__(self) -> None:
+        plan = self.plan
+        self._trained = parameters(self.network)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._batches = batches(len(self.samples), plan.batch_size, plan.drop_last)
         self._clock = time.process_time if plan.clock == "cpu" and plan.seconds is not None else time.monotonic
         self._waiting: list[_Step] = []
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))

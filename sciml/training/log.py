@@ -13,6 +13,8 @@ from typing import Any, final
 
 from ..errors import InputError
 
+NAME = "log.jsonl"
+
 
 @final
 class Log:
@@ -61,18 +63,22 @@ class Log:
         self._file.close()
 
 
-def entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log.
+def entries(path: Path, end: int | None = None) -> Iterator[dict[str, Any]]:
+    """The lines of a log; none where there is no file.
+
+    Args:
+        path: the file.
+        end: how many of its bytes are read; None: all.
 
     Raises:
         InputError: a line that is not a JSON object.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                entry = json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: not JSON ({error})") from error
-            if not isinstance(entry, dict):
-                raise InputError(f"{path}, line {number}: a JSON object is needed")
-            yield entry
+    data = path.read_bytes()[:end] if path.exists() else b""
+    for number, line in enumerate(data.splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(entry, dict):
+            raise InputError(f"{path}, line {number}: a JSON object is needed")
+        yield entry

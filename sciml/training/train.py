@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.util
-import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -20,13 +18,12 @@ from torch import nn
 
 from ..errors import InputError
 from ..long_runs import Terminated
-from . import checkpoint
+from .beginning import Beginning, begin, continued, identity
 from .checkpoint import Checkpoint
 from .engine import Run, conditions
 from .evaluation import Loss, Metrics, set_modes
-from .log import Log, entries
 from .order import mixed
-from .plan import EXTENSIBLE, Plan
+from .plan import Plan
 from .progress import progress as shown_progress
 from .ranks import Ranks, is_loss_of_a_rank
 from .result import Training, TrainingError
@@ -39,8 +36,6 @@ from .state import (
     set_optimizer_state,
     set_random_state,
 )
-
-_ABSENT = object()
 
 
 def train(
@@ -114,29 +109,46 @@ def train(
     """
     place = None if folder is None else Path(folder)
     _check(samples, validation, place, resume, save_every, keep, log_every, tensorboard)
-    given = _given(network, plan, about)
+    given = identity(network, plan, about)
     ranks = Ranks(device, devices, nodes, strategy, plan.precision, timeout)
     before, modes = random_state(ranks.device), {part: part.training for part in network.modules()}
     run: Run | None = None
     try:
         with contextlib.ExitStack() as stack:
-            found, refused = _begin(network, samples, validation, given, place, resume, ranks, stack)
+            beginning = begin(network, samples, validation, given, place, resume, ranks, stack)
+            found = beginning.found
             stack.callback(set_random_state, before, ranks.device)
             log = board = None
             if place is not None and ranks.first:
-                log, board = _opened(place, found, refused, tensorboard, stack)
+                log, board = continued(place, beginning, tensorboard, stack)
             seed_all(mixed(plan.seed, ranks.rank, found.record["position"]["step"] if found else 0))
             module = ranks.set_up(cast(nn.Module, torch.compile(network)) if plan.compile else network)
             optimizer = plan.optimizer.build(network)
             prepared = ranks.set_up_optimizer(optimizer)
             show = stack.enter_context(shown_progress(progress and ranks.first))
             run = Run(
-                network, module, optimizer, prepared, loss, samples, plan, validation, metrics, ranks, place, log,
-                board, show, save_every, keep, log_every, {**given, "samples": len(samples)},
-            )  # fmt: skip
-            _announce(run, found, refused)
+                network=network,
+                module=module,
+                optimizer=optimizer,
+                prepared=prepared,
+                loss=loss,
+                samples=samples,
+                plan=plan,
+                validation=validation,
+                metrics=metrics,
+                ranks=ranks,
+                folder=place,
+                log=log,
+                board=board,
+                show=show,
+                save_every=save_every,
+                keep=keep,
+                log_every=log_every,
+                given={**given, "samples": len(samples)},
+            )
+            _announce(run, beginning)
             if found is not None:
-                _restore(run, found)
+                _restore(run, found, beginning.entries)
             stack.enter_context(_signals(run))
             why = run.go()
             training = _ended(run, why, found)
@@ -183,145 +195,13 @@ def _check(
         raise InputError(f"{place} is a file; a training needs a folder")
 
 
-def _given(network: nn.Module, plan: Plan, about: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a training is of, as JSON gives it back: with lists for tuples, and text for keys."""
-    try:
-        settled = json.loads(json.dumps(dict(about or {}), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        values = "numbers, text, lists and tables of them"
-        raise InputError(f"about holds JSON's values by name: {values} ({error})") from error
-    return {"network": type(network).__name__, "plan": plan.described(), "about": settled}
-
-
-def _begin(
-    network: nn.Module,
-    samples: Samples,
-    validation: Samples | None,
-    given: Mapping[str, Any],
-    place: Path | None,
-    resume: bool,
-    ranks: Ranks,
-    stack: contextlib.ExitStack,
-) -> tuple[Checkpoint | None, Mapping[Path, str]]:
-    """The checkpoint to go on from, if any, the same on all ranks, and why newer ones were refused.
-
-    The first rank locks the folder until the end and chooses. What one rank refuses, all refuse.
-    """
-    found: Checkpoint | None = None
-    refused: Mapping[Path, str] = {}
-
-    def choose() -> str | None:
-        nonlocal found, refused
-        if place is None or not ranks.first:
-            return None
-        stack.enter_context(_locked(place))
-        kept = place / "checkpoints"
-        if resume:
-            found, refused = checkpoint.newest(kept)
-        elif checkpoint.found(kept):
-            raise InputError(
-                f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
-            )
-        if found is not None:
-            _check_same(found, {**given, "samples": len(samples)})
-            checkpoint.check_network(network, found)
-        return None if found is None else found.path.name
-
-    chosen = ranks.exchanged(choose)[0]
-
-    def look() -> dict[str, Any]:
-        nonlocal found
-        if place is not None and chosen is not None and not ranks.first:
-            found = checkpoint.read(place / "checkpoints" / chosen)
-        numbers = {"samples": samples, "validation samples": validation}
-        for name, held in numbers.items():
-            if held is not None and len(held) < 1:
-                raise InputError(f"there are no {name}: at least one is needed")
-        counts = {name: None if held is None else len(held) for name, held in numbers.items()}
-        return {**given, **counts, "checkpoint": None if found is None else found.digest}
-
-    seen = ranks.exchanged(look)
-    for rank, theirs in enumerate(seen):
-        differences = _differences(seen[0], theirs, "on rank 0", f"on rank {rank}")
-        if differences:
-            raise InputError(
-                f"the ranks do not train the same: {'; '.join(differences)}; all need the same arguments, and machines "
-                "share the folder"
-            )
-    return found, refused
-
-
-@contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """A folder, made where there is none, that no other training may use."""
-    try:
-        (place / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
-    with open(place / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process is training in {place}: wait for it, or give another folder") from error
-        yield
-
-
-def _check_same(found: Checkpoint, given: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of something else than what is given now."""
-
-    def tables(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        plan = {name: value for name, value in record["plan"].items() if name not in EXTENSIBLE}
-        return [{name: record[name] for name in ("network", "samples")}, plan, record["about"]]
-
-    pairs = zip(tables(found.record), tables(given), strict=True)
-    changed = [text for theirs, ours in pairs for text in _differences(theirs, ours, "there", "here")]
-    if changed:
-        raise InputError(
-            f"{found.path} is of another training ({'; '.join(changed)}): a training is resumed as it was, except for "
-            f"{', '.join(EXTENSIBLE)}; give another folder to begin a new one"
-        )
-
-
-def _differences(first: Any, second: Any, one: str, other: str, name: str = "") -> list[str]:
-    """What differs between two of JSON's values, by the names of the tables it stands in, and where it is what."""
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = {**first, **second}
-        inner = [(first.get(key, _ABSENT), second.get(key, _ABSENT), f"{name}.{key}".lstrip(".")) for key in keys]
-        return [text for a, b, path in inner for text in _differences(a, b, one, other, path)]
-    if first == second:
-        return []
-    shown = ["absent" if value is _ABSENT else repr(value) for value in (first, second)]
-    return [f"{name} {shown[0]} {one}, {shown[1]} {other}"]
-
-
-def _opened(
-    place: Path, found: Checkpoint | None, refused: Mapping[Path, str], tensorboard: bool, stack: contextlib.ExitStack
-) -> tuple[Log, Any]:
-    """The log and TensorBoard's writer, continued after the checkpoint."""
-    checkpoint.clean(place / "checkpoints")
-    for path in refused:
-        checkpoint.set_aside(path)
-    log = Log(place / "log.jsonl", found.record["position"]["log"] if found else 0)
-    stack.callback(log.close)
-    if not tensorboard:
-        return log, None
-    from torch.utils.tensorboard import SummaryWriter  # takes its time
-
-    step = found.record["position"]["step"] + 1 if found else None
-    board = SummaryWriter(place / "tensorboard", purge_step=step)
-    stack.callback(board.close)
-    return log, board
-
-
-def _announce(run: Run, found: Checkpoint | None, refused: Mapping[Path, str]) -> None:
+def _announce(run: Run, beginning: Beginning) -> None:
     """The first line of the log, or of its continuation."""
-    here = conditions(run.ranks)
+    here, found = conditions(run.ranks), beginning.found
     if run.log is not None:
-        if found is not None:
-            _read_history(run)
         kind = {"kind": "start"} if found is None else {"kind": "resume", "step": found.record["position"]["step"]}
         run.log.add({**kind, "plan": run.plan.described(), "conditions": here})
-    for reason in refused.values():
+    for reason in beginning.refused.values():
         run.note(f"a checkpoint was refused: {reason}")
     if run.log is not None and run.log.lost:
         run.note(f"the log lacks {run.log.lost} bytes that the checkpoint knew: steps are missing in it")
@@ -331,19 +211,14 @@ def _announce(run: Run, found: Checkpoint | None, refused: Mapping[Path, str]) -
             run.note(f"resumed, but not to the last bit: {name} was {value}, and is {here.get(name)}")
 
 
-def _read_history(run: Run) -> None:
-    if run.folder is None:
-        return
-    for entry in entries(run.folder / "log.jsonl"):
-        kind = entry.pop("kind", None)
-        table = {"step": run.history, "validation": run.validations}.get(kind)
-        if table is not None:
-            for name, value in entry.items():
-                table.setdefault(name, []).append(float(value))
-
-
-def _restore(run: Run, found: Checkpoint) -> None:
+def _restore(run: Run, found: Checkpoint, entries: Iterable[Mapping[str, Any]]) -> None:
     ranks, record, tensors = run.ranks, found.record, found.tensors
+    for entry in entries:
+        table = {"step": run.history, "validation": run.validations}.get(entry.get("kind", ""))
+        if table is not None:
+            for name in entry:
+                if name != "kind":
+                    table.setdefault(name, []).append(float(entry[name]))
     run.position = Position(**record["position"])
     run.last_good = found.path
     run.best_weights = tensors["best"]

@@ -87,6 +87,7 @@ def metrics(module: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def outcome(training: Training, trained: nn.Module | None = None) -> dict[str, Any]:
     assert training.first == (RANK == 0)
+    assert len(training.history["step"]) == training.steps  # on every rank
     return {
         "loss": training.history["loss"].tolist(),
         "gradient": training.history["gradient"].tolist(),
