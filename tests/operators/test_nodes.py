@@ -11,7 +11,7 @@ import torch
 
 from sciml import Dirichlet, Grid, InputError, datasets
 from sciml.boundary import Unstated
-from sciml.operators import UNet, train_operator
+from sciml.operators import RelativeH1, UNet, train_operator
 from sciml.training import Plan
 
 
@@ -29,6 +29,8 @@ def test_an_operator_keeps_the_conditions_of_the_domain(tmp_path: Path) -> None:
     a = torch.from_numpy(1 + u[:2])
     there = operator({"a": a}, data.grid)["u"]
     assert data.grid.boundary["x"] == (Unstated(), Unstated())
+    assert RelativeH1.on(data.grid).walls == (("open", "open"),) * 2
+    assert RelativeH1.on(data.domain).walls == (("zero", "zero"),) * 2
     torch.testing.assert_close(there, operator({"a": a})["u"], rtol=0.0, atol=0.0)
     between = operator({"a": (a[:, 1:, 1:] + a[:, :-1, 1:] + a[:, 1:, :-1] + a[:, :-1, :-1]) / 4}, data.domain)["u"]
     assert between.shape == (2, 16, 16)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.boundary import Dirichlet, Neumann, Periodic, Robin
-from sciml.discretization import discretize
+from sciml.boundary import Dirichlet, Neumann, Periodic, Robin, Unstated
+from sciml.discretization import discretize, discretize_nonlinear
 from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.scheme import FiniteDifference
+from sciml.solvers.discretize import discretize as discretize_any
 
 NAN = torch.full((4, 5), float("nan"), dtype=torch.float64)
 GOOD = torch.ones(4, 5, dtype=torch.float64)
@@ -164,3 +165,19 @@ def test_few_cells_for_the_fourth_order() -> None:
 def test_the_domain_must_be_a_grid() -> None:
     with pytest.raises(InputError, match="domain: expected a Grid or a Mesh, got tuple"):
         discretize(Equation("-u_xx = 1"), (3, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "equation"),
+    [
+        (discretize, "-laplacian(u) = 1"),
+        (discretize_nonlinear, "-laplacian(u) + u**3 = 1"),
+        (discretize_any, "u_t = laplacian(u)"),
+    ],
+)
+def test_a_side_of_which_nothing_is_stated(make: Any, equation: str) -> None:
+    grid = Grid((4, 4), boundary={"x": Periodic(), "y": (Dirichlet(1.0), Unstated())})
+    with pytest.raises(InputError, match="does not state what holds for 'u' at y_upper; give it by boundary="):
+        make(Equation(equation), grid)
+    told = make(Equation(equation), grid, boundary={"y": (Dirichlet(1.0), Neumann(0.0))})
+    assert told.boundary["u"]["y"] == (Dirichlet(1.0), Neumann(0.0))
