@@ -44,7 +44,7 @@ class Problem:
 
     Args:
         equation, scheme: see `sciml.solve`.
-        grid: as fine as the points of the dataset, which need not be its unknowns.
+        grid: the domain; its unknowns stand between the values of a dataset at nodes.
         fields: by name, `(n, *space)` or what is the same for all: a number, a function, `space`.
         parameters: by name, a number or `(n,)`.
         truth: by name, `(n, *space)`.

@@ -415,7 +415,7 @@ def _notes_on(operator: TrainedOperator, data: EvaluationData, split: str | None
         how = (
             "the network takes any grid"
             if operator.any_resolution
-            else "inputs are brought to that grid and answers back, by means over cells and linear interpolation"
+            else "inputs are brought to the grid of the training and answers back, by means and linear interpolation"
         )
         yield f"trained at {at}, evaluated at {here}: {how}"
     if split in ("train", None) and operator.origin.get("dataset") == data.name:

@@ -224,7 +224,10 @@ class TrainedOperator:
         }
         for channel in self.inputs:
             self._read(channel, fields[channel.name], grid.shape)
-            given[channel.name] = _tensor(channel.name, fields[channel.name])
+            value = _tensor(channel.name, fields[channel.name])
+            if channel.kind == "parameter" and channel.name in equation.coefficients:
+                value = value.reshape(*value.shape, *[1] * grid.dimension)
+            given[channel.name] = value
         known = {**self.parameters, **{name: u.to(grid.device, grid.dtype) for name, u in given.items()}}
         found = {
             "fields": {name: known[name] for name in equation.coefficients if name in known},

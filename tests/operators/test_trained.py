@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -451,6 +452,11 @@ def test_the_solver_is_handed_the_same_problem():
     held = 1 + fine.coordinates[0].clamp(1 / 32, 1 - 1 / 32)
     expected = sciml.solve(equation, fine, fields={"a": a, "f": 1.0, "g": held}, parameters={"k": k}).value
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=0)
+    for number in (2.0, torch.tensor([2.0, 2.0])):  # a number for each row stands for a coefficient as well
+        constant = replace(operator, inputs=(Channel("a", "parameter"), Channel("k", "parameter")))
+        found = sciml.solve(equation, fine, **constant.problem({"a": number, "k": 1.0}, fine)).value
+        expected = sciml.solve(equation, fine, fields={"a": 2.0, "f": 1.0, "g": held}, parameters={"k": 1.0}).value
+        torch.testing.assert_close(found, expected.expand_as(found), rtol=1e-7, atol=0)
     with pytest.raises(InputError, match="does not know its equation"):
         make(equation=None).problem({"a": a, "nu": 0.0}, fine)
     with pytest.raises(InputError, match="solvers have unknowns at the centres of cells"):
