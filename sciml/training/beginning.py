@@ -78,43 +78,36 @@ def begin(
     """
     found: Checkpoint | None = None
     refused: Mapping[Path, str] = {}
+    with ranks.agreement():
+        if place is not None and ranks.first:
+            stack.enter_context(_locked(place))
+            if resume:
+                found, refused = checkpoint.newest(place / "checkpoints")
+            elif checkpoint.found(place / "checkpoints"):
+                raise InputError(
+                    f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
+                )
+            if found is not None:
+                _check_same(found, {**given, "samples": len(samples)})
+                checkpoint.check_network(network, found)
+    chosen = ranks.told(None if found is None else found.path.name)[0]
     logged: list[dict[str, Any]] = []
-
-    def choose() -> str | None:
-        nonlocal found, refused
-        if place is None or not ranks.first:
-            return None
-        stack.enter_context(_locked(place))
-        kept = place / "checkpoints"
-        if resume:
-            found, refused = checkpoint.newest(kept)
-        elif checkpoint.found(kept):
-            raise InputError(
-                f"{place} holds a training already: resume it (resume=True, --resume), or give another folder"
-            )
-        if found is not None:
-            _check_same(found, {**given, "samples": len(samples)})
-            checkpoint.check_network(network, found)
-        return None if found is None else found.path.name
-
-    chosen = ranks.exchanged(choose)[0]
-
-    def look() -> dict[str, Any]:
-        nonlocal found, logged
-        if place is not None and chosen is not None:
-            if found is None:
-                found = checkpoint.read(place / "checkpoints" / chosen)
-            logged = list(entries(place / LOG, found.record["position"]["log"]))
-        numbers = {"samples": samples, "validation samples": validation}
-        for name, held in numbers.items():
+    with ranks.agreement():
+        for name, held in (("samples", samples), ("validation samples", validation)):
             if held is not None and len(held) < 1:
                 raise InputError(f"there are no {name}: at least one is needed")
-        counts = {name: None if held is None else len(held) for name, held in numbers.items()}
-        return {**given, **counts, "checkpoint": None if found is None else found.digest}
-
-    seen = ranks.exchanged(look)
-    for rank, theirs in enumerate(seen):
-        differences = _differences(seen[0], theirs, "on rank 0", f"on rank {rank}")
+        if place is not None and chosen is not None:
+            found = found or checkpoint.read(place / "checkpoints" / chosen)
+            logged = list(entries(place / LOG, found.record["position"]["log"]))
+    mine = {
+        **given,
+        "samples": len(samples),
+        "validation samples": None if validation is None else len(validation),
+        "checkpoint": None if found is None else found.digest,
+    }
+    first, *others = ranks.told(mine)
+    for rank, theirs in enumerate(others, 1):
+        differences = _differences(first, theirs, "on rank 0", f"on rank {rank}")
         if differences:
             raise InputError(
                 f"the ranks do not train the same: {'; '.join(differences)}; all need the same arguments, and machines "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, cast, final
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 
-_Given = TypeVar("_Given")
+_Told = TypeVar("_Told")
 _DTYPES = {"bf16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -118,29 +118,33 @@ class Ranks:
         """Whether this is the rank that writes files and shows progress."""
         return self.rank == 0
 
-    def exchanged(self, give: Callable[[], _Given]) -> list[_Given]:
-        """What all ranks give, in their order; what one of them refuses to give is refused on all.
+    def told(self, value: _Told) -> list[_Told]:
+        """The values of all ranks, in their order."""
+        if self._control is None:
+            return [value]
+        values: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(values, value, group=self._control)
+        return values
+
+    @contextmanager
+    def agreement(self) -> Iterator[None]:
+        """A context that all ranks leave together: what one of them refuses in it is refused on all.
 
         Raises:
             InputError: a rank refused; elsewhere than on that one the message names it.
             OSError: on a rank that could not read or write something.
         """
-        if self._control is None:
-            return [give()]
-        value, refusal = None, None
+        refusal: Exception | None = None
         try:
-            value = give()
+            yield
         except (InputError, OSError) as error:
             refusal = error
-        answers: list[Any] = [None] * self.count
-        told = (value, None if refusal is None else str(refusal))
-        torch.distributed.all_gather_object(answers, told, group=self._control)
+        texts = self.told(None if refusal is None else str(refusal))
         if refusal is not None:
             raise refusal
-        for rank, (_, text) in enumerate(answers):
+        for rank, text in enumerate(texts):
             if text is not None:
                 raise InputError(f"rank {rank}: {text}")
-        return [answer for answer, _ in answers]
 
     def largest(self, values: Sequence[float]) -> list[float]:
         """The largest of each value over the ranks."""
