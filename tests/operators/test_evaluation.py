@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 import sciml
 from sciml import Dirichlet, Equation, Grid, InputError, Neumann
 from sciml.command_line import app
-from sciml.datasets import Dataset, generate, load_recipe
+from sciml.datasets import Dataset, Description, Field, Manifest, generate, load_recipe, write_shard
 from sciml.datasets import open as open_dataset
 from sciml.operators import MgNO, Normalized, RelativeL2, TrainedOperator, evaluate
 from sciml.operators.against_solver import Problem, compare
@@ -190,6 +190,59 @@ def test_another_grid_than_that_of_the_training(poisson: Dataset):
     expected = RelativeL2()(resample(coarse, (16, 16), flat).double(), test.read("u")[:, None])
     torch.testing.assert_close(report.errors["u"]["L2"], expected, rtol=1e-5, atol=0.0)
     assert any("trained at 8 x 8, evaluated at 16 x 16" in note for note in report.notes)
+
+
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x
+
+
+def at_nodes(cells: int, folder: Path) -> Dataset:
+    """u = sin(pi x) sin(pi y) with its right side, also on the walls of the unit square."""
+    x = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
+    u = torch.sin(math.pi * x)[:, None] * torch.sin(math.pi * x)
+    description = Description(
+        name="nodes",
+        grid=Grid((cells, cells)),
+        fields={"f": Field(), "u": Field()},
+        equation=Equation("-laplacian(u) = f"),
+        inputs=("f",),
+        outputs=("u",),
+        points="nodes",
+    )
+    entry = write_shard(folder, "test", 0, description, {"f": 2 * math.pi**2 * u[None], "u": u[None]}, {})
+    Manifest("nodes", (entry,), {}).write(folder)
+    return open_dataset(folder)
+
+
+def test_values_at_nodes(tmp_path: Path):
+    """Errors are known there, and the solver, on the domain between them, is of second order."""
+    exact = 1 / (2 * math.pi**2)
+    errors = []
+    for cells in (16, 32):
+        data = at_nodes(cells, tmp_path / str(cells))
+        place = Place.of(data.domain, "nodes")
+        operator = operator_for(data, Scale((1 + WRONG) * exact), place=place)
+        task = _Task(operator, data.split("test"), 1)
+        rows = torch.arange(1)
+        answers, _ = _problem(task, rows, 0, None, {}, task.truth(rows, 0), None).solve((cells, cells), 1e-10)
+        errors.append(float((answers["u"] - data.read("u")).norm() / data.read("u").norm()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2.0, abs=0.1)
+    report = evaluate(operator, data, batches=(1,))
+    for norm in ("L2", "H1", "largest"):
+        assert float(report.errors["u"][norm]) == pytest.approx(WRONG, rel=1e-4)
+    spectrum = report.spectra["u"]
+    assert spectrum.basis == "sines along x, sines along y"
+    assert float(spectrum.truth[1]) == pytest.approx(0.25)
+    assert float(spectrum.error.sum()) == pytest.approx(0.25 * WRONG**2, rel=1e-4)
+    assert report.comparison is not None and report.comparison.reached is not None
+    assert report.comparison.reached <= report.comparison.error == pytest.approx(WRONG, rel=1e-4)
+    coarser = operator_for(data, Scale(exact), place=Place.of(Grid((16, 16)), "nodes"))
+    assert float(evaluate(coarser, data, solver=False, batches=(1,)).errors["u"]["L2"]) < (math.pi / 16) ** 2 / 3
 
 
 def test_answers_that_are_not_finite(poisson: Dataset, heat: Dataset):
