@@ -283,7 +283,7 @@ def test_failing_row_is_reported_alone():
     assert caught.value.solution.system is not None
 
 
-def problem(shape=(5, 4)):
+def problem(shape=(4, 3)):
     """A function of coefficient, source and boundary value, solved tightly."""
     grid_sides = {"y": (sciml.Robin(1.5, 0.3), sciml.Neumann(0.2))}
 
