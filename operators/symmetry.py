@@ -12,6 +12,7 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.training import Samples
+from sciml.training.samples import moved
 
 
 @final
@@ -50,7 +51,7 @@ class SymmetricSamples(Samples):
             order, flips = self.images[number]
             here = (image == number).nonzero().flatten()
             for values in found.values():
-                place = here.to(values.device)
+                place = moved(here, values.device)
                 values.index_copy_(0, place, _turned(values.index_select(0, place), order, flips))
         return found
 
