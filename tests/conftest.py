@@ -64,7 +64,9 @@ def only_own_garbage() -> None:
 
 @pytest.fixture(autouse=True)
 def unchanged_defaults() -> Iterator[None]:
-    """A test that changes torch's global settings must restore them, or it changes the tests after it."""
+    """A test draws the same numbers whatever ran before it; torch's global settings are restored by who changes them,
+    or the tests after it are others."""
+    torch.manual_seed(0)
     before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     yield
     after = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
