@@ -88,9 +88,16 @@ def train_operator(
     chosen, validation = dataset.split("train"), dataset.split("valid") if "valid" in dataset.splits else None
     samples = chosen.samples(inputs, outputs, steps)
     takes, gives = _channels(dataset, inputs or dataset.inputs), _channels(dataset, outputs or dataset.outputs)
-    if (mirrored or exchanged) and any(channel.components for channel in (*takes, *gives)):
-        raise InputError("symmetry: components of vectors would change too; only scalar fields can be turned")
-    seen = SymmetricSamples(samples, dataset.grid, mirrored, exchanged) if mirrored or exchanged else samples
+    shared = [name for name, kind in dataset.fields.items() if not (kind.sample_varying or kind.time_varying)]
+    named = {channel.name for channel in (*takes, *gives)}
+    fixed = {name: dataset.read(name, [0], None)[0] for name in shared if name not in named}
+    seen = samples
+    if mirrored or exchanged:
+        if any(channel.components for channel in (*takes, *gives)):
+            raise InputError("symmetry: components of vectors would change too; only scalar fields can be turned")
+        seen = SymmetricSamples(samples, dataset.domain, mirrored, exchanged)
+        for name, values in fixed.items():
+            seen.check(name, values)
     # What the result needs besides the training is found out before it.
     interval = _interval(dataset, takes, gives, steps)
     if folder is not None:
@@ -113,7 +120,7 @@ def train_operator(
             "valid": None if validation is None else validation.digest[:16],
             "inputs": [channel.name for channel in takes],
             "outputs": [channel.name for channel in gives],
-            "steps": steps,
+            "steps": steps or 1,
             "mirrored": [*mirrored],
             "exchanged": [*exchanged],
         },
@@ -121,9 +128,6 @@ def train_operator(
         "loss": _described(measure),
         "normalization": {**normalized.settings, "lowest": lowest, "highest": highest},
     }
-    shared = [n for n, kind in dataset.fields.items() if not (kind.sample_varying or kind.time_varying)]
-    named = {channel.name for channel in (*takes, *gives)}
-    fixed = {name: dataset.read(name, [0], None)[0] for name in shared if name not in named}
     result = copy.deepcopy(normalized)  # the other one may be sharded over several devices
 
     def made(training: Training) -> TrainedOperator:

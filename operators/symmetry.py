@@ -14,6 +14,8 @@ from sciml.grid import Grid
 from sciml.training import Samples
 from sciml.training.samples import moved
 
+_ROUNDING = 1e-5  # of values in float32 at places that mirror each other
+
 
 @final
 class SymmetricSamples(Samples):
@@ -54,6 +56,16 @@ class SymmetricSamples(Samples):
                 place = moved(here, values.device)
                 values.index_copy_(0, place, _turned(values.index_select(0, place), order, flips))
         return found
+
+    def check(self, name: str, field: Tensor) -> None:
+        """Refuse a scalar field `(*space)` of the problem, the same in all samples, that is another one in an image.
+
+        Raises:
+            InputError: it is; it is named.
+        """
+        for order, flips in self.images:
+            if float((_turned(field, order, flips) - field).abs().max()) > _ROUNDING * float(field.abs().max()):
+                raise InputError(f"symmetry: the field {name!r}, the same in all samples, is another one in an image")
 
 
 def _turned(values: Tensor, order: Sequence[int], flips: Sequence[int]) -> Tensor:

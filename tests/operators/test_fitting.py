@@ -229,6 +229,19 @@ def test_all_samples_are_read_in_pieces_of_bounded_size(
     assert operator.inputs[0].lowest == (v.min().item(),)
 
 
+def test_a_symmetry_is_one_of_the_fixed_fields_too(tmp_path: Path):
+    """A coefficient that is no input does not turn with the samples; as an input it does."""
+    fields = {"v": Field(), "u": Field(), "f": Field(sample_varying=False)}
+    description = Description(name="f", grid=Grid((8, 8)), fields=fields, inputs=("v",), outputs=("u",))
+    v, f = torch.rand(4, 8, 8), torch.arange(8.0)[:, None].expand(8, 8)
+    Manifest("f", (write_shard(tmp_path, "train", 0, description, {"v": v, "u": v, "f": f}),)).write(tmp_path)
+    data, plan = datasets.open(tmp_path), Plan(steps=1)
+    with pytest.raises(InputError, match="the field 'f'"):
+        train_operator(torch.nn.Conv2d(1, 1, 1), data, plan, mirrored=("x",))
+    train_operator(torch.nn.Conv2d(1, 1, 1), data, plan, mirrored=("y",))
+    train_operator(torch.nn.Conv2d(2, 1, 1), data, plan, mirrored=("x",), inputs=("v", "f"))
+
+
 def test_what_is_monitored_and_added_is_looked_at_before_anything_is_read(data: Dataset, turning: Dataset):
     with pytest.raises(InputError, match="the plan monitors 'l2'; an operator is validated by loss, L2, H1"):
         train_operator(MgNO(in_channels=1, **SETTINGS), data, Plan(steps=1, monitor="l2"))

@@ -73,3 +73,12 @@ def test_a_batch_is_its_parts():
 def test_a_grid_without_the_symmetry_is_refused(grid, mirrored, exchanged, message):
     with pytest.raises(InputError, match=message):
         SymmetricSamples(samples(grid.shape), grid, mirrored, exchanged)
+
+
+def test_a_fixed_field_must_be_its_own_image():
+    made = SymmetricSamples(samples((4, 6)), Grid((4, 6)), ("x",))
+    x = torch.linspace(0.1, 0.9, 4)[:, None].expand(4, 6)
+    made.check("f", torch.sin(torch.pi * x))
+    made.check("f", torch.rand(6).expand(4, 6))
+    with pytest.raises(InputError, match="the field 'f', the same in all samples, is another one in an image"):
+        made.check("f", x)
