@@ -163,6 +163,28 @@ def test_one_step_and_going_on_in_time(heat: Dataset):
     torch.testing.assert_close(report.rollout.standing["u"], standing)
 
 
+def test_inputs_that_change_on_the_way_are_those_of_each_time(tmp_path: Path):
+    """u grows by f, which the operator is given too: going on is exact with the f of each time, and only so."""
+    f = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    u = torch.cat((torch.ones(3, 1, 8), 1 + f.cumsum(1)[:, :-1]), 1)
+    moving = {"u": Field(time_varying=True), "f": Field(time_varying=True)}
+    grid, times = Grid(8), torch.arange(5.0)
+    description = Description("sums", grid, moving, times, inputs=("u", "f"), outputs=("u",))
+    Manifest("sums", (write_shard(tmp_path, "test", 0, description, {"u": u, "f": f}, {}),), {}).write(tmp_path)
+
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(1, keepdim=True)
+
+    data = open_dataset(tmp_path)
+    network = Normalized(Sum(), [0.0, 0.0], [1.0, 1.0], [0.0], [1.0])
+    inputs = (Channel("u"), Channel("f"))
+    operator = replace(operator_for(data, nn.Identity(), interval=1.0), network=network, inputs=inputs)
+    report = evaluate(operator, data, solver=False, batches=(1,))
+    assert report.rollout is not None and report.rollout.errors["u"].shape == (3, 4)
+    assert float(report.rollout.errors["u"].max()) < 1e-5
+
+
 def test_an_operator_over_several_times(heat: Dataset):
     """Two steps of the dataset at once: four pairs of times, and a rollout over times 2 and 4."""
 
