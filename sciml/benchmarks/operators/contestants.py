@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ class Contestant:
     library: str
     make: Callable[[Dataset, int], nn.Module]
     plan: Plan
-    logarithm: bool = False
+    logarithm: bool | Sequence[bool] = False
     coordinates: bool = False
 
     def lasting(self, steps: int, seed: int) -> Plan:
