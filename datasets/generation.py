@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sciml.errors import InputError
 from sciml.files import alone_in, write_whole
-from sciml.kernels.build import library
-from sciml.machine import processor
 
+from .environment import devices_of, environment
 from .making import Task, redrawn_file, tasks
 from .manifest import NAME, Manifest, ShardEntry
 from .recipe import Recipe, load_recipe
 from .shard import inspect_shard
-from .workers import Outcome, in_processes, make_here, on_dask
+from .workers import Outcome, environment_on_dask, in_processes, make_here, on_dask
 
 if TYPE_CHECKING:
     from distributed import Client
 
 STATE = "generation.json"
-_LIBRARIES = ("sciml-torch", "torch", "numpy", "scipy", "h5py")
 
 Progress = Callable[[int, int, str], None]
 """Told of what was done: samples there are, samples in all, and in words."""
@@ -54,7 +49,8 @@ def generate(
         folder: for the dataset, made if need be.
         workers: processes on this machine, each with the recipe's number of threads. 0 computes in this process, with
             its environment, which can change last bits where other libraries than torch use several threads.
-        device: where they compute: "cpu", "cuda" (processes take turns at the devices there are), "cuda:1", ...
+        device: where they compute: "cpu", "cuda" (processes take turns at the devices there are), "cuda:1", ... On a
+            GPU several processes are worth while: it solves for one while others draw numbers and write files.
         client: of a Dask cluster, whose machines see `folder` by the same path; then `workers` is without meaning.
         progress: told of every shard.
 
@@ -68,16 +64,24 @@ def generate(
     made = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if not isinstance(workers, int) or workers < 0:
         raise InputError(f"workers is a number of processes, or 0 for none, got {workers!r}")
-    place, devices = Path(folder), _devices(device)
+    place = Path(folder)
+    devices = devices_of(device) if client is None else [device]
+    here = environment(made, devices[0]) if client is None else environment_on_dask(made, client, device)
     _enter(place)
     with alone_in(place, "making a dataset"):
-        return _generate(made, place, workers, devices, client, progress or (lambda done, total, what: None))
+        state = _begin(made, place, here)
+        make = partial(_outcomes, made, place, workers, devices, client)
+        return _go_on(made, place, state, make, progress or (lambda done, total, what: None))
 
 
-def _generate(
-    recipe: Recipe, folder: Path, workers: int, devices: Sequence[str], client: Client | None, say: Progress
+def _go_on(
+    recipe: Recipe,
+    folder: Path,
+    state: Mapping[str, Any],
+    make: Callable[[Sequence[Task]], Generator[Outcome, None, None]],
+    say: Progress,
 ) -> Manifest:
-    state = _begin(recipe, folder, devices[0])
+    """Make what is missing of a dataset."""
     everything = tasks(recipe)
     total = sum(task.count for task in everything)
     entries, damaged = _present(everything, folder)
@@ -91,7 +95,7 @@ def _generate(
         return Manifest.read(folder)
     _remember(folder, state)
     failures: list[Exception] = []
-    with closing(_outcomes(recipe, missing, folder, workers, devices, client)) as outcomes:
+    with closing(make(missing)) as outcomes:
         for task, outcome in outcomes:
             if isinstance(outcome, Exception):
                 failures.append(outcome)
@@ -110,11 +114,11 @@ def _generate(
 
 def _outcomes(
     recipe: Recipe,
-    missing: Sequence[Task],
     folder: Path,
     workers: int,
     devices: Sequence[str],
     client: Client | None,
+    missing: Sequence[Task],
 ) -> Generator[Outcome, None, None]:
     if client is not None:
         yield from on_dask(recipe, missing, folder, client, devices[0])
@@ -127,19 +131,6 @@ def _outcomes(
             except (InputError, OSError) as error:
                 yield task, error
                 return
-
-
-def _devices(device: str) -> list[str]:
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{device!r} is not a device; known: cpu, cuda, cuda:1, ...") from error
-    if kind.type != "cuda":
-        return [device]
-    count = torch.cuda.device_count()
-    if not torch.cuda.is_available() or (kind.index or 0) >= count:
-        raise InputError(f"{device!r}: there is no such CUDA device here; use cpu")
-    return [device] if kind.index is not None else [f"cuda:{index}" for index in range(count)]
 
 
 # What a folder holds
@@ -157,7 +148,7 @@ def _enter(folder: Path) -> None:
         raise InputError(f"{folder} is not empty, and no dataset was begun in it; give another folder")
 
 
-def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
+def _begin(recipe: Recipe, folder: Path, here: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe and the environments of all runs, this one's among them; the folder of another dataset is refused."""
     state: dict[str, Any] = {"recipe": json.loads(json.dumps(recipe.content)), "environments": []}
     path = folder / STATE
@@ -173,23 +164,9 @@ def _begin(recipe: Recipe, folder: Path, device: str) -> dict[str, Any]:
                 f"{folder} holds a dataset of another recipe (they differ in {where}); give another folder"
             )
         state["environments"] = environments
-    here = environment(recipe, device)
     if here not in state["environments"]:
         state["environments"].append(here)
     return state
-
-
-def environment(recipe: Recipe, device: str) -> dict[str, Any]:
-    """What the last bits of results depend on besides the recipe, and what helps to understand them."""
-    return {
-        "device": torch.device(device).type,
-        "processor": processor(device),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "threads": recipe.threads,
-        "kernels": "compiled" if library() is not None else "sums of slices",
-        "python": platform.python_version(),
-        **{name: version(name) for name in _LIBRARIES},
-    }
 
 
 def _differences(one: Any, other: Any, place: str = "") -> list[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from sciml.errors import InputError
 
+from .environment import devices_of, environment
 from .making import Task, make_shard
 from .manifest import ShardEntry
 from .recipe import Recipe, load_recipe
@@ -172,21 +173,38 @@ def on_dask(recipe: Recipe, tasks: Sequence[Task], folder: Path, client: Client,
             if error is None:
                 yield futures[future], future.result()
             else:
-                yield futures[future], _of_the_cluster(error, futures[future])
+                task = futures[future]
+                yield task, _of_the_cluster(error, f"make {task.split} shard {task.number}")
                 return
     finally:
         client.cancel(list(futures))
 
 
-def _of_the_cluster(error: Exception, task: Task) -> Exception:
+def environment_on_dask(recipe: Recipe, client: Client, device: str) -> dict[str, Any]:
+    """`environment` of a worker of a Dask cluster, waited for if need be; all are taken to be alike.
+
+    Raises:
+        InputError: it has no such device. ChildProcessError: it died.
+    """
+    future = client.submit(_environment_there, recipe.content, device, pure=False)
+    error = future.exception()
+    if error is not None:
+        raise _of_the_cluster(error, "begin")
+    found: dict[str, Any] = future.result()
+    return found
+
+
+def _environment_there(content: Mapping[str, Any], device: str) -> dict[str, Any]:
+    return environment(load_recipe(content), devices_of(device)[0])
+
+
+def _of_the_cluster(error: Exception, what: str) -> Exception:
     """What a worker raised, or in place of what the cluster raised that a worker died."""
     from distributed import CancelledError, KilledWorker
 
     if not isinstance(error, CancelledError | KilledWorker):
         return error
-    return ChildProcessError(
-        errno.ECHILD, f"of the workers of the cluster none lived to make {task.split} shard {task.number} ({error})"
-    )
+    return ChildProcessError(errno.ECHILD, f"of the workers of the cluster none lived to {what} ({error})")
 
 
 def _make_remotely(content: Mapping[str, Any], task: Mapping[str, Any], folder: str, device: str) -> ShardEntry:

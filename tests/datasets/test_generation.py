@@ -203,8 +203,18 @@ def test_the_program_makes_the_same_bytes(reference: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "one") == contents(reference)
 
 
-def test_a_dask_cluster_makes_the_same_bytes_also_after_a_death(
-    reference: Path, recipe: datasets.Recipe, tmp_path: Path
+def test_a_dask_cluster_makes_the_same_bytes(reference: Path, recipe: datasets.Recipe, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        generate(recipe, tmp_path / "data", client=client)
+    assert contents(tmp_path / "data") == contents(reference)
+
+
+def test_a_dask_worker_that_dies_is_reported(
+    reference: Path, recipe: datasets.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
     with (
@@ -214,17 +224,25 @@ def test_a_dask_cluster_makes_the_same_bytes_also_after_a_death(
     ):
         (worker,) = client.run(os.getpid).values()
 
+        submit, calls = client.submit, iter(range(100))
+
+        def submit_to_one_that_sleeps(*given: Any, **options: Any) -> Any:
+            if next(calls) == 1:  # the first shard
+                os.kill(worker, signal.SIGSTOP)
+                killing.start()
+            return submit(*given, **options)
+
         def kill() -> None:
             while not any(client.processing().values()):
                 time.sleep(0.05)
-            os.kill(worker, signal.SIGKILL)  # which loads torch now
+            os.kill(worker, signal.SIGKILL)
 
+        monkeypatch.setattr(client, "submit", submit_to_one_that_sleeps)
         killing = threading.Thread(target=kill)
-        killing.start()
         with pytest.raises(ChildProcessError, match=r"none lived to make train shard \d.*0 of 5 shards are there"):
             generate(recipe, tmp_path / "data", client=client)
         killing.join()
-        generate(recipe, tmp_path / "data", client=client)
+    generate(recipe, tmp_path / "data", workers=0)
     assert contents(tmp_path / "data") == contents(reference)
 
 

@@ -215,3 +215,13 @@ def test_materns_covariance(dimension: int, smoothness: float) -> None:
 def test_what_is_no_covariance_is_refused(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_threads_draw_the_same_numbers() -> None:
+    one, threads = random_fields.normal_numbers((5, 7), range(9)), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(random_fields.normal_numbers((5, 7), range(9)), one)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(torch.unique(one)) == one.numel()
