@@ -81,6 +81,8 @@ class MgNO(nn.Module):
                 f"residual_output: {in_channels} channels in cannot be added to {out_channels} out; it needs as many in"
             )
         check_dimension("MgNO", "dimension", dimension)
+        if any(not isinstance(level, list | tuple) or len(level) != 2 for level in levels):
+            raise InputError(f"MgNO: levels are pairs (steps before, steps after the coarser levels), got {levels!r}")
         if normalized is not None:
             check_counts("MgNO", normalized=normalized)
             if len(normalized) != dimension:

@@ -6,6 +6,8 @@ folder = "darcy-64"                  # a dataset, relative to the current folder
 inputs = ["a"]                       # without them those that the dataset names
 outputs = ["u"]
 steps = 1                            # between input and output, where a field is both
+mirrored = ["x", "y"]                # axes along which the problem may be reversed: images are samples too
+exchanged = ["x", "y"]               # axes that may take each other's place
 [operator]
 name = "MgNO"                        # or "FNO", "DeepONet", "UNet"; further keys are its settings. Numbers of
 channels = 24                        # channels and axes are those of the dataset.
@@ -13,7 +15,7 @@ logarithm = false                    # give the network the logarithm of its inp
 coordinates = false                  # give it the coordinates too
 seed = 0                             # of its first weights
 [loss]
-name = "RelativeH1"                  # or "RelativeL2", "LegacyH1"
+name = "RelativeH1"                  # or "RelativeL2", "LegacyH1"; of several outputs the mean of theirs
 [training]                           # and [training.optimizer], [training.schedule], [run]: see
 epochs = 20                          # sciml.training.configuration
 """

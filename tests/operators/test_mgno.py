@@ -250,6 +250,8 @@ def test_no_graph_breaks():
         ({"prolongation": [3, 4]}, "each of 5 transfers"),
         ({"cycle": "F"}, "'F' is none of 'V', 'W'"),
         ({"dimension": 4}, "one to three are possible"),
+        ({"levels": [[1, 0], [1]]}, r"levels are pairs .* got \[\[1, 0\], \[1\]\]"),
+        ({"levels": [1, 2]}, "levels are pairs"),
         ({"residual_output": True, "out_channels": 2}, "1 channels in cannot be added to 2 out"),
         ({"layers": 0}, "layers is 0"),
         ({"channels": 0}, "channels is 0"),
