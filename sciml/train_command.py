@@ -54,6 +54,7 @@ def train(
         for why in dataset.damaged.values():
             complain(f"left out: {why}")
         network = made.make_network(dataset)
+        kind = type(network).__name__  # which sharding changes
         options = {**made.options, **({} if device is None else {"device": device})}
         try:
             with remarks(quiet or not first_process()) as said:
@@ -82,7 +83,6 @@ def train(
             raise typer.Exit(143 if isinstance(ending, Terminated) else 130) from ending
         if training.first and not quiet:
             count = sum(parameter.numel() for parameter in operator.network.parameters())
-            kind = type(network).__name__
             print(
                 f"{kind} of {count:,} parameters, {training.steps:,} steps in {training.seconds:.0f} s: {training.why}"
             )
