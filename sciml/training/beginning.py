@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, final
 from torch import nn
 
 from ..errors import InputError
+from ..files import alone_in
 from . import checkpoint
 from .checkpoint import Checkpoint
 from .log import NAME as LOG
@@ -148,11 +148,7 @@ def _locked(place: Path) -> Iterator[None]:
         (place / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the folder {place} cannot be made: {error.strerror}") from error
-    with open(place / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process is training in {place}: wait for it, or give another folder") from error
+    with alone_in(place, "training"):
         yield
 
 
