@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from sciml import solve
 from sciml.datasets import load_recipe, shipped_recipes
 from sciml.datasets.making import describe, tasks
 from sciml.errors import InputError
@@ -145,3 +146,20 @@ def test_a_recipe_of_a_training_is_no_recipe_of_a_dataset(tmp_path: Path) -> Non
     path.write_text('data = { folder = "d" }\noperator = { name = "MgNO" }\ntraining = { epochs = 1 }\n')
     with pytest.raises(InputError, match=r"mgno\.toml says how an operator is trained: sciml train .*mgno\.toml"):
         load_recipe(path)
+
+
+def test_waves_of_the_helmholtz_recipe_are_resolved() -> None:
+    """Twice the resolution changes the field by less than 1 %; of second order it was 8 %."""
+    recipe = load_recipe("helmholtz-small")
+    content = copy.deepcopy(dict(recipe.content))
+    content["domain"]["shape"] = [128, 128]
+    side = content["boundary"]["y_upper"]
+    side["flux"] = side["flux"].replace("64", "128")
+    coarse, fine = (
+        solve(
+            r.equation, r.grid, fields={"c": r.fields["c"].sample(r.grid, [0])[0]}, scheme=r.scheme, method=r.method
+        ).value
+        for r in (recipe, load_recipe(content))
+    )
+    means = fine.reshape(64, 2, 64, 2).mean((1, 3))
+    assert float((coarse - means).norm() / means.norm()) < 0.01
