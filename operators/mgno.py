@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from sciml.errors import InputError
+from sciml.kernels import convolution
 
 from .inputs import check_counts, check_dimension, check_fields
 from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction
 from .padding import Side, read_sides
+
+# By axes of space; torch's convolutions take half the time with channels last.
+_LAYOUTS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 
 
 class MgNO(nn.Module):
@@ -111,20 +115,18 @@ class MgNO(nn.Module):
         self.mixing = nn.ModuleList(nn.Linear(number, width) for number in inward) if pointwise else None
         self.project = nn.Linear(width, out_channels, bias=False)
         self.residual_output = residual_output
-        # Convolutions on the CPU take half the time in this layout of fields and kernels.
-        self.layout = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dimension, torch.contiguous_format)
-        for parameter in self.parameters():
-            if parameter.dim() == dimension + 2:
-                parameter.data = parameter.data.contiguous(memory_format=self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Fields `(batch, in_channels, *space)` to `(batch, out_channels, *space)`."""
         check_fields(x, "MgNO", self.settings["in_channels"], self.settings["dimension"], self.project.weight.dtype)
-        u = x.contiguous(memory_format=self.layout)
+        layout = (
+            torch.contiguous_format if cast(MultigridLayer, self.cycles[0]).has_kernels(x) else _LAYOUTS[x.dim() - 3]
+        )
+        u = x.contiguous(memory_format=layout)
         for number, cycle in enumerate(self.cycles):
             v = cycle(u)
             if self.mixing is not None:
-                v = v + _at_points(self.mixing[number], u)
+                v = _at_points(cast(nn.Linear, self.mixing[number]), u, v)
             u = nn.functional.gelu(v)
         y = _at_points(self.project, u)
         return y + x[:, : y.shape[1]] if self.residual_output else y
@@ -135,7 +137,10 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _at_points(linear: nn.Module, u: Tensor) -> Tensor:
-    """A linear map of the channels of each point, `(batch, channel, *space)` to the same."""
-    mixed: Tensor = linear(u.movedim(1, -1))
-    return mixed.movedim(-1, 1)
+def _at_points(linear: nn.Linear, u: Tensor, add: Tensor | None = None) -> Tensor:
+    """A linear map of the channels of each point, `(batch, channel, *space)` to the same, added to what is given."""
+    weight = linear.weight[:, :, None, None]
+    if convolution.applies(u, weight):
+        return convolution.gather(u, weight, 1, add, bias=linear.bias)
+    mixed: Tensor = linear(u.movedim(1, -1)).movedim(-1, 1)
+    return mixed if add is None else add + mixed

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sciml.errors import InputError
+from sciml.kernels import convolution
 
 from .padding import Sides, pad_by_one
 
 Cycle = Literal["V", "W"]
 Restriction = Literal["right_side", "residual"]
 CoarseStart = Literal["restricted", "zero"]
+
+Steps = convolution.Tape | convolution.Plain
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -74,6 +77,8 @@ class MultigridLayer(nn.Module):
                 f"prolongation: 3 or 4, or one of them for each of {transfers} transfers, got {prolongation}"
             )
         self.visits = 1 if cycle == "V" else 2
+        self.zeros_outside = all(pair == ("zeros", "zeros") for pair in sides)
+        self.normalized = normalized is not None
 
         of_u = [channels] * len(levels) if isinstance(channels, int) else list(channels)
         of_f = [max(1, in_channels * number // of_u[0]) for number in of_u]
@@ -96,22 +101,31 @@ class MultigridLayer(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:
         """Right side `(batch, in_channels, *space)` to u `(batch, channels, *space)`."""
-        return self._cycle(0, None, f)
+        if not self.has_kernels(f):
+            return self._cycle(0, None, f, None)
+        if self.normalized:
+            return self._cycle(0, None, f, convolution.PLAIN)
+        return convolution.recorded(lambda steps, f: self._cycle(0, None, f, steps), f, list(self.parameters()))
 
-    def _cycle(self, number: int, u: Tensor | None, f: Tensor) -> Tensor:
+    def has_kernels(self, f: Tensor) -> bool:
+        """Whether it runs by the compiled kernels."""
+        return self.zeros_outside and convolution.applies(f, next(self.parameters()))
+
+    def _cycle(self, number: int, u: Tensor | None, f: Tensor, steps: Steps | None) -> Tensor:
         level = cast(Level, self.levels[number])
         for residual, smooth in zip(level.residual_before, level.smooth_before, strict=True):
-            u = smooth(f) if u is None else u + smooth(f - residual(u))
+            u = smooth(f, steps=steps) if u is None else smooth(residual(u, f, -1, steps), u, 1, steps)
         if level.restrict is not None and level.prolong is not None:
-            coarse_f = level.restrict(f if level.residual is None else f - level.residual(u))
-            coarse_u = None if level.restrict_start is None else level.restrict_start(u)
+            coarse_f = f if level.residual is None else level.residual(u, f, -1, steps)
+            coarse_f = level.restrict(coarse_f, steps=steps)
+            coarse_u = None if level.restrict_start is None else level.restrict_start(u, steps=steps)
             for _ in range(self.visits):
-                coarse_u = self._cycle(number + 1, coarse_u, coarse_f)
-            u = u + level.prolong(coarse_u, f.shape[2:])
+                coarse_u = self._cycle(number + 1, coarse_u, coarse_f, steps)
+            u = level.prolong(coarse_u, u, steps)
             if level.normalize is not None:
                 u = level.normalize(u)
         for residual, smooth in zip(level.residual_after, level.smooth_after, strict=True):
-            u = u + smooth(f - residual(u))
+            u = smooth(residual(u, f, -1, steps), u, 1, steps)
         return cast(Tensor, u)
 
 
@@ -147,9 +161,15 @@ class Convolution(nn.Module):
         kind = _CONVOLUTIONS[dimension - 1]
         self.kernel = kind(in_channels, channels, 3, stride=stride, padding=1 if self.within else 0, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, in_channels, *space)` to `(batch, channels, *space)`."""
-        return cast(Tensor, self.kernel(x if self.within else pad_by_one(x, self.sides)))
+    def forward(self, x: Tensor, add: Tensor | None = None, sign: int = 1, steps: Steps | None = None) -> Tensor:
+        """`add + sign K x`, from `(batch, in_channels, *space)` to `(batch, channels, *space)`.
+
+        add is 0 where it is None. steps are given where there are compiled kernels for fields like these.
+        """
+        if steps is not None:
+            return steps.gather(x, self.kernel.weight, self.kernel.stride[0], add, sign, self.kernel.bias)
+        y: Tensor = self.kernel(x if self.within else pad_by_one(x, self.sides))
+        return y if add is None else torch.add(add, y, alpha=sign)
 
 
 class Prolongation(nn.Module):
@@ -163,15 +183,18 @@ class Prolongation(nn.Module):
             in_channels, channels, points, stride=2, padding=1 if self.within else 3, bias=False
         )
 
-    def forward(self, x: Tensor, space: Sequence[int]) -> Tensor:
-        """`(batch, in_channels, *coarse)` to `(batch, channels, *space)`."""
+    def forward(self, x: Tensor, add: Tensor, steps: Steps | None = None) -> Tensor:
+        """`add + P x`, from `(batch, in_channels, *coarse)` to `(batch, channels, *space)`, the shape of `add`."""
+        space = add.shape[2:]
+        if steps is not None:
+            return steps.spread(x, self.kernel.weight, 2, space, add)
         if not self.within:
             x = pad_by_one(x, self.sides)
         fine: Tensor = self.kernel(x, [n + n % 2 for n in space] if self.kernel.kernel_size[0] == 4 else list(space))
         for axis, n in enumerate(space, 2):
             if fine.shape[axis] != n:
                 fine = fine.narrow(axis, 0, n)
-        return fine
+        return add + fine
 
 
 class LayerNormalization(nn.Module):

@@ -1,6 +1,7 @@
 // The compiled kernels as the library exports them, once for each floating type.
 
 #include "buckets.hpp"
+#include "convolution.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "descent.hpp"
@@ -42,6 +43,17 @@
     extern "C" void survey_##suffix(Index batch, Index size, Index terms, Index centre, const T *coefficient,          \
                                     double *found, int threads) {                                                      \
         survey(batch, size, terms, centre, coefficient, found, Team{threads});                                         \
+    }                                                                                                                  \
+    extern "C" void gather_##suffix(const Convolution *a, const T *f, const T *w, const T *add, double factor,           \
+                                    const T *bias, T *c, int threads) {                                                \
+        gather(*a, f, w, add, factor, bias, c, Team{threads});                                                         \
+    }                                                                                                                  \
+    extern "C" void spread_##suffix(const Convolution *a, const T *c, const T *w, const T *add, double factor, T *f,     \
+                                    int threads) {                                                                     \
+        spread(*a, c, w, add, factor, f, Team{threads});                                                               \
+    }                                                                                                                  \
+    extern "C" void correlate_##suffix(const Convolution *a, const T *f, const T *c, T *w, int threads) {                \
+        correlate(*a, f, c, w, Team{threads});                                                                         \
     }                                                                                                                  \
     extern "C" void dot_##suffix(const T *x, const T *y, Index batch, Index size, double *total, int threads) {        \
         dot(x, y, batch, size, total, Team{threads});                                                                        \

@@ -124,7 +124,13 @@ def test_a_cycle_is_the_product_of_its_parts(cycle, restriction, coarse_start, s
             coarse_u = None if coarse_start == "zero" else matrix(level.restrict_start, channels, *here) @ u
             for _ in range(1 if cycle == "V" else 2):
                 coarse_u = solve(number + 1, coarse_u, coarse_f)
-            u = u + matrix(lambda v: level.prolong(v, here), channels, *shapes[number + 1]) @ coarse_u
+            u = (
+                u
+                + matrix(
+                    lambda v: level.prolong(v, v.new_zeros(len(v), channels, *here)), channels, *shapes[number + 1]
+                )
+                @ coarse_u
+            )
         for a, s in zip(level.residual_after, level.smooth_after, strict=True):
             u = smooth(u, a, s)
         return u
@@ -162,7 +168,7 @@ def test_transfers_feel_the_walls(dimension, space, points):
         expected = part.kernel.weight.sum(list(range(1, dimension + 2)))
         torch.testing.assert_close(field, expected.reshape(1, 3, *[1] * dimension).expand_as(field))
     part = Prolongation(2, 3, dimension, sides, points)
-    fine = part(torch.ones(1, 2, *coarse), space)
+    fine = part(torch.ones(1, 2, *coarse), torch.zeros(1, 3, *space))
     assert fine.shape[2:] == space
     # Every second point gets the same part of the kernel.
     middle = [slice(1, 3)] * dimension
