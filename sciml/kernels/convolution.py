@@ -1,7 +1,7 @@
 """Convolutions of fields of several channels in two dimensions, zero beyond the walls, and their derivatives.
 
 A kernel `(coarse channel, fine channel, p, p)` ties fields on a fine grid, of n points along an axis, to fields on a
-coarse one, of ceil(n/s), s the stride. `gather`, `spread` and `correlate` are all its derivatives, and those of each other.
+coarse one, of ceil(n/s), s the stride. The functions are all its derivatives, and those of each other.
 """
 
 from __future__ import annotations
