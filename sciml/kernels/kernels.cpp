@@ -1,7 +1,7 @@
 // The compiled kernels as the library exports them, once for each floating type.
 
 #include "buckets.hpp"
-#include "convolution.hpp"
+#include "correlation.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "descent.hpp"

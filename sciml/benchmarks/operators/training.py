@@ -26,6 +26,10 @@ from ...training import Training
 from .contestants import Contestant, contestant
 from .peers import real_numbers
 
+AXES = ("x", "y")
+"""Darcy flow in a square may be reversed along both, and they may take each other's place: every network sees all eight
+images of the samples."""
+
 _PIECE = 50  # samples at a time
 
 
@@ -115,6 +119,8 @@ def _train(
         loss=loss,
         logarithm=item.logarithm,
         coordinates=item.coordinates,
+        mirrored=AXES,
+        exchanged=AXES,
         device=device,
     )
 
