@@ -5,7 +5,8 @@
 
 constexpr Index BAND = 32;   // vectors of rows that are correlated at once: with all channels they stay in the cache
 
-// Sums over the lanes of as many vectors as there are lanes, eight at most, by adding halves of pairs.
+// Sums over the lanes of as many vectors as there are lanes, eight at most, by adding halves of pairs; behind them the
+// same ones again, up to a whole vector.
 template <class T, int SEGMENT, std::size_t... I>
 typename Channels<T>::Type add_halves(typename Channels<T>::Type a, typename Channels<T>::Type b,
                                       std::index_sequence<I...>) {
@@ -16,13 +17,11 @@ typename Channels<T>::Type add_halves(typename Channels<T>::Type a, typename Cha
 
 template <class T, int COUNT, int SEGMENT = Channels<T>::WIDTH>
 void sums_of_lanes(typename Channels<T>::Type *vectors, T *sums) {
-    if constexpr (COUNT == 1) {
-        T lanes[Channels<T>::WIDTH];
-        Channels<T>::store(lanes, vectors[0]);
-        for (int k = 0; k < Channels<T>::WIDTH / SEGMENT; ++k) {
-            sums[k] = lanes[k * SEGMENT];
-            for (int l = 1; l < SEGMENT; ++l) sums[k] += lanes[k * SEGMENT + l];
-        }
+    if constexpr (COUNT == 1 && SEGMENT == 1) {
+        Channels<T>::store(sums, vectors[0]);
+    } else if constexpr (COUNT == 1) {
+        vectors[0] = add_halves<T, SEGMENT>(vectors[0], vectors[0], Numbers<T>());
+        sums_of_lanes<T, 1, SEGMENT / 2>(vectors, sums);
     } else {
 #pragma GCC unroll 4
         for (int k = 0; k < COUNT / 2; ++k)
@@ -44,7 +43,7 @@ struct Band {
 
 // w[o][i][q] += sum of c[o] f[i] at columns[q], for CO and CI channels and Q columns
 template <class T, int CO, int CI, int Q>
-void correlate_tile(const Band<T> &band, const T *c, const T *f, T *w, Index o_size, Index i_size) {
+void correlate_tile(const Band<T> &band, const T *c, const T *f, T *w, Index o_size) {
     using L = Channels<T>;
     constexpr int COUNT = CO * CI * Q, GROUP = L::WIDTH < 8 ? L::WIDTH : 8;
     constexpr int PADDED = (COUNT + GROUP - 1) / GROUP * GROUP;
@@ -65,35 +64,35 @@ void correlate_tile(const Band<T> &band, const T *c, const T *f, T *w, Index o_s
             }
         }
     }
-    T sums[PADDED];
+    T sums[PADDED + L::WIDTH];
 #pragma GCC unroll 8
     for (int group = 0; group < PADDED; group += GROUP) sums_of_lanes<T, GROUP>(sum + group, sums + group);
+#pragma GCC unroll 8
     for (int o = 0; o < CO; ++o)
-        for (int i = 0; i < CI; ++i)
-            for (int q = 0; q < Q; ++q) w[o * o_size + i * i_size + q] += sums[(o * CI + i) * Q + q];
+#pragma GCC unroll 12
+        for (int k = 0; k < CI * Q; ++k) w[o * o_size + k] += sums[o * CI * Q + k];
 }
 
 template <class T, int CO, int CI, int Q>
-void correlate_channels(const Band<T> &band, Index &o, Index coarse, Index fine, T *w, Index o_size, Index i_size) {
+void correlate_channels(const Band<T> &band, Index &o, Index coarse, Index fine, T *w) {
     for (; o + CO <= coarse; o += CO) {
         const T *c = band.c + o * band.c_channel_size;
+        T *of_o = w + o * fine * Q;
         Index i = 0;
         for (; i + CI <= fine; i += CI)
-            correlate_tile<T, CO, CI, Q>(band, c, band.f + i * band.f_channel_size, w + o * o_size + i * i_size, o_size,
-                                         i_size);
+            correlate_tile<T, CO, CI, Q>(band, c, band.f + i * band.f_channel_size, of_o + i * Q, fine * Q);
         for (; i < fine; ++i)
-            correlate_tile<T, CO, 1, Q>(band, c, band.f + i * band.f_channel_size, w + o * o_size + i * i_size, o_size,
-                                        i_size);
+            correlate_tile<T, CO, 1, Q>(band, c, band.f + i * band.f_channel_size, of_o + i * Q, fine * Q);
     }
 }
 
 // w[o][i][q] += ... for all channels
 template <class T, int Q>
-void correlate_band(const Band<T> &band, Index coarse, Index fine, T *w, Index o_size, Index i_size) {
+void correlate_band(const Band<T> &band, Index coarse, Index fine, T *w) {
     constexpr int CI = Q == 1 ? CHANNEL_SUMS / 4 : Q == 3 && CHANNEL_SUMS >= 24 ? 2 : 1, CO = CHANNEL_SUMS / (CI * Q);
     Index o = 0;
-    correlate_channels<T, CO, CI, Q>(band, o, coarse, fine, w, o_size, i_size);
-    correlate_channels<T, 1, CI, Q>(band, o, coarse, fine, w, o_size, i_size);
+    correlate_channels<T, CO, CI, Q>(band, o, coarse, fine, w);
+    correlate_channels<T, 1, CI, Q>(band, o, coarse, fine, w);
 }
 
 // total = sum of body(begin, end, its own total) over shares of the rows, in the order of the shares
@@ -123,9 +122,9 @@ void correlate_fine(const Convolution &a, const T *f, const T *c, T *w, const Te
     const Index most = std::max<Index>(1, std::min(BAND / vectors, a.batch * quads));
     const Index f_size = fine * most * f_row + L::WIDTH, c_size = coarse * most * c_row + L::WIDTH;   // no powers of 2
     const Index columns[] = {L::WIDTH - 1, L::WIDTH, L::WIDTH + 1};
-    const Index o_size = fine * FILTERS * 3, i_size = FILTERS * 3;
-    std::vector<T> filtered(coarse * o_size);
-    sum_shares(a.batch * quads, a.batch * size * coarse * fine * 9, coarse * o_size, filtered.data(), team,
+    const Index w_size = coarse * fine * 3;
+    std::vector<T> filtered(FILTERS * w_size);
+    sum_shares(a.batch * quads, a.batch * size * coarse * fine * 9, FILTERS * w_size, filtered.data(), team,
                [&](Index begin, Index end, T *total) {
         T *f_rows = scratch<T, 0>(FILTERS * f_size), *c_rows = scratch<T, 1>(FILTERS * c_size);
         std::vector<Index> rows(most);
@@ -160,12 +159,12 @@ void correlate_fine(const Convolution &a, const T *f, const T *c, T *w, const Te
             for (int filter = 0; filter < FILTERS; ++filter) {
                 const Band<T> band{count, vectors, c_rows + filter * c_size, most * c_row,
                                    f_rows + filter * f_size, rows.data(), columns, most * f_row};
-                correlate_band<T, 3>(band, coarse, fine, total + filter * 3, o_size, i_size);
+                correlate_band<T, 3>(band, coarse, fine, total + filter * w_size);
             }
         }
     });
     for (Index k = 0; k < coarse * fine; ++k)
-        for (int q = 0; q < 3; ++q) filter_kernel_transposed(&filtered[k * i_size + q], 3, w + k * 9 + q, 3);
+        for (int q = 0; q < 3; ++q) filter_kernel_transposed(&filtered[k * 3 + q], w_size, w + k * 9 + q, 3);
 }
 
 // The same with stride 2.
@@ -177,8 +176,10 @@ void correlate_coarse(const Convolution &a, const T *f, const T *c, T *w, const 
     const Strips<T> strips(fine, a.fine, 2, c_row);
     const Index most = std::max<Index>(1, std::min(BAND / vectors, a.batch * a.coarse[0]));
     const Index columns[] = {0, strips.length, 1, strips.length + 1};
-    const Index i_size = points * points, o_size = fine * i_size;
-    sum_shares(a.batch * a.coarse[0], a.batch * a.coarse[0] * a.coarse[1] * coarse * o_size, coarse * o_size, w, team,
+    const Index w_size = coarse * fine * points;
+    std::vector<T> by_rows(points * w_size);
+    sum_shares(a.batch * a.coarse[0], a.batch * a.coarse[0] * a.coarse[1] * points * w_size, points * w_size,
+               by_rows.data(), team,
                [&](Index begin, Index end, T *total) {
         T *f_rows = scratch<T, 0>(most * points * strips.row_size()), *c_rows = scratch<T, 1>(coarse * most * c_row);
         std::vector<Index> rows(most);
@@ -201,11 +202,13 @@ void correlate_coarse(const Convolution &a, const T *f, const T *c, T *w, const 
             for (Index p = 0; p < points; ++p) {
                 const Band<T> band{count, vectors, c_rows, most * c_row, f_rows + p * strips.row_size(),
                                    rows.data(), columns, strips.channel_size()};
-                (points == 3 ? correlate_band<T, 3> : correlate_band<T, 4>)(band, coarse, fine, total + p * points,
-                                                                            o_size, i_size);
+                (points == 3 ? correlate_band<T, 3> : correlate_band<T, 4>)(band, coarse, fine, total + p * w_size);
             }
         }
     });
+    for (Index k = 0; k < coarse * fine; ++k)
+        for (Index p = 0; p < points; ++p)
+            std::copy_n(&by_rows[p * w_size + k * points], points, w + (k * points + p) * points);
 }
 
 // The same with one point, of the same grid.
@@ -223,7 +226,7 @@ void correlate_points(const Convolution &a, const T *f, const T *c, T *w, const 
             copy_points(c + sample * coarse * size, coarse, size, first, width, c_copy);
             copy_points(f + sample * fine * size, fine, size, first, width, f_copy);
             const Band<T> band{1, vectors, c_copy, width, f_copy, &row, &row, width};
-            correlate_band<T, 1>(band, coarse, fine, total, fine, 1);
+            correlate_band<T, 1>(band, coarse, fine, total);
         }
     });
 }
