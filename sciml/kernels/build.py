@@ -54,7 +54,7 @@ def _compiled(compiler: str) -> Path:
         target = folder / target.name
     with _one_at_a_time(folder), tempfile.TemporaryDirectory(dir=folder) as scratch:
         if not target.exists():
-            logger.warning("compiling the CPU kernels, once for this machine: some seconds")
+            logger.warning("compiling the CPU kernels, once for this machine: half a minute")
             built = Path(scratch) / target.name
             command = [compiler, *FLAGS, str(SOURCE), "-o", str(built)]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
