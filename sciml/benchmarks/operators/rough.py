@@ -11,7 +11,7 @@ from sciml.datasets import open
 from ..bench import Bench
 from ..row import Row
 from . import child, kept
-from .contestants import MGNO, contestant
+from .contestants import MGNO, ROUGH_MGNO, contestant
 
 PRECISIONS = ("float32", "bf16")
 
@@ -49,7 +49,7 @@ def measure_rough(rough: Rough, bench: Bench) -> list[Row]:
     bench.say("making samples of rough Darcy flow")
     data = kept.dataset("darcy-rough", rough.points, rough.samples or {}, bench.device)
     train = len(open(data).split("train"))
-    batches = -(-train // contestant(bench.size, MGNO).plan.batch_size)
+    batches = -(-train // contestant(bench.size, ROUGH_MGNO).plan.batch_size)
     rows = []
     for precision in PRECISIONS:
         bench.say(f"{case}, {precision}")
@@ -57,7 +57,7 @@ def measure_rough(rough: Rough, bench: Bench) -> list[Row]:
             "size": bench.size,
             "device": bench.device,
             "data": str(data),
-            "network": MGNO,
+            "network": ROUGH_MGNO,
             "seed": 0,
             "seconds": rough.seconds,
             "precision": precision,

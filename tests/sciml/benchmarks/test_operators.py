@@ -256,6 +256,6 @@ def test_the_case_of_a_gpu_runs_on_little(folder: Path, quick_processes: None) -
     assert [row.method for row in rows] == [rough.method("float32"), rough.method("bf16")]
     for row in rows:
         assert "failure" not in row.extra, row
-        # 20 samples in batches of 4 are 5 steps an epoch.
-        assert row.extra["seconds_per_epoch"] == pytest.approx(5 * row.solve_seconds / row.iterations)
+        # 20 samples in batches of 8 are 3 steps an epoch.
+        assert row.extra["seconds_per_epoch"] == pytest.approx(3 * row.solve_seconds / row.iterations)
         assert 0 < row.error < 1.5
