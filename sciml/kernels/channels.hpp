@@ -70,28 +70,29 @@ void prefetch(const T *from, Index count) {
     for (Index k = 0; k < count; k += 64 / sizeof(T)) __builtin_prefetch(from + k, WRITTEN, 2);
 }
 
-// Rows as tiles of equally many vectors, four at most.
+// Rows as tiles of equally many vectors, two at most.
 template <class T>
 struct Tiling {
     Index tiles, vectors;
     explicit Tiling(Index points) {
         const Index needed = (points + Channels<T>::WIDTH - 1) / Channels<T>::WIDTH;
-        tiles = (needed + 3) / 4, vectors = (needed + tiles - 1) / tiles;
+        tiles = (needed + 1) / 2, vectors = (needed + tiles - 1) / tiles;
     }
     Index width() const { return vectors * Channels<T>::WIDTH; }
     Index reached() const { return tiles * width(); }
 };
 
 // out[o][v] = sums over channels, rows and columns for CO channels and VX vectors; w in this order, o last.
-template <class T, int CO, int VX>
-void channel_tile(const T *const *rows, int row_count, const Index *columns, int column_count, Index channels,
-                  Index channel_size, const T *w, T *out) {
+template <class T, int CO, int VX, int Q>
+void channel_tile(const T *const *rows, int row_count, const Index *columns, Index channels, Index channel_size,
+                  const T *w, T *out) {
     using L = Channels<T>;
     typename L::Type sum[CO][VX] = {};
     for (Index i = 0; i < channels; ++i)
         for (int r = 0; r < row_count; ++r) {
             const T *x = rows[r] + i * channel_size;
-            for (int q = 0; q < column_count; ++q, w += CO) {
+#pragma GCC unroll 4
+            for (int q = 0; q < Q; ++q, w += CO) {
                 typename L::Type in[VX];
 #pragma GCC unroll 4
                 for (int v = 0; v < VX; ++v) in[v] = L::load(x + columns[q] + v * L::WIDTH);
@@ -108,23 +109,23 @@ void channel_tile(const T *const *rows, int row_count, const Index *columns, int
 }
 
 template <class T>
-using ChannelTile = void (*)(const T *const *, int, const Index *, int, Index, Index, const T *, T *);
+using ChannelTile = void (*)(const T *const *, int, const Index *, Index, Index, const T *, T *);
 
 // The tile of the most channels out of those that are left, and their number.
-template <class T, int VX>
+template <class T, int VX, int Q>
 ChannelTile<T> largest_tile(Index left, int &channels) {
     constexpr int most = CHANNEL_SUMS / VX;
-    if (left >= (channels = most)) return channel_tile<T, most, VX>;
+    if (left >= (channels = most)) return channel_tile<T, most, VX, Q>;
     if constexpr (most > 16)
-        if (left >= (channels = 16)) return channel_tile<T, 16, VX>;
+        if (left >= (channels = 16)) return channel_tile<T, 16, VX, Q>;
     if constexpr (most > 8)
-        if (left >= (channels = 8)) return channel_tile<T, 8, VX>;
+        if (left >= (channels = 8)) return channel_tile<T, 8, VX, Q>;
     if constexpr (most > 4)
-        if (left >= (channels = 4)) return channel_tile<T, 4, VX>;
+        if (left >= (channels = 4)) return channel_tile<T, 4, VX, Q>;
     if constexpr (most > 2)
-        if (left >= (channels = 2)) return channel_tile<T, 2, VX>;
+        if (left >= (channels = 2)) return channel_tile<T, 2, VX, Q>;
     channels = 1;
-    return channel_tile<T, 1, VX>;
+    return channel_tile<T, 1, VX, Q>;
 }
 
 // Output channels in blocks, each with its tile and its part of the kernel in the order in which the tile reads it.
@@ -138,18 +139,23 @@ struct PackedKernel {
     };
     std::vector<Block> blocks;
 
+    template <int VX>
+    static ChannelTile<T> pick(int columns, Index left, int &channels) {
+        switch (columns) {
+        case 1: return largest_tile<T, VX, 1>(left, channels);
+        case 2: return largest_tile<T, VX, 2>(left, channels);
+        case 3: return largest_tile<T, VX, 3>(left, channels);
+        default: return largest_tile<T, VX, 4>(left, channels);
+        }
+    }
+
     // at(o, i, r, q): the number of output channel o, input channel i, row r, column q
     template <class F>
     PackedKernel(Index vectors, Index out, Index in, int rows, int columns, F at) {
         for (Index first = 0; first < out;) {
             Block block{nullptr, first, 0, {}};
             const Index left = out - first;
-            switch (vectors) {
-            case 1: block.tile = largest_tile<T, 1>(left, block.channels); break;
-            case 2: block.tile = largest_tile<T, 2>(left, block.channels); break;
-            case 3: block.tile = largest_tile<T, 3>(left, block.channels); break;
-            default: block.tile = largest_tile<T, 4>(left, block.channels);
-            }
+            block.tile = (vectors == 1 ? pick<1> : pick<2>)(columns, left, block.channels);
             block.w.resize(in * rows * columns * block.channels);
             T *w = block.w.data();
             for (Index i = 0; i < in; ++i)

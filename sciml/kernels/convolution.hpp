@@ -52,7 +52,7 @@ void convolve(Index batch, Index in, Index out, const Index *space, const T *x, 
                     for (int filter = 0; filter < FILTERS; ++filter) {
                         const auto &block = kernels[filter].blocks[b];
                         const T *row = filtered_rows + filter * filter_size;
-                        block.tile(&row, 1, columns, 3, in, channel_size, block.w.data(), sums + filter * block_size);
+                        block.tile(&row, 1, columns, in, channel_size, block.w.data(), sums + filter * block_size);
                     }
                     const auto &block = kernels[0].blocks[b];
                     for (int o = 0; o < block.channels; ++o) {
@@ -111,7 +111,7 @@ void gather_coarse(const Convolution &a, const T *f, const T *w, const T *add, d
                 const Index first = tile * tiling.width();
                 const Index columns[] = {first, strips.length + first, first + 1, strips.length + first + 1};
                 for (const auto &block : kernel.blocks) {
-                    block.tile(rows, points, columns, points, a.fine_channels, strips.channel_size(), block.w.data(),
+                    block.tile(rows, points, columns, a.fine_channels, strips.channel_size(), block.w.data(),
                                sums);
                     for (int o = 0; o < block.channels; ++o) {
                         const Index place = (sample * a.coarse_channels + block.first + o) * size + row * a.coarse[1];
@@ -176,7 +176,7 @@ void spread_fine(const Convolution &a, const T *c, const T *w, const T *add, dou
                         const auto &block = kernel[parity].blocks[b];
                         Index columns[2];
                         for (int q = 0; q < along.count; ++q) columns[q] = strips.lead + first + along.shift[q];
-                        block.tile(rows, down.count, columns, along.count, a.coarse_channels, strips.channel_size(),
+                        block.tile(rows, down.count, columns, a.coarse_channels, strips.channel_size(),
                                    block.w.data(), sums + parity * half);
                     }
                     const auto &block = kernel->blocks[b];
@@ -221,7 +221,7 @@ void mix(Index batch, Index in, Index out, Index size, const T *x, F at, const T
             for (const auto &block : kernel.blocks)
                 for (Index tile = 0; tile < tiles; ++tile) {
                     const Index column = tile * tiling.width();
-                    block.tile(&copy, 1, &column, 1, in, width, block.w.data(), sums);
+                    block.tile(&copy, 1, &column, in, width, block.w.data(), sums);
                     for (int o = 0; o < block.channels; ++o) {
                         const Index place = (sample * out + block.first + o) * size + first;
                         if (tile == 0) {

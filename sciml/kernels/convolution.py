@@ -91,8 +91,8 @@ class _Gather(torch.autograd.Function):
         (g,) = grads
         f, w = ctx.saved_tensors
         of_f = spread(g, w, ctx.stride, f.shape[2:], factor=ctx.factor) if ctx.needs_input_grad[0] else None
-        of_w = ctx.factor * correlate(f, g, ctx.stride, w.shape[-1]) if ctx.needs_input_grad[1] else None
-        of_bias = ctx.factor * g.sum((0, 2, 3)) if ctx.needs_input_grad[5] else None
+        of_w = _times(ctx.factor, correlate(f, g, ctx.stride, w.shape[-1])) if ctx.needs_input_grad[1] else None
+        of_bias = _times(ctx.factor, g.sum((0, 2, 3))) if ctx.needs_input_grad[5] else None
         return of_f, of_w, g if ctx.needs_input_grad[2] else None, None, None, of_bias
 
 
@@ -110,7 +110,7 @@ class _Spread(torch.autograd.Function):
         (g,) = grads
         c, w = ctx.saved_tensors
         of_c = gather(g, w, ctx.stride, factor=ctx.factor) if ctx.needs_input_grad[0] else None
-        of_w = ctx.factor * correlate(g, c, ctx.stride, w.shape[-1]) if ctx.needs_input_grad[1] else None
+        of_w = _times(ctx.factor, correlate(g, c, ctx.stride, w.shape[-1])) if ctx.needs_input_grad[1] else None
         return of_c, of_w, g if ctx.needs_input_grad[2] else None, None, None, None
 
 
@@ -225,12 +225,14 @@ def backward(
         if needed[step.x]:
             adjoint = "spread" if step.name == "gather" else "gather"
             rest = () if adjoint == "spread" else (None,)
-            grads[step.x] = _run(adjoint, g_y, w, x.new_empty(x.shape), step.stride, grads[step.x], step.factor, *rest)
+            before = grads[step.x]
+            after = x.new_empty(x.shape) if before is None or before is g_y or before is g else before
+            grads[step.x] = _run(adjoint, g_y, w, after, step.stride, before, step.factor, *rest)
         if needed[step.w]:
             fine, coarse = (x, g_y) if step.name == "gather" else (g_y, x)
-            add_to(step.w, step.factor * correlate(fine, coarse, step.stride, w.shape[-1]))
+            add_to(step.w, _times(step.factor, correlate(fine, coarse, step.stride, w.shape[-1])))
         if step.bias is not None and needed[step.bias]:
-            add_to(step.bias, step.factor * g_y.sum((0, 2, 3)))
+            add_to(step.bias, _times(step.factor, g_y.sum((0, 2, 3))))
     return grads[: len(wanted)]
 
 
@@ -276,6 +278,10 @@ class _Recorded(torch.autograd.Function):
         inputs = [value for value, need in zip(values, wanted, strict=False) if need]
         found = iter(torch.autograd.grad(y, inputs, grads[0], create_graph=True, allow_unused=True))
         return None, *(next(found) if need else None for need in wanted)
+
+
+def _times(factor: float, tensor: Tensor) -> Tensor:
+    return tensor if factor == 1 else factor * tensor
 
 
 def _run(
