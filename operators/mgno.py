@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sciml.errors import InputError
-from sciml.kernels import convolution
 
 from .inputs import check_counts, check_dimension, check_fields
-from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction
+from .multigrid_layer import CoarseStart, Cycle, MultigridLayer, Restriction, at_points
 from .padding import Side, read_sides
 
 # By axes of space; torch's convolutions take half the time with channels last.
@@ -124,23 +123,11 @@ class MgNO(nn.Module):
         )
         u = x.contiguous(memory_format=layout)
         for number, cycle in enumerate(self.cycles):
-            v = cycle(u)
-            if self.mixing is not None:
-                v = _at_points(cast(nn.Linear, self.mixing[number]), u, v)
-            u = nn.functional.gelu(v)
-        y = _at_points(self.project, u)
+            u = nn.functional.gelu(cycle(u, None if self.mixing is None else self.mixing[number]))
+        y = at_points(self.project, u)
         return y + x[:, : y.shape[1]] if self.residual_output else y
 
 
 def _listed(value: Any) -> Any:
     """Sequences as JSON has them."""
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _at_points(linear: nn.Linear, u: Tensor, add: Tensor | None = None) -> Tensor:
-    """A linear map of the channels of each point, `(batch, channel, *space)` to the same, added to what is given."""
-    weight = linear.weight[:, :, None, None]
-    if convolution.applies(u, weight):
-        return convolution.gather(u, weight, 1, add, bias=linear.bias)
-    mixed: Tensor = linear(u.movedim(1, -1)).movedim(-1, 1)
-    return mixed if add is None else add + mixed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -99,13 +99,25 @@ class MultigridLayer(nn.Module):
                     level.normalize = LayerNormalization(u, [-(-n // 2**number) for n in normalized])
             self.levels.append(level)
 
-    def forward(self, f: Tensor) -> Tensor:
-        """Right side `(batch, in_channels, *space)` to u `(batch, channels, *space)`."""
+    def forward(self, f: Tensor, mixing: nn.Linear | None = None) -> Tensor:
+        """Right side `(batch, in_channels, *space)` to u `(batch, channels, *space)`.
+
+        Where a `mixing` is given, from in_channels to channels, u + mixing f at each point.
+        """
         if not self.has_kernels(f):
-            return self._cycle(0, None, f, None)
+            u = self._cycle(0, None, f, None)
+            return u if mixing is None else at_points(mixing, f, u)
+        if mixing is None:
+            return self._run(lambda steps, f: self._cycle(0, None, f, steps), f)
+        kernel, bias = mixing.weight[:, :, None, None], mixing.bias
+        return self._run(
+            lambda steps, f: steps.gather(f, kernel, 1, self._cycle(0, None, f, steps), bias=bias), f, kernel, bias
+        )
+
+    def _run(self, function: Callable[[Steps, Tensor], Tensor], f: Tensor, *weights: Tensor) -> Tensor:
         if self.normalized:
-            return self._cycle(0, None, f, convolution.PLAIN)
-        return convolution.recorded(lambda steps, f: self._cycle(0, None, f, steps), f, list(self.parameters()))
+            return function(convolution.PLAIN, f)
+        return convolution.recorded(function, f, [*self.parameters(), *weights])
 
     def has_kernels(self, f: Tensor) -> bool:
         """Whether it runs by the compiled kernels."""
@@ -216,6 +228,15 @@ class LayerNormalization(nn.Module):
             both = torch.stack((weight, bias))
             weight, bias = functional.interpolate(both, size=x.shape[2:], mode=mode, align_corners=False)
         return functional.layer_norm(x, x.shape[1:], weight, bias)
+
+
+def at_points(linear: nn.Linear, u: Tensor, add: Tensor | None = None) -> Tensor:
+    """A linear map of the channels of each point, `(batch, channel, *space)` to the same, added to what is given."""
+    weight = linear.weight[:, :, None, None]
+    if convolution.applies(u, weight):
+        return convolution.gather(u, weight, 1, add, bias=linear.bias)
+    mixed: Tensor = linear(u.movedim(1, -1)).movedim(-1, 1)
+    return mixed if add is None else add + mixed
 
 
 def _check(

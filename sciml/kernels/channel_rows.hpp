@@ -90,26 +90,29 @@ constexpr int FILTERS = 6, QUAD = 4;
 
 template <class T>
 void filter_kernel(T w0, T w1, T w2, T *out, Index stride) {
-    out[0] = w0 / 4;
-    out[stride] = -(w0 + w1 + w2) / 6;
-    out[2 * stride] = -(w0 - w1 + w2) / 6;
-    out[3 * stride] = (w0 + 2 * w1 + 4 * w2) / 24;
-    out[4 * stride] = (w0 - 2 * w1 + 4 * w2) / 24;
+    constexpr T sixth = T(1) / 6, fourth = T(1) / 4, least = T(1) / 24;
+    const T a = sixth * (w0 + w2), b = least * (w0 + 4 * w2), c = sixth * w1, e = 2 * least * w1;
+    out[0] = fourth * w0;
+    out[stride] = -a - c;
+    out[2 * stride] = c - a;
+    out[3 * stride] = b + e;
+    out[4 * stride] = b - e;
     out[5 * stride] = w2;
 }
 
 // The transpose: derivatives with respect to the products as those with respect to w0, w1, w2.
 template <class T>
 void filter_kernel_transposed(const T *u, Index stride, T *w, Index w_stride) {
-    const T a = u[stride] + u[2 * stride], b = u[stride] - u[2 * stride];
-    const T e = u[3 * stride] + u[4 * stride], g = u[3 * stride] - u[4 * stride];
-    w[0] = u[0] / 4 - a / 6 + e / 24;
-    w[w_stride] = -b / 6 + g / 12;
-    w[2 * w_stride] = -a / 6 + e / 6 + u[5 * stride];
+    constexpr T sixth = T(1) / 6, fourth = T(1) / 4, least = T(1) / 24;
+    const T a = sixth * (u[stride] + u[2 * stride]), b = sixth * (u[stride] - u[2 * stride]);
+    const T e = least * (u[3 * stride] + u[4 * stride]), g = 2 * least * (u[3 * stride] - u[4 * stride]);
+    w[0] = fourth * u[0] - a + e;
+    w[w_stride] = g - b;
+    w[2 * w_stride] = 4 * e - a + u[5 * stride];
 }
 
 template <class V>
-void filter_input(const V *d, V *out) {
+INLINE void filter_input(const V *d, V *out) {
     const V a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], e = d[4] - d[2], g = 2 * (d[3] - d[1]);
     out[0] = 4 * d[0] - 5 * d[2] + d[4];
     out[1] = a + b;
@@ -120,7 +123,7 @@ void filter_input(const V *d, V *out) {
 }
 
 template <class V>
-void filter_output(const V *m, V *y) {
+INLINE void filter_output(const V *m, V *y) {
     const V a = m[1] + m[2], b = m[1] - m[2], e = m[3] + m[4], g = m[3] - m[4];
     y[0] = m[0] + a + e;
     y[1] = b + 2 * g;
@@ -129,7 +132,7 @@ void filter_output(const V *m, V *y) {
 }
 
 template <class V>
-void filter_output_transposed(const V *y, V *out) {
+INLINE void filter_output_transposed(const V *y, V *out) {
     const V a = y[0] + y[2], b = y[1] + y[3], e = y[0] + 4 * y[2], g = 2 * y[1] + 8 * y[3];
     out[0] = y[0];
     out[1] = a + b;

@@ -13,6 +13,8 @@ constexpr int CHANNEL_BYTES = 64, CHANNEL_SUMS = 24;   // of 32 registers
 constexpr int CHANNEL_BYTES = 32, CHANNEL_SUMS = 12;   // of 16
 #endif
 
+#define INLINE __attribute__((always_inline)) inline   // vectors stay in registers
+
 template <class T>
 using Channels = Lane<T, CHANNEL_BYTES>;
 

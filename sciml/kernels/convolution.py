@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -119,12 +120,7 @@ class _Correlate(torch.autograd.Function):
     def forward(ctx: Any, f: Tensor, c: Tensor, stride: int, points: int) -> Tensor:
         ctx.save_for_backward(f, c)
         ctx.stride = stride
-        f, c = f.contiguous(), c.contiguous()
-        w = f.new_empty(c.shape[1], f.shape[1], points, points)
-        _function("correlate", f)(
-            _geometry(f, c, points, stride), layout.pointer(f), layout.pointer(c), layout.pointer(w), layout.threads()
-        )
-        return w
+        return _correlated(f, c, stride, points)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -230,7 +226,7 @@ def backward(
             grads[step.x] = _run(adjoint, g_y, w, after, step.stride, before, step.factor, *rest)
         if needed[step.w]:
             fine, coarse = (x, g_y) if step.name == "gather" else (g_y, x)
-            add_to(step.w, _times(step.factor, correlate(fine, coarse, step.stride, w.shape[-1])))
+            add_to(step.w, _times(step.factor, _correlated(fine, coarse, step.stride, w.shape[-1])))
         if step.bias is not None and needed[step.bias]:
             add_to(step.bias, _times(step.factor, g_y.sum((0, 2, 3))))
     return grads[: len(wanted)]
@@ -299,7 +295,7 @@ def _run(
     add_pointer, *bias_pointer = [None if t is None else layout.pointer(t) for t in added]
     fine, coarse = (x, y) if name == "gather" else (y, x)
     _function(name, x)(
-        _geometry(fine, coarse, w.shape[-1], stride),
+        _geometry(fine.shape, coarse.shape, w.shape[-1], stride),
         layout.pointer(x),
         layout.pointer(w),
         add_pointer,
@@ -311,12 +307,26 @@ def _run(
     return y
 
 
+def _correlated(f: Tensor, c: Tensor, stride: int, points: int) -> Tensor:
+    f, c = f.contiguous(), c.contiguous()
+    w = f.new_empty(c.shape[1], f.shape[1], points, points)
+    _function("correlate", f)(
+        _geometry(f.shape, c.shape, points, stride),
+        layout.pointer(f),
+        layout.pointer(c),
+        layout.pointer(w),
+        layout.threads(),
+    )
+    return w
+
+
 def _function(name: str, x: Tensor) -> Any:
     return getattr(build.library(), f"{name}_{layout.NAMES[x.dtype]}")
 
 
-def _geometry(f: Tensor, c: Tensor, points: int, stride: int) -> Any:
-    (batch, fine, *fine_space), (_, coarse, *coarse_space) = f.shape, c.shape
+@lru_cache(maxsize=1024)
+def _geometry(f: torch.Size, c: torch.Size, points: int, stride: int) -> Any:
+    (batch, fine, *fine_space), (_, coarse, *coarse_space) = f, c
     return ctypes.byref(_Convolution(batch, fine, coarse, tuple(fine_space), tuple(coarse_space), points, stride))
 
 

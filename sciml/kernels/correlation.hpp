@@ -84,7 +84,7 @@ void correlate_band(const Band<T> &band, Index coarse, T *w, Index w_size) {
 
 // vectors[n][lane] for vectors[lane][n]
 template <class T>
-__attribute__((always_inline)) inline void transpose(typename Channels<T>::Type *vectors) {
+INLINE void transpose(typename Channels<T>::Type *vectors) {
     constexpr int W = Channels<T>::WIDTH;
 #pragma GCC unroll 4
     for (int stage = 1; stage < W; stage *= 2) {
@@ -166,7 +166,7 @@ void sum_shares(Index rows, Index cost, Index size, T *total, const Team &team, 
 
 // Of COUNT rows, the first of them this far from the top, vectors from a column on, zero beyond the walls.
 template <class T, int COUNT>
-void load_rows(const T *field, const Index *space, Index row, Index column, typename Channels<T>::Type *out) {
+INLINE void load_rows(const T *field, const Index *space, Index row, Index column, typename Channels<T>::Type *out) {
     using L = Channels<T>;
     const T *from = field + row * space[1] + column;
     if (row >= 0 && row + COUNT <= space[0] && column + L::WIDTH <= space[1]) {
