@@ -85,6 +85,21 @@ void copy_points(const T *sample, Index channels, Index size, Index first, Index
     }
 }
 
+// Of COUNT rows of a channel, the first of them this far from the top, a vector each from a column on, zero beyond the
+// walls.
+template <class T, int COUNT>
+INLINE void load_rows(const T *channel, const Index *space, Index row, Index column, typename Channels<T>::Type *out) {
+    using L = Channels<T>;
+    const T *from = channel + row * space[1] + column;
+    if (row >= 0 && row + COUNT <= space[0] && column + L::WIDTH <= space[1]) {
+#pragma GCC unroll 6
+        for (int r = 0; r < COUNT; ++r) out[r] = L::load(from + r * space[1]);
+    } else {
+        for (int r = 0; r < COUNT; ++r)
+            out[r] = load_some(from + r * space[1], row + r < 0 || row + r >= space[0] ? 0 : space[1] - column);
+    }
+}
+
 // The minimal filter F(4, 3): y = A' ((G w) (B' d)), four y from six d and three w.
 constexpr int FILTERS = 6, QUAD = 4;
 
@@ -149,20 +164,12 @@ void filter_rows(const T *sample, Index channels, const Index *space, Index quad
                  Index channel_size, Index length) {
     using L = Channels<T>;
     for (Index i = 0; i < channels; ++i, to += channel_size) {
-        const T *from = sample + (i * space[0] + QUAD * quad - 1) * space[1];
-        prefetch<0>(from + 6 * space[1], QUAD * space[1]);
+        const T *channel = sample + i * space[0] * space[1];
+        prefetch<0>(channel + (QUAD * quad + 5) * space[1], QUAD * space[1]);
         Index k = 0;
         for (; k < space[1]; k += L::WIDTH) {
             typename L::Type d[6], out[FILTERS];
-            if (quad > 0 && QUAD * quad + QUAD < space[0] && k + L::WIDTH <= space[1]) {
-#pragma GCC unroll 6
-                for (int r = 0; r < 6; ++r) d[r] = L::load(from + r * space[1] + k);
-            } else {
-                for (int r = 0; r < 6; ++r) {
-                    const Index row = QUAD * quad - 1 + r;
-                    d[r] = load_some(from + r * space[1] + k, row < 0 || row >= space[0] ? 0 : space[1] - k);
-                }
-            }
+            load_rows<T, 6>(channel, space, QUAD * quad - 1, k, d);
             filter_input(d, out);
 #pragma GCC unroll 6
             for (int filter = 0; filter < FILTERS; ++filter)

@@ -7,7 +7,7 @@
 
 #include "convolution.hpp"
 
-constexpr Index BAND = 128;   // points that are correlated at once: with all channels they stay in the cache
+constexpr Index BAND = 128;     // points that are correlated at once: with all channels they stay in the cache
 constexpr int CORRELATED = 4;   // coarse channels of a tile
 
 template <class T>
@@ -162,20 +162,6 @@ void sum_shares(Index rows, Index cost, Index size, T *total, const Team &team, 
     std::fill(total, total + size, T(0));
     for (const auto &share : shares)
         for (Index k = 0; k < size; ++k) total[k] += share.second[k];
-}
-
-// Of COUNT rows, the first of them this far from the top, vectors from a column on, zero beyond the walls.
-template <class T, int COUNT>
-INLINE void load_rows(const T *field, const Index *space, Index row, Index column, typename Channels<T>::Type *out) {
-    using L = Channels<T>;
-    const T *from = field + row * space[1] + column;
-    if (row >= 0 && row + COUNT <= space[0] && column + L::WIDTH <= space[1]) {
-#pragma GCC unroll 6
-        for (int r = 0; r < COUNT; ++r) out[r] = L::load(from + r * space[1]);
-    } else {
-        for (int r = 0; r < COUNT; ++r)
-            out[r] = load_some(from + r * space[1], row + r < 0 || row + r >= space[0] ? 0 : space[1] - column);
-    }
 }
 
 // w = the derivative of c . (w f) with respect to w, with stride 1
