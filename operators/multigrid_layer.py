@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from sciml.errors import InputError
 from sciml.kernels import convolution
@@ -104,7 +105,7 @@ class MultigridLayer(nn.Module):
 
         Where a `mixing` is given, from in_channels to channels, u + mixing f at each point.
         """
-        if not self.has_kernels(f):
+        if not self.has_kernels(f) or (mixing is not None and not convolution.applies(f, mixing.weight)):
             u = self._cycle(0, None, f, None)
             return u if mixing is None else at_points(mixing, f, u)
         if mixing is None:
@@ -115,8 +116,8 @@ class MultigridLayer(nn.Module):
         )
 
     def _run(self, function: Callable[[Steps, Tensor], Tensor], f: Tensor, *weights: Tensor) -> Tensor:
-        if self.normalized:
-            return function(convolution.PLAIN, f)
+        if self.normalized or any(map(parametrize.is_parametrized, self.modules())):
+            return function(convolution.PLAIN, f)  # steps between tensors that are not only parameters
         return convolution.recorded(function, f, [*self.parameters(), *weights])
 
     def has_kernels(self, f: Tensor) -> bool:

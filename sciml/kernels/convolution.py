@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..differentiation import in_transform
+from ..errors import InputError
 from . import build, layout
 
 
@@ -201,9 +202,11 @@ def backward(
 ) -> list[Tensor | None]:
     """Derivatives with respect to the inputs of a tape, those that are wanted, of `sum(g * y)`, y its last value.
 
-    What comes to one tensor from several steps is added by the kernels themselves.
+    The values are those of the tape without y. What comes to one tensor from several steps is added by the kernels
+    themselves.
     """
-    grads: list[Tensor | None] = [None] * len(values)
+    g = g.contiguous()
+    grads: list[Tensor | None] = [None] * (len(values) + 1)
     grads[steps[-1].y] = g
     needed = [*wanted, *[True] * (len(values) - len(wanted))]
 
@@ -261,8 +264,8 @@ class _Recorded(torch.autograd.Function):
     def forward(ctx: Any, function: Callable[[Tape | Plain, Tensor], Tensor], *inputs: Tensor) -> Tensor:
         tape = Tape(inputs)
         y = function(tape, inputs[0])
-        ctx.function, ctx.steps, ctx.count = function, tape.steps, len(inputs)
-        ctx.save_for_backward(*tape.values)
+        ctx.steps = tape.steps
+        ctx.save_for_backward(*tape.values[:-1])  # of y only the shape is needed, and users may change it in place
         return y
 
     @staticmethod
@@ -270,10 +273,24 @@ class _Recorded(torch.autograd.Function):
         values, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
         if not torch.is_grad_enabled():
             return None, *backward(ctx.steps, values, grads[0], wanted)
-        y = ctx.function(PLAIN, values[0])  # this derivative is to be differentiated too
-        inputs = [value for value, need in zip(values, wanted, strict=False) if need]
-        found = iter(torch.autograd.grad(y, inputs, grads[0], create_graph=True, allow_unused=True))
+        # This derivative is to be differentiated too: the steps once more, with a graph that ends at the inputs.
+        inputs = [value.view_as(value) if need else value for value, need in zip(values, wanted, strict=False)]
+        y = _replayed(ctx.steps, inputs, [*(value.shape for value in values), grads[0].shape])
+        sought = [value for value, need in zip(inputs, wanted, strict=True) if need]
+        found = iter(torch.autograd.grad(y, sought, grads[0], create_graph=True, allow_unused=True))
         return None, *(next(found) if need else None for need in wanted)
+
+
+def _replayed(steps: Sequence[_Step], inputs: Sequence[Tensor], shapes: Sequence[torch.Size]) -> Tensor:
+    tape = list(inputs)
+    for step in steps:
+        add, bias = (None if place is None else tape[place] for place in (step.add, step.bias))
+        x, w = tape[step.x], tape[step.w]
+        if step.name == "gather":
+            tape.append(gather(x, w, step.stride, add, step.factor, bias))
+        else:
+            tape.append(spread(x, w, step.stride, shapes[step.y][2:], add, step.factor))
+    return tape[-1]
 
 
 def _times(factor: float, tensor: Tensor) -> Tensor:
@@ -292,10 +309,13 @@ def _run(
 ) -> Tensor:
     x, w = x.contiguous(), w.contiguous()
     added = [None if t is None else t.contiguous() for t in (add, *bias)]
+    if any(t is not None and t.dtype != x.dtype for t in (w, *added)) or (add is not None and add.shape != y.shape):
+        given = ", ".join(f"{tuple(t.shape)} of {t.dtype}" for t in (x, w, *added) if t is not None)
+        raise InputError(f"a sum of shape {tuple(y.shape)} cannot be made of fields and weights {given}")
     add_pointer, *bias_pointer = [None if t is None else layout.pointer(t) for t in added]
     fine, coarse = (x, y) if name == "gather" else (y, x)
     _function(name, x)(
-        _geometry(fine.shape, coarse.shape, w.shape[-1], stride),
+        _geometry(fine.shape, coarse.shape, w.shape, stride),
         layout.pointer(x),
         layout.pointer(w),
         add_pointer,
@@ -311,7 +331,7 @@ def _correlated(f: Tensor, c: Tensor, stride: int, points: int) -> Tensor:
     f, c = f.contiguous(), c.contiguous()
     w = f.new_empty(c.shape[1], f.shape[1], points, points)
     _function("correlate", f)(
-        _geometry(f.shape, c.shape, points, stride),
+        _geometry(f.shape, c.shape, w.shape, stride),
         layout.pointer(f),
         layout.pointer(c),
         layout.pointer(w),
@@ -325,8 +345,14 @@ def _function(name: str, x: Tensor) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _geometry(f: torch.Size, c: torch.Size, points: int, stride: int) -> Any:
-    (batch, fine, *fine_space), (_, coarse, *coarse_space) = f, c
+def _geometry(f: torch.Size, c: torch.Size, w: torch.Size, stride: int) -> Any:
+    (batch, fine, *fine_space), (others, coarse, *coarse_space) = f, c
+    points = w[-1]
+    halved = [-(-n // stride) for n in fine_space]
+    if tuple(w[:2]) != (coarse, fine) or batch != others or halved != coarse_space:
+        raise InputError(
+            f"a kernel {tuple(w)} with stride {stride} does not lead from a field {tuple(f)} to one {tuple(c)}"
+        )
     return ctypes.byref(_Convolution(batch, fine, coarse, tuple(fine_space), tuple(coarse_space), points, stride))
 
 

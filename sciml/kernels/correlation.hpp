@@ -37,13 +37,13 @@ void correlate_tile(const Band<T> &band, const T *c, const T *f, T *w, Index w_s
             typename L::Type in[VX];
 #pragma GCC unroll 6
             for (int v = 0; v < VX; ++v) in[v] = L::load(x + v * L::WIDTH);
-#pragma GCC unroll 4
+#pragma GCC unroll 12
             for (int o = 0; o < CO; ++o)
 #pragma GCC unroll 6
                 for (int v = 0; v < VX; ++v) sum[o][v] += c[o * band.c_channel_size + point] * in[v];
         }
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 12
     for (int o = 0; o < CO; ++o)
 #pragma GCC unroll 6
         for (int v = 0; v < VX; ++v) {
@@ -52,15 +52,20 @@ void correlate_tile(const Band<T> &band, const T *c, const T *f, T *w, Index w_s
         }
 }
 
+template <class T, int CO, int VX>
+void correlate_tiles(const Band<T> &band, Index &o, Index coarse, Index first, T *w, Index w_size) {
+    for (; o + CO <= coarse; o += CO)
+        correlate_tile<T, CO, VX>(band, band.c + o * band.c_channel_size, band.f + first, w + o * w_size + first,
+                                  w_size);
+}
+
+// Tiles of few vectors take more channels, so that sums do not wait for one another.
 template <class T, int VX>
 void correlate_channels(const Band<T> &band, Index coarse, Index first, T *w, Index w_size) {
     Index o = 0;
-    for (; o + CORRELATED <= coarse; o += CORRELATED)
-        correlate_tile<T, CORRELATED, VX>(band, band.c + o * band.c_channel_size, band.f + first,
-                                          w + o * w_size + first, w_size);
-    for (; o < coarse; ++o)
-        correlate_tile<T, 1, VX>(band, band.c + o * band.c_channel_size, band.f + first, w + o * w_size + first,
-                                 w_size);
+    if constexpr (VX <= 2) correlate_tiles<T, CHANNEL_SUMS / 2, VX>(band, o, coarse, first, w, w_size);
+    correlate_tiles<T, CORRELATED, VX>(band, o, coarse, first, w, w_size);
+    correlate_tiles<T, 1, VX>(band, o, coarse, first, w, w_size);
 }
 
 // The same for all channels and numbers of windows, in tiles of equally many vectors.
@@ -104,6 +109,11 @@ INLINE void transpose(typename Channels<T>::Type *vectors) {
 template <class T>
 void put_points(const T *from, Index channels, Index points, T *to) {
     using L = Channels<T>;
+    if (channels <= L::WIDTH / 4) {
+        for (Index k = 0, count = std::min<Index>(points, L::WIDTH); k < count; ++k)
+            for (Index i = 0; i < channels; ++i) to[k * channels + i] = from[i * L::WIDTH + k];
+        return;
+    }
     for (Index i = 0; i < channels; i += L::WIDTH) {
         const Index first = std::max<Index>(0, std::min(i, channels - L::WIDTH));
         typename L::Type block[L::WIDTH] = {};
@@ -301,6 +311,17 @@ void correlate_points(const Convolution &a, const T *f, const T *c, T *w, const 
 
 template <class T>
 void correlate(const Convolution &a, const T *f, const T *c, T *w, const Team &team) {
-    if (a.points == 1) return correlate_points(a, f, c, w, team);
-    (a.stride == 1 ? correlate_fine<T> : correlate_coarse<T>)(a, f, c, w, team);
+    const Index fine = a.fine_channels, coarse = a.coarse_channels, size = a.points * a.points;
+    if (a.stride == 2) return correlate_coarse(a, f, c, w, team);
+    const auto same_grid = a.points == 1 ? correlate_points<T> : correlate_fine<T>;
+    if (fine >= coarse) return same_grid(a, f, c, w, team);
+    // The field of more channels fills more of the vectors: w[o][i][p][q] is w'[i][o][2 - p][2 - q] of c and f.
+    Convolution turned = a;
+    std::swap(turned.fine_channels, turned.coarse_channels);
+    std::vector<T> other(fine * coarse * size);
+    same_grid(turned, c, f, other.data(), team);
+    for (Index o = 0; o < coarse; ++o)
+        for (Index i = 0; i < fine; ++i)
+            std::reverse_copy(&other[(i * coarse + o) * size], &other[(i * coarse + o) * size] + size,
+                              w + (o * fine + i) * size);
 }

@@ -278,3 +278,42 @@ def test_the_residual_form_adds_the_first_channels():
     residual.load_state_dict(plain.state_dict())
     x = torch.randn(2, 3, 8, 9)
     torch.testing.assert_close(residual(x) - plain(x), x[:, :2])
+
+
+def _network():
+    torch.manual_seed(0)
+    return MgNO(in_channels=2, out_channels=2, channels=2, layers=1, levels=[(1, 1), (1, 0)])
+
+
+def test_a_network_used_twice_has_the_same_derivative_with_and_without_a_graph():
+    network = _network()
+    x = torch.randn(1, 2, 8, 8)
+    loss, weights = network(network(x)).square().sum(), list(network.parameters())
+    plain = torch.autograd.grad(loss, weights, retain_graph=True)
+    for found, expected in zip(torch.autograd.grad(loss, weights, create_graph=True), plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+
+
+def test_derivatives_reach_weights_that_were_put_in_place_of_its_own():
+    network = _network()
+    x = torch.randn(1, 2, 8, 8)
+    weights = {name: weight.detach().clone().requires_grad_() for name, weight in network.named_parameters()}
+    torch.func.functional_call(network, weights, (x,)).square().sum().backward(create_graph=True)
+    network(x).square().sum().backward()
+    for name, weight in network.named_parameters():
+        torch.testing.assert_close(weights[name].grad.detach(), weight.grad, rtol=1e-11, atol=1e-13)
+
+
+def test_a_parametrized_convolution():
+    network = _network()
+    x = torch.randn(1, 2, 8, 8)
+    before = network(x)
+    torch.nn.utils.parametrizations.weight_norm(network.cycles[0].levels[0].restrict.kernel)
+    torch.testing.assert_close(network(x), before)
+
+
+def test_mixing_of_another_dtype_is_refused():
+    network = MgNO(in_channels=1, channels=4, levels=[(1, 0), (1, 0)])
+    network.mixing.float()
+    with pytest.raises(RuntimeError, match="dtype"):
+        network(torch.randn(1, 1, 8, 8))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sciml.errors import InputError
 from sciml.kernels import build, convolution
 from sciml.kernels.convolution import PLAIN, correlate, gather, recorded, spread
 
@@ -149,3 +150,49 @@ def test_where_they_apply() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert not convolution.applies(f, w)
     torch.func.vmap(lambda f: torch.zeros(()) if convolution.applies(f[None], w) is False else 1 / 0)(f)
+
+
+def test_recorded_steps_whose_sums_meet_a_derivative_of_other_strides() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 5, 6, generator=generator, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(3, 3, 3, 3, generator=generator, dtype=torch.float64)
+
+    def twice_added(steps: convolution.Tape | convolution.Plain, x: Tensor) -> Tensor:
+        first = steps.gather(x, w, 1)
+        return steps.gather(steps.gather(first, w, 1, x), w, 1, x)
+
+    plain = [torch.randn(2, 3, 5, 6, generator=generator, dtype=torch.float64)]
+    plain += [plain[0].contiguous(memory_format=torch.channels_last), plain[0].transpose(2, 3).contiguous().mT]
+    for g in plain:
+        kept = g.clone()
+        (found,) = torch.autograd.grad(convolution.recorded(twice_added, x, [w]), x, g)
+        (known,) = torch.autograd.grad(twice_added(convolution.PLAIN, x), x, g)
+        torch.testing.assert_close(found, known, rtol=1e-12, atol=1e-12)
+        assert (g == kept).all()
+
+
+def test_what_recorded_steps_return_may_be_changed_in_place() -> None:
+    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, 2, 3, 3, dtype=torch.float64)
+    y = convolution.recorded(lambda steps, x: steps.gather(x, w, 1), x, [w])
+    y.mul_(2)
+    (found,) = torch.autograd.grad(y.sum(), x)
+    expected = torch.autograd.grad(2 * torch.nn.functional.conv2d(x, w, padding=1).sum(), x)[0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_shapes_that_do_not_belong_together() -> None:
+    f = torch.ones(2, 3, 8, 8)
+    with pytest.raises(InputError, match="does not lead from a field"):
+        convolution.gather(f, torch.ones(4, 2, 3, 3), 2)
+    for coarse in ((2, 4, 5, 4), (1, 4, 4, 4)):
+        with pytest.raises(InputError, match="does not lead from a field"):
+            convolution.correlate(f, torch.ones(coarse), 2, 3)
+
+
+def test_dtypes_and_sums_that_do_not_belong_together() -> None:
+    x, w = torch.ones(1, 2, 4, 4), torch.ones(2, 2, 3, 3)
+    with pytest.raises(InputError, match="cannot be made of fields and weights"):
+        convolution.gather(x, w.double(), 1)
+    with pytest.raises(InputError, match="cannot be made of fields and weights"):
+        convolution.gather(x, w, 1, torch.ones(1, 2, 3, 4))
