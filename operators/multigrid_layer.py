@@ -121,8 +121,10 @@ class MultigridLayer(nn.Module):
         return convolution.recorded(function, f, [*self.parameters(), *weights])
 
     def has_kernels(self, f: Tensor) -> bool:
-        """Whether it runs by the compiled kernels."""
-        return self.zeros_outside and convolution.applies(f, next(self.parameters()))
+        """Whether it runs by the compiled kernels, where its convolutions are not called, and have no hooks."""
+        inner = (module for module in self.modules() if module is not self)
+        hooked = any(module._forward_pre_hooks or module._forward_hooks for module in inner)
+        return self.zeros_outside and not hooked and convolution.applies(f, next(self.parameters()))
 
     def _cycle(self, number: int, u: Tensor | None, f: Tensor, steps: Steps | None) -> Tensor:
         level = cast(Level, self.levels[number])

@@ -312,6 +312,22 @@ def test_a_parametrized_convolution():
     torch.testing.assert_close(network(x), before)
 
 
+def test_hooks_of_convolutions_are_called():
+    network = _network()
+    x = torch.randn(1, 2, 8, 8)
+    before, seen = network(x), []
+    convolution = network.cycles[0].levels[0].restrict.kernel
+    handle = convolution.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    torch.testing.assert_close(network(x), before)
+    assert seen == [(1, 2, 4, 4)]
+    handle.remove()
+    torch.nn.utils.spectral_norm(convolution)  # a hook that computes the weights anew in every call
+    normalized = network(x)
+    with torch.no_grad():
+        convolution.weight_orig[0] += 1
+    assert not torch.allclose(network(x), normalized)
+
+
 def test_mixing_of_another_dtype_is_refused():
     network = MgNO(in_channels=1, channels=4, levels=[(1, 0), (1, 0)])
     network.mixing.float()
