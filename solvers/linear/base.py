@@ -58,6 +58,10 @@ class Iteration:
         iterations: int64 of batch shape, counted up by the method for every row that it advances.
         codes: int64 of batch shape, values of Status; `RUNNING` while undecided.
         history: residual norms, one tensor of batch shape an iteration.
+        deadline: of `time.perf_counter()`, in seconds, after which no further step is begun.
+        statistics: what the method adds to those of the solution.
+        solved_by: by which linear or adjoint systems are solved in derivatives, if not by the method itself.
+        seconds_setup: time that went into further set-up on the way.
     """
 
     operator: LinearOperator
@@ -70,8 +74,17 @@ class Iteration:
     iterations: Tensor
     codes: Tensor
     history: list[Tensor] = field(default_factory=list)
+    deadline: float = inf
+    statistics: dict[str, Any] = field(default_factory=dict)
+    solved_by: Prepared | None = None
+    seconds_setup: float = 0.0
 
     RUNNING = -1
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline < inf and time.perf_counter() >= self.deadline
 
     def active(self) -> Tensor:
         """bool of batch shape: rows still to be advanced."""
@@ -96,7 +109,9 @@ class Iteration:
             self.codes = torch.where(where & self.active(), int(status), self.codes)
 
     def finished(self, step: int) -> bool:
-        """Whether no row is left to advance. On the GPU it asks only at steps where the answer may be yes."""
+        """Whether no row is left to advance, or no time. On the GPU it asks only where the answer may be yes."""
+        if self.expired:
+            return True
         if self.b.device.type != "cpu" and step < self._next_check:
             return False
         active = self.active()
@@ -324,13 +339,11 @@ class Prepared(MatrixFreeOperator):
                 if unit is not None:
                     x /= rows.spread(unit, x)
                 if plain.null_space is not None:
-                    _project_out(x, plain.null_space, rows)
+                    rows.project_out(x, plain.null_space)
                 residual = plain.residual(right, x)
                 norms = rows.norm(residual)
                 if not bool(torch.isfinite(norms).all()):
-                    raise InputError(
-                        "the residual at the start x0 is not finite: x0 or the operator holds NaN or infinity"
-                    )
+                    raise InputError("the residual at x0 is not finite: x0 or the operator holds NaN or infinity")
             floor = self.solver.atol if unit is None else self.solver.atol / unit
             tolerance = torch.maximum(
                 self.solver.relative_tolerance(plain.dtype) * scale, torch.as_tensor(floor).to(scale)
@@ -360,14 +373,16 @@ class Prepared(MatrixFreeOperator):
                 "iterations": task.iterations,
                 "residual_norm": norms,
                 "relative_residual": relative,
-                "seconds_setup": self.seconds_setup,
+                "seconds_setup": self.seconds_setup + task.seconds_setup,
+                **task.statistics,
             },
             history={"residual_norm": history},
             method=self.solver.describe(),
         )
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            solution = attach_gradient(self, b, solution, throw)
-        solution.statistics["seconds_solve"] = time.perf_counter() - start
+            fixed = self if task.solved_by is None else task.solved_by.with_gradients(self.operator)
+            solution = attach_gradient(fixed, b, solution, throw)
+        solution.statistics["seconds_solve"] = time.perf_counter() - start - task.seconds_setup
         if throw and bool((task.codes != Status.CONVERGED).any()):
             raise SolveError(failure_message(solution), solution)
         return solution
@@ -388,7 +403,7 @@ class Prepared(MatrixFreeOperator):
                 break
             self.solver.iterate(task, self.state)
             if plain.null_space is not None:
-                _project_out(task.x, plain.null_space, rows)
+                rows.project_out(task.x, plain.null_space)
             task.r = plain.residual(task.b, task.x, out=task.r)
             previous, norms = norms, rows.norm(task.r)
             met = norms <= task.tolerance
@@ -459,7 +474,7 @@ class Prepared(MatrixFreeOperator):
         if null_space is None:
             return b
         projected = b.clone()
-        part = _project_out(projected, null_space, rows)
+        part = rows.project_out(projected, null_space)
         share = part / torch.where(scale > 0, scale, 1.0)
         if bool((share > torch.finfo(b.dtype).eps ** 0.5).any()):
             raise InputError(
@@ -468,18 +483,6 @@ class Prepared(MatrixFreeOperator):
                 "and the boundary fluxes must balance; subtract the mean of the source, or fix the value somewhere"
             )
         return projected
-
-
-def _project_out(x: Tensor, null_space: Tensor, rows: Rows) -> Tensor:
-    """Subtract from x, in place, its part in an orthonormal null space; returns that part's norm, row by row."""
-    flat = x.reshape(*rows.batch, rows.size)
-    square = torch.zeros(rows.batch, dtype=torch.float64, device=x.device)
-    for vector in null_space.to(x.dtype):
-        basis = vector.reshape(-1)
-        component = flat @ basis
-        flat.sub_(component.unsqueeze(-1) * basis)
-        square += component.double() ** 2
-    return square.sqrt_()
 
 
 def failure_message(solution: Solution) -> str:

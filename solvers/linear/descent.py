@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -31,8 +33,9 @@ def run_descent(task: Iteration, stencil: CompiledStencil, cycle: CompiledCycle,
         stencil.plain, *map(Tensor.data_ptr, (task.x, task.r, p, rz, tolerance, iterations, outcome))
     )
     left = task.max_iterations
-    while left > 0 and bool((outcome == Iteration.RUNNING).any()):
-        steps = min(left, max(8, _UPDATES // p.numel()))
+    least, updates = (8, _UPDATES) if task.deadline == inf else (1, _UPDATES // 100)
+    while left > 0 and not task.expired and bool((outcome == Iteration.RUNNING).any()):
+        steps = min(left, max(least, updates // p.numel()))
         norms = torch.empty(steps, rows.count, dtype=torch.float64)
         before = iterations.clone()
         cycle.descend(table, p.dtype, norms)

@@ -61,7 +61,7 @@ class GMRES(LinearSolver):
                     break
             space.correct(column + 1)
             step += column + 1
-            if step >= task.max_iterations or not bool(task.active().any()):
+            if step >= task.max_iterations or task.expired or not bool(task.active().any()):
                 break
             task.r = task.operator.residual(task.b, task.x, out=task.r)
 

@@ -95,6 +95,17 @@ class Rows:
         wide = x if x.dtype == torch.float64 else out
         return torch.mul(x, self.spread(scale, wide), out=out)
 
+    def project_out(self, x: Tensor, null_space: Tensor) -> Tensor:
+        """Subtract from x, in place, its part in an orthonormal null space; returns that part's norm, row by row."""
+        flat = self._flat(x)
+        square = self.scalars(0.0, x.device)
+        for vector in null_space.to(x.dtype):
+            basis = vector.reshape(-1)
+            component = flat @ basis
+            flat.sub_(component.unsqueeze(-1) * basis)
+            square += component.double() ** 2
+        return square.sqrt_()
+
     def _flat(self, x: Tensor) -> Tensor:
         return x.reshape(*self.batch, self.size)
 
