@@ -10,6 +10,7 @@ from .gmres import GMRES
 from .ilu import ILU0
 from .incomplete_cholesky import IncompleteCholesky
 from .jacobi import Jacobi
+from .learned.deep_conjugate_direction import DeepConjugateDirection
 from .minres import MINRES
 from .multigrid import Multigrid
 from .sor import SOR
@@ -26,6 +27,7 @@ __all__ = [
     "BlockDiagonal",
     "Chebyshev",
     "ConjugateGradient",
+    "DeepConjugateDirection",
     "Direct",
     "FlexibleConjugateGradient",
     "IncompleteCholesky",

@@ -112,7 +112,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tenso
     try:
         with safetensors.safe_open(Path(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:

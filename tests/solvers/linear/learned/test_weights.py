@@ -64,13 +64,13 @@ def test_weights_that_are_not_finite_are_refused(file):
     broken = network()
     with torch.no_grad():
         broken[0].weight[1, 0] = torch.nan
-    with pytest.raises(InputError, match="1 of 6 values of '0.weight' are NaN or infinite"):
+    with pytest.raises(InputError, match=r"1 of 6 values of '0\.weight' are NaN or infinite"):
         save_weights(file, "some-network", SETTINGS, broken)
     settings, tensors = load_weights(file, "some-network")
     tensors["2.bias"][0] = torch.inf
     content = {"kind": "some-network", "version": 1, "settings": settings, "about": {}, "sha256": ""}
     safetensors.torch.save_file(tensors, file, {"sciml": json.dumps(content)})
-    with pytest.raises(InputError, match="1 of 1 values of '2.bias' are NaN or infinite"):
+    with pytest.raises(InputError, match=r"1 of 1 values of '2\.bias' are NaN or infinite"):
         load_weights(file, "some-network")
 
 
@@ -130,7 +130,7 @@ def test_weights_that_do_not_ship_are_refused_by_name(tmp_path, monkeypatch):
     save_weights(tmp_path / "other-network-disk.safetensors", "other-network", SETTINGS, network())
     assert shipped("some-network") == ("box-3d",)
     assert load_shipped("box-3d", "some-network").settings == SETTINGS
-    with pytest.raises(InputError, match="are called 'box-2d'; did you mean 'box-3d'?"):
+    with pytest.raises(InputError, match=r"are called 'box-2d'; did you mean 'box-3d'\?"):
         load_shipped("box-2d", "some-network")
     with pytest.raises(InputError, match="are called 'disk'"):
         load_shipped("disk", "some-network")
