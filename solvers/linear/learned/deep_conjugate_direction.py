@@ -28,6 +28,7 @@ class DeepConjugateDirection(LinearSolver):
     lower the energy of the error less than one along r, r is the direction: a bad network costs time, the error falls
     at least as fast as in steepest descent, and with a network that returns what it is given the method is that of
     conjugate gradients. Unknowns that are coupled to no other are solved for at the start.
+    The statistics have `replaced`, the number of iterations whose direction was r.
 
     The network is trained for one kind of problem at one size: see `train_direction_network`. Of the operator it sees
     nothing but residuals; where obstacles or coefficients are others than in training, expect more iterations. One
@@ -83,6 +84,7 @@ class DeepConjugateDirection(LinearSolver):
         norms = _solve_alone(task, state)
         earlier: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=self.directions)
         image, plain_image = torch.empty_like(r), torch.empty_like(r)
+        replaced = task.statistics.setdefault("replaced", torch.zeros_like(task.iterations))
         for step in range(1, task.max_iterations + 1):
             if task.finished(step - 1):
                 break
@@ -115,6 +117,7 @@ class DeepConjugateDirection(LinearSolver):
             r = operator.residual(task.b, x, out=r)
             norms = rows.norm(r)
             task.iterations += active
+            replaced += plain & active
             task.record(norms)
             earlier.append((direction, image.clone(), torch.where(curvature > 0, curvature, 1.0)))
 
