@@ -360,7 +360,7 @@ class Prepared(MatrixFreeOperator):
                 torch.full(batch, Iteration.RUNNING, dtype=torch.int64, device=right.device),
             )
             task.record(norms)
-            norms = self._run(task, norms)
+            norms = self.advance(task, norms)
             relative = norms / torch.where(scale > 0, scale, 1.0)
             history = torch.stack(task.history)
             if unit is not None:
@@ -394,7 +394,7 @@ class Prepared(MatrixFreeOperator):
     def _values(self, tensor: Tensor) -> Tensor:
         return detached(tensor) if self._outside else tensor.detach()
 
-    def _run(self, task: Iteration, norms: Tensor) -> Tensor:
+    def advance(self, task: Iteration, norms: Tensor) -> Tensor:
         """Iterate, then trust only b - A x computed afresh; rows that fall short are continued from where they are."""
         plain, rows = task.operator, task.rows
         limit = task.max_iterations
