@@ -7,6 +7,7 @@
 #include "descent.hpp"
 #include "fourier.hpp"
 #include "galerkin.hpp"
+#include "relaxation.hpp"
 #include "simplices.hpp"
 #include "sparse.hpp"
 #include "sparse_cycle.hpp"
@@ -103,6 +104,22 @@
     extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
                                             int threads) {                                                             \
         solve_triangle(*a, transposed, b, x, columns, Team{threads});                                                  \
+    }                                                                                                                  \
+    extern "C" void relax_lines_##suffix(const Relaxed<T> *a, int way, double omega, const T *r, T *z, Index batch,      \
+                                         int threads) {                                                                \
+        relax_lines(*a, way, omega, r, z, batch, threads);                                                             \
+    }                                                                                                                  \
+    extern "C" void course_lines_##suffix(const Relaxed<T> *a, int way, double omega, const Course<T> *course,         \
+                                          int descend, Index batch, Index steps, double *norms, int threads) {         \
+        advance_lines(*a, way, omega, *course, descend, batch, steps, norms, threads);                                 \
+    }                                                                                                                  \
+    extern "C" void relax_rows_##suffix(const Split<T> *a, int way, double omega, const T *r, T *z, Index batch,         \
+                                        int threads) {                                                                 \
+        relax_rows(*a, way, omega, r, z, batch, threads);                                                              \
+    }                                                                                                                  \
+    extern "C" void course_rows_##suffix(const Split<T> *a, int way, double omega, const Course<T> *course,            \
+                                         int descend, Index batch, Index steps, double *norms, int threads) {          \
+        advance_rows_of(*a, way, omega, *course, descend, batch, steps, norms, threads);                               \
     }
 
 #define EXPORT_CYCLE(S, T, suffix)                                                                                     \

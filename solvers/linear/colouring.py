@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import torch
 from torch import Tensor
 
 from sciml.linear_operator import LinearOperator
-from sciml.stencil import StencilOperator
+from sciml.stencil import Offset, StencilOperator
 
 from .inverse import Entries
 
@@ -29,25 +30,36 @@ def colouring(operator: LinearOperator, entries: Entries) -> Tensor:
 
 
 def periodic_colouring(operator: StencilOperator) -> Tensor | None:
-    """Colours (w . i) mod p at grid point i, with the smallest p for which no offset leads to the same colour.
+    """Colours (w . i) mod p at grid point i, None without such; see `periodic_weights`."""
+    found = periodic_weights(operator.space, operator.offsets, operator.periodic)
+    if found is None:
+        return None
+    period, weights = found
+    total = torch.zeros(operator.space, dtype=torch.int64, device=operator.device)
+    for axis, (n, w) in enumerate(zip(operator.space, weights, strict=True)):
+        part = torch.arange(n, device=operator.device) * w
+        total += part.reshape([-1 if k == axis else 1 for k in range(len(operator.space))])
+    return total % period
+
+
+@functools.lru_cache(maxsize=64)
+def periodic_weights(
+    space: tuple[int, ...], offsets: tuple[Offset, ...], periodic: tuple[bool, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """The smallest p, and a w, for which no offset of a stencil leads to the same colour (w . i) mod p.
 
     None if there is no such p up to 16: periodic axes must hold a whole number of periods.
     """
-    space, periodic = operator.space, operator.periodic
-    offsets = [
+    others = [
         offset
-        for offset in set(operator.offsets)
+        for offset in set(offsets)
         if not all(o == 0 or (p and o % n == 0) for o, p, n in zip(offset, periodic, space, strict=True))
     ]
     for period in range(1, _MAX_PERIOD + 1):
         for weights in itertools.product(range(period), repeat=len(space)):
             wraps = all(w * n % period == 0 for w, n, p in zip(weights, space, periodic, strict=True) if p)
-            if wraps and all(sum(w * o for w, o in zip(weights, offset, strict=True)) % period for offset in offsets):
-                axes = [torch.arange(n, device=operator.device) * w for n, w in zip(space, weights, strict=True)]
-                total = torch.zeros(space, dtype=torch.int64, device=operator.device)
-                for axis, part in enumerate(axes):
-                    total += part.reshape([-1 if k == axis else 1 for k in range(len(space))])
-                return total % period
+            if wraps and all(sum(w * o for w, o in zip(weights, offset, strict=True)) % period for offset in others):
+                return period, weights
     return None
 
 

@@ -13,6 +13,7 @@ from sciml.status import Status
 from .base import Iteration, LinearSolver, Preconditioner, Prepared
 from .multigrid import MultigridCycle
 from .preconditioning import check_preconditioner, describe_preconditioner, prepare_preconditioner
+from .relaxation import RelaxationInverse
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,11 @@ class ConjugateGradient(LinearSolver):
 
     def iterate(self, task: Iteration, state: LinearOperator) -> None:
         inverse = state.state if isinstance(state, Prepared) and state.solver.stationary else state
-        if not isinstance(inverse, MultigridCycle) or not inverse.descend(task):
+        if isinstance(inverse, MultigridCycle):
+            compiled = inverse.descend(task)
+        else:
+            compiled = isinstance(inverse, RelaxationInverse) and inverse.advance(task, descend=True)
+        if not compiled:
             _descend(task, state, flexible=False)
 
 

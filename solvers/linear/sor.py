@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sciml.linear_operator import Kind, LinearOperator
+from sciml.linear_operator import LinearOperator
 
-from .inverse import MatrixInverse, positive_diagonal
+from .relaxation import relaxation_inverse
 from .stationary import StationaryMethod
-from .successive_over_relaxation import Ordering, Splitting, check_relaxation
+from .successive_over_relaxation import Ordering, check_relaxation
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,4 @@ class SOR(StationaryMethod):
         return f"{self.ordering} SOR (relaxation {self.relaxation:g})"
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
-        positive_diagonal(operator, "SOR")
-        splitting = Splitting.of(operator, self.ordering)
-        lower = splitting.lower(self.relaxation)
-        return MatrixInverse(
-            operator,
-            Kind.LINEAR,
-            splitting.in_own_order(lower.solve),
-            splitting.in_own_order(lower.solve_transposed),
-            self.setup,
-        )
+        return relaxation_inverse(operator, "SOR", "forward", self.relaxation, self.ordering)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from sciml.linear_operator import LinearOperator
 
-from sciml.linear_operator import Kind, LinearOperator
-
-from .inverse import MatrixInverse, positive_diagonal
+from .relaxation import relaxation_inverse
 from .stationary import StationaryMethod
-from .successive_over_relaxation import Ordering, Splitting, check_relaxation
+from .successive_over_relaxation import Ordering, check_relaxation
 
 
 @dataclass(frozen=True)
@@ -46,21 +44,4 @@ class SSOR(StationaryMethod):
         return f"{self.ordering} SSOR (relaxation {self.relaxation:g})"
 
     def setup(self, operator: LinearOperator) -> LinearOperator:
-        definite = positive_diagonal(operator, "SSOR") and operator.symmetric
-        splitting = Splitting.of(operator, self.ordering)
-        lower, upper = splitting.lower(self.relaxation), splitting.upper(self.relaxation)
-        middle = ((2 - self.relaxation) / self.relaxation * splitting.diagonal).unsqueeze(-1)
-
-        def solve(b: Tensor) -> Tensor:
-            return upper.solve(lower.solve(b).mul_(middle))
-
-        def solve_transposed(b: Tensor) -> Tensor:
-            return lower.solve_transposed(upper.solve_transposed(b).mul_(middle))
-
-        return MatrixInverse(
-            operator,
-            Kind.SYMMETRIC_POSITIVE if definite else Kind.LINEAR,
-            splitting.in_own_order(solve),
-            splitting.in_own_order(solve_transposed),
-            self.setup,
-        )
+        return relaxation_inverse(operator, "SSOR", "symmetric", self.relaxation, self.ordering)

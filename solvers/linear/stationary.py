@@ -11,6 +11,7 @@ import torch
 from sciml.linear_operator import LinearOperator
 
 from .base import Iteration, LinearSolver
+from .relaxation import RelaxationInverse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class StationaryMethod(LinearSolver):
         """The approximate inverse B."""
 
     def iterate(self, task: Iteration, state: LinearOperator) -> None:
+        if isinstance(state, RelaxationInverse) and state.advance(task, descend=False):
+            return
         for step in range(1, task.max_iterations + 1):
             active = task.active()
             correction = state.apply(task.r)

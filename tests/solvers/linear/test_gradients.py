@@ -213,7 +213,7 @@ def test_the_adjoint_solve_uses_the_same_factors(solver, monkeypatch):
     monkeypatch.setattr(Entries, "of", lambda operator, of=Entries.of: made.append(1) or of(operator))
     b = normal(*SPACE)
     solver.solve(stencil(normal(*SPACE, seed=1), 0.3), b).value.sum().backward()
-    assert len(made) == 1
+    assert len(made) <= 1  # relaxation takes a stencil as it is
 
 
 def failing_problem(dtype: torch.dtype = torch.float64) -> tuple[StencilOperator, Tensor, Tensor]:
