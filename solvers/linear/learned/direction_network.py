@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.errors import InputError
+from sciml.stencil import on
 
 from ..settings import check_count
 from .weights import fill, load_shipped, load_weights, save_weights
@@ -58,7 +59,6 @@ class DirectionNetwork(nn.Module):
         if dimension not in (1, 2, 3):
             raise InputError(f"dimension must be 1, 2 or 3, got {dimension!r}")
         check_count(channels, "channels")
-        blocks = tuple(blocks)
         if len(blocks) != 3:
             raise InputError(f"blocks are three counts: before, at and after the coarse resolution, got {blocks}")
         for count in blocks:
@@ -80,8 +80,9 @@ class DirectionNetwork(nn.Module):
         self.end = self._pairs(end, channels)
         self.last = nn.Linear(channels, 1)
         self._initialize(torch.Generator().manual_seed(seed))
-        if dimension > 1:
-            self.to(memory_format=self._layout())
+        for parameter in self.parameters():
+            if parameter.ndim > 3:
+                parameter.data = parameter.data.contiguous(memory_format=self._layout())
 
     @classmethod
     def published(cls, size: int, *, mean_square: bool = False, seed: int = 0) -> DirectionNetwork:
@@ -210,4 +211,4 @@ def _doubled(x: Tensor, space: Sequence[int]) -> Tensor:
     """Constant over cells of 2 points an axis, cut to a grid."""
     with torch.autocast(x.device.type, enabled=False):  # which would go to float32 and back for a copy
         x = nn.functional.interpolate(x, scale_factor=2.0)
-    return x[(..., *(slice(0, length) for length in space))]
+    return x[on([slice(0, length) for length in space])]
