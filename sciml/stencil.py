@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .csr import csr_tensor, sorted_entries
-from .differentiation import detached
+from .differentiation import detached, may_carry_derivatives
 from .errors import InputError
 from .kernels import build, layout
 from .kernels.stencil import CompiledStencil, broadcast, writable
@@ -74,7 +74,8 @@ class StencilOperator(LinearOperator):
                     f"coefficients of {coefficient.dtype} on {coefficient.device} and {coefficients[0].dtype} on "
                     f"{coefficients[0].device}: give all the same dtype and device"
                 )
-        batch = torch.broadcast_shapes(*(c.shape[: c.ndim - dimension] for c in coefficients))
+        batches = [c.shape[: c.ndim - dimension] for c in coefficients]
+        batch = torch.broadcast_shapes(*batches) if any(batches) else ()
         super().__init__(
             space,
             batch,
@@ -307,7 +308,9 @@ class StencilOperator(LinearOperator):
         return self._with(_converted(self.coefficients, dtype), null_space)
 
     def detach(self) -> StencilOperator:
-        """The operator without gradients."""
+        """The operator without gradients: itself, with what was laid out for it, if it has none."""
+        if not any(map(may_carry_derivatives, self.coefficients)):
+            return self
         null_space = None if self.null_space is None else detached(self.null_space)
         return self._with([detached(c) for c in self.coefficients], null_space)
 

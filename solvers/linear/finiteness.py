@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def check_finite(operator: LinearOperator) -> None:
     bad = 0
     for coefficient in _coefficients(operator):
         # One cheap pass in the good case: a sum is finite only if every entry is, up to overflow.
-        if not bool(torch.isfinite(coefficient.sum())):
+        if not isfinite(coefficient.sum().item()):
             bad += int((~torch.isfinite(coefficient)).sum())
     if bad:
         raise InputError(f"the operator holds {bad} entries that are NaN or infinite")
