@@ -10,6 +10,7 @@ import time
 import warnings
 import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from math import inf
@@ -60,7 +61,7 @@ class Iteration:
         history: residual norms, one tensor of batch shape an iteration.
         deadline: of `time.perf_counter()`, in seconds, after which no further step is begun.
         statistics: what the method adds to those of the solution.
-        solved_by: by which linear or adjoint systems are solved in derivatives, if not by the method itself.
+        solved_by: the operator, which may carry gradients -> what solves in derivatives, if not the method itself.
         seconds_setup: time that went into further set-up on the way.
     """
 
@@ -76,7 +77,7 @@ class Iteration:
     history: list[Tensor] = field(default_factory=list)
     deadline: float = inf
     statistics: dict[str, Any] = field(default_factory=dict)
-    solved_by: Prepared | None = None
+    solved_by: Callable[[LinearOperator], Prepared] | None = None
     seconds_setup: float = 0.0
 
     RUNNING = -1
@@ -291,9 +292,9 @@ class Prepared(MatrixFreeOperator):
     def __getitem__(self, row: int) -> Prepared:
         return Prepared(self.solver, self.operator[row])
 
-    def with_gradients(self, operator: LinearOperator) -> Prepared:
-        """The same set-up for an operator of the same values, which may carry gradients."""
-        return Prepared(self.solver, operator, self.state)
+    def with_gradients(self, operator: LinearOperator, solver: LinearSolver | None = None) -> Prepared:
+        """The same set-up for an operator of the same values, which may carry gradients, or with another tolerance."""
+        return Prepared(solver or self.solver, operator, self.state)
 
     def solve(self, b: Tensor, x0: Tensor | None = None, *, throw: bool = True) -> Solution:
         """Solve A x = b, each row with its own stopping.
@@ -345,9 +346,8 @@ class Prepared(MatrixFreeOperator):
                 if not bool(torch.isfinite(norms).all()):
                     raise InputError("the residual at x0 is not finite: x0 or the operator holds NaN or infinity")
             floor = self.solver.atol if unit is None else self.solver.atol / unit
-            tolerance = torch.maximum(
-                self.solver.relative_tolerance(plain.dtype) * scale, torch.as_tensor(floor).to(scale)
-            )
+            relative = self.solver.relative_tolerance(plain.dtype) * scale
+            tolerance = torch.maximum(relative, torch.as_tensor(floor).to(scale))
             task = Iteration(
                 plain,
                 rows,
@@ -380,7 +380,7 @@ class Prepared(MatrixFreeOperator):
             method=self.solver.describe(),
         )
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            fixed = self if task.solved_by is None else task.solved_by.with_gradients(self.operator)
+            fixed = self if task.solved_by is None else task.solved_by(self.operator)
             solution = attach_gradient(fixed, b, solution, throw)
         solution.statistics["seconds_solve"] = time.perf_counter() - start - task.seconds_setup
         if throw and bool((task.codes != Status.CONVERGED).any()):

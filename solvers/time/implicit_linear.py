@@ -30,6 +30,7 @@ from ..linear.direct import SingularError
 from ..linear.inverse import ApproximateInverse
 from ..linear.stationary import StationaryMethod
 from ..mesh_methods import choose_for_jacobian, factorization_is_possible, surer_on_mesh
+from ..tuning.tuner import BanditTuner
 
 _SMALL = 200  # unknowns up to which dense factors are quicker than anything else
 _DENSE = 4_000_000  # entries of matrices that are formed where nothing is known that helps an iteration
@@ -305,6 +306,8 @@ class ShiftedSolver:
         kept = self.approximate
         serves = kept is None or kept.symmetric or isinstance(kept, ApproximateInverse | Prepared)
         method = self.prepared.solver if serves else self.method
+        if isinstance(method, BanditTuner):
+            method = method.settled()
         return replace(method, rtol=None, atol=0.0).prepare(operator)
 
     def _tight(self, operator: LinearOperator) -> Prepared:
@@ -318,7 +321,7 @@ class ShiftedSolver:
         decade = round(log10(reduction) - 0.5)
         if decade not in self._loose:
             solver = replace(self.prepared.solver, rtol=10.0**decade)
-            self._loose[decade] = solver.prepare(self.prepared.operator)
+            self._loose[decade] = self.prepared.with_gradients(self.prepared.operator, solver)
         return self._loose[decade]
 
 

@@ -5,6 +5,7 @@ from .contexts import dominance
 from .contextual_tsallis_inf import ContextualTsallisINF
 from .policy import Choice, Policy
 from .state import TunerState
+from .thompson import ThompsonSampling
 from .tsallis_inf import TsallisINF
 from .tuner import BanditTuner
 
@@ -14,6 +15,7 @@ __all__ = [
     "Choice",
     "ContextualTsallisINF",
     "Policy",
+    "ThompsonSampling",
     "TsallisINF",
     "TunerState",
     "dominance",

@@ -57,6 +57,7 @@ class Attempt:
         progress: how much of the rest it went, in [0, 1].
         cut_off: whether it ran into its limit.
         error: by which it was refused or broke off.
+        prepared: what tried.
     """
 
     converged: bool = False
@@ -67,6 +68,7 @@ class Attempt:
     progress: float = 0.0
     cut_off: bool = False
     error: Exception | None = None
+    prepared: Prepared | None = None
 
 
 def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: float) -> Attempt:
@@ -106,7 +108,7 @@ def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: floa
             part.codes = torch.where(running, int(Status.MAX_ITERATIONS), part.codes)
         else:
             norms = prepared.advance(part, before)
-        task.solved_by = prepared
+        found.prepared = prepared
     except (InputError, RuntimeError, MemoryError) as error:
         found.error = error
         part.codes = torch.where(running, int(Status.BREAKDOWN), part.codes)

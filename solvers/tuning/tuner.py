@@ -104,11 +104,8 @@ class BanditTuner(LinearSolver):
             raise InputError(f"BanditTuner: seed must be a whole number, not negative, got {self.seed!r}")
         put(self, "context", _check_context(self.context))
         self._take_over_tolerances()
-        stopping = {"rtol": self.rtol, "atol": self.atol}
         arms = make_arms(self.solver, self.parameters, self.policy.arms)
-        put(self, "arms", tuple(Arm(replace(arm.solver, **stopping), arm.values) for arm in arms))
-        reserve = self.fallback if isinstance(self.fallback, LinearSolver) else self.solver
-        put(self, "_reserve", replace(reserve, **stopping))
+        put(self, "arms", arms)
         tuner = {"arms": [arm.values for arm in arms], "policy": repr(self.policy), "cost": self.cost}
         if self.state is None:
             put(self, "state", TunerState(tuner, Learned.nothing(self.policy, len(arms), self.seed)))
@@ -133,7 +130,7 @@ class BanditTuner(LinearSolver):
     def settled(self) -> LinearSolver:
         """The solver of the arm of the least mean cost of late; before anything is known, the fallback."""
         best = self._best()
-        return self._reserve if best == FALLBACK else self.arms[best].solver
+        return self._stopping_alike(self._reserve if best == FALLBACK else self.arms[best].solver)
 
     def setup(self, operator: LinearOperator) -> Arms:
         return Arms(operator, [*(arm.solver for arm in self.arms), self._reserve])
@@ -161,6 +158,7 @@ class BanditTuner(LinearSolver):
                 second = self._last(task, state, self._best(choice.arm) if self.fallback == "best" else FALLBACK)
         cost = self._cost(first) + (self._cost(second) if second else 0.0)
         self._learn(choice, first, second, cost, known, context)
+        self._fix(task, second or first)
         task.statistics |= {
             "arm": choice.arm,
             "value": {} if probing else self.arms[choice.arm].values,
@@ -220,6 +218,21 @@ class BanditTuner(LinearSolver):
         if found.error is not None:
             raise found.error
         return found
+
+    @property
+    def _reserve(self) -> LinearSolver:
+        """What takes over where no arm is known to be good."""
+        return self.fallback if isinstance(self.fallback, LinearSolver) else self.solver
+
+    def _stopping_alike(self, solver: LinearSolver) -> LinearSolver:
+        """A solver with the tolerances and the limit of the tuner."""
+        return replace(solver, rtol=self.rtol, atol=self.atol, max_iterations=self.max_iterations)
+
+    def _fix(self, task: Iteration, solved: Attempt) -> None:
+        """Let derivatives go through what solved."""
+        prepared = solved.prepared
+        if prepared is not None:
+            task.solved_by = lambda operator: prepared.with_gradients(operator, self._stopping_alike(prepared.solver))
 
     def _limits(self, task: Iteration, known: float | None) -> tuple[int, float]:
         """On the iterations of an arm, and its deadline."""
