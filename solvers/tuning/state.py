@@ -19,7 +19,7 @@ from .records import as_data, fill
 
 _FORMAT = "sciml tuner state"
 _VERSION = 1
-_LATEST = 50  # solves over which running means go, about
+_LATEST = 20  # numbers over which running means go, about
 
 
 @dataclass

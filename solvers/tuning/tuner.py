@@ -106,7 +106,12 @@ class BanditTuner(LinearSolver):
         self._take_over_tolerances()
         arms = make_arms(self.solver, self.parameters, self.policy.arms)
         put(self, "arms", arms)
-        tuner = {"arms": [arm.values for arm in arms], "policy": repr(self.policy), "cost": self.cost}
+        tuner = {
+            "solver": self.solver.describe(),
+            "arms": [arm.values for arm in arms],
+            "policy": repr(self.policy),
+            "cost": self.cost,
+        }
         if self.state is None:
             put(self, "state", TunerState(tuner, Learned.nothing(self.policy, len(arms), self.seed)))
         elif not isinstance(self.state, TunerState):
@@ -193,9 +198,10 @@ class BanditTuner(LinearSolver):
                     estimate = max(self._cost(first) / max(first.progress, 1e-2), cost)
                 if second.converged and second.share >= _TELLING and self.fallback != "best":
                     learned.fallback.add(self._cost(second) / second.share)
-            learned.failures[arm] = learned.failures[arm] + 1 if failed else 0
-            if failed and learned.rest[arm] <= learned.rounds:
-                learned.rest[arm] = learned.rounds + 2 ** int(min(learned.failures[arm], _LONGEST_REST))
+            if learned.rest[arm] <= learned.rounds:
+                learned.failures[arm] = learned.failures[arm] + 1 if failed else 0
+                if failed:
+                    learned.rest[arm] = learned.rounds + 2 ** int(min(learned.failures[arm], _LONGEST_REST))
             learned.pulls[arm] += 1
             learned.means[arm].add(charged if estimate is None else estimate)
             floor = 1.0 if self.cost == "iterations" else 0.0
