@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import torch
@@ -27,6 +26,9 @@ class Directions:
     Args:
         network: from residuals `(rows, *space)` of norm 1 to directions.
         operator: symmetric.
+
+    Attributes:
+        alone: bool, broadcastable to `(*batch, *space)`: unknowns that are coupled to no other; None if there are none.
 
     Raises:
         InputError: an operator that is not symmetric, of another dimension or on another device than the network.
@@ -53,17 +55,8 @@ class Directions:
             )
         self.network = network
         self.operator = operator
-
-    @cached_property
-    def alone(self) -> Tensor | None:
-        """bool, broadcastable to `(*batch, *space)`: unknowns that are coupled to no other; None if there are none."""
-        generator = torch.Generator().manual_seed(0)
-        probe = torch.rand(self.operator.space, generator=generator, dtype=torch.float64).add_(0.5)
-        probe = probe.to(self.operator.device, self.operator.dtype).expand(*self.operator.batch, *self.operator.space)
-        own = probe * self.operator.diagonal()
-        eps = torch.finfo(self.operator.dtype).eps
-        alone = (self.operator.apply(probe.contiguous()) - own).abs() <= 4 * eps * own.abs()
-        return alone if bool(alone.any()) else None
+        with torch.no_grad():
+            self.alone = _coupled_to_none(operator)
 
     def __call__(self, residual: Tensor, rows: Rows, wanted: Tensor | None = None) -> Tensor:
         """Directions of any length, perhaps not finite.
@@ -97,13 +90,21 @@ class Directions:
         return found
 
 
+def _coupled_to_none(operator: LinearOperator) -> Tensor | None:
+    probe = torch.rand(operator.space, generator=torch.Generator().manual_seed(0), dtype=torch.float64).add_(0.5)
+    probe = probe.to(operator.device, operator.dtype).expand(*operator.batch, *operator.space).contiguous()
+    own = probe * operator.diagonal()
+    alone = (operator.apply(probe) - own).abs() <= 4 * torch.finfo(operator.dtype).eps * own.abs()
+    return alone if bool(alone.any()) else None
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class DeepDirection:
-    """A direction network as preconditioner of flexible methods: one step of steepest descent along its direction.
+    """A direction network as preconditioner of flexible methods: the best step from zero along its direction.
 
-    It is nonlinear: ConjugateGradient refuses it, FlexibleConjugateGradient and flexible GMRES take it. Where the
-    network's direction is zero, not finite or no descent, the residual takes its place.
+    It is nonlinear: ConjugateGradient refuses it, FlexibleConjugateGradient and GMRES take it. Where a step along the
+    residual would lower the energy of the error more, that is taken.
 
     Args:
         network: from residuals `(rows, *space)` of norm 1 to directions, such as DirectionNetwork.
@@ -151,24 +152,27 @@ class DirectionInverse(MatrixFreeOperator):
         alone = self._directions.alone
         inner = r if alone is None else r.masked_fill(alone, 0.0)
         length = torch.linalg.vector_norm(inner.flatten(-len(self.space)), dim=-1)
-        q = self._directions(inner / rows.spread(torch.where(length > 0, length, 1.0), inner), rows)
-        step, usable = self._step(q, inner, rows)
-        if not bool((usable | (length == 0)).all()):
-            q = torch.where(rows.spread(usable, q).bool(), q, inner)
-            step, usable = self._step(q, inner, rows)
-        # A row whose curvature is negative keeps its sign, and is for the method to report.
-        result = rows.spread(torch.where(usable, step, 1.0), q) * torch.where(rows.spread(usable, q).bool(), q, inner)
+        unit = inner / rows.spread(torch.where(length > 0, length, 1.0), inner)
+        q = self._directions(unit, rows)
+        step, gain = self._step(q, inner, rows)
+        plain_step, plain_gain = self._step(unit, inner, rows)
+        better = rows.spread(gain >= plain_gain, inner).bool()
+        result = torch.where(better, q * rows.spread(step, q), unit * rows.spread(plain_step, unit))
         if alone is not None:
             result = torch.where(alone, r / self.operator.diagonal(), result)
         return result if out is None else out.copy_(result)
 
     def _step(self, q: Tensor, r: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The best step along q, and whether there is one."""
+        """The best step along q, and by how much it lowers the energy of the error, -1 where there is no step.
+
+        A row whose curvature is negative goes by 1, and is for the method to report.
+        """
         axes = len(self.space)
         image = self._directions.operator.apply(q.contiguous())
         slope, curvature = (q * r).flatten(-axes).sum(-1), (q * image).flatten(-axes).sum(-1)
-        step = slope / torch.where(curvature > 0, curvature, 1.0)
-        return step, (curvature > 0) & torch.isfinite(step) & (step != 0)
+        usable = (curvature > 0) & torch.isfinite(curvature) & torch.isfinite(slope)
+        step = torch.where(usable, slope / torch.where(usable, curvature, 1.0), 1.0)
+        return step, torch.where(usable, slope * step, -1.0)
 
     def transpose(self) -> LinearOperator:
         raise InputError("a direction network is nonlinear: it has no transpose")

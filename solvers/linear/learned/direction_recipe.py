@@ -196,9 +196,9 @@ BOX_3D = DirectionRecipe(
     boundary=Dirichlet(0.0),
     mirrored=True,
     stages=(
-        Stage(points=16, steps=3000, batch_size=16, rate=2e-3, vectors=800),
-        Stage(points=32, steps=3000, batch_size=8, rate=1e-3, vectors=1200),
-        Stage(points=64, steps=400, batch_size=4, rate=5e-4, vectors=600),
+        Stage(points=16, steps=2500, batch_size=16, rate=2e-3, vectors=800),
+        Stage(points=32, steps=1200, batch_size=8, rate=1e-3, vectors=1200),
+        Stage(points=64, steps=150, batch_size=4, rate=5e-4, vectors=600),
     ),
 )
 """An open box: u = 0 on all faces."""

@@ -35,6 +35,8 @@ class DirectionTraining:
         memory: bytes that they may take, see `ritz_vectors`.
         low_share: of the vectors, those of the lowest Ritz values, that have the greater weight; in (0, 1].
         low_weight: standard deviation of their coefficients; the others have 1.
+        noise: standard deviation of the coefficients of what is added in all directions alike, those outside the span
+            of the Ritz vectors too. The published training has none, and its networks know nothing but that span.
         mirrored: whether residuals are also reversed along axes and have axes exchanged, at random: for operators that
             are unchanged by that, as on a cube with the same condition on all faces.
         samples: residuals of an epoch. Each is made anew from its number whenever it is seen; none is stored.
@@ -47,6 +49,7 @@ class DirectionTraining:
     memory: float = 2.0**30
     low_share: float = 0.55
     low_weight: float = 9.0
+    noise: float = 1.0
     mirrored: bool = False
     samples: int = 20_000
     held_out: int = 64
@@ -61,6 +64,7 @@ class DirectionTraining:
         check_number(self.memory, "memory", 0.0, inf)
         check_number(self.low_share, "low_share", 0.0, 1.0, "(]")
         check_number(self.low_weight, "low_weight", 0.0, inf)
+        check_number(self.noise, "noise", 0.0, inf, "[)")
 
 
 def train_direction_network(
@@ -92,7 +96,9 @@ def train_direction_network(
     about = {
         "operator": {"space": list(operator.space), "kind": type(operator).__name__},
         "ritz": {"vectors": len(ritz.values), "products": ritz.products, "restarts": ritz.restarts},
-        "residuals": [settings.low_share, settings.low_weight, settings.mirrored, settings.seed],
+        "residuals": {
+            name: getattr(settings, name) for name in ("low_share", "low_weight", "noise", "mirrored", "seed")
+        },
         "network": getattr(network, "settings", {}),
     }
     return train(
@@ -117,7 +123,7 @@ class RitzResiduals(Samples):
     Args:
         ritz: what is combined.
         count: the number of samples.
-        low_share, low_weight, mirrored: see DirectionTraining.
+        low_share, low_weight, noise, mirrored: see DirectionTraining.
         seed: samples of two seeds have no random number in common.
 
     Raises:
@@ -131,6 +137,7 @@ class RitzResiduals(Samples):
         *,
         low_share: float = 0.55,
         low_weight: float = 9.0,
+        noise: float = 1.0,
         mirrored: bool = False,
         seed: int = 0,
     ) -> None:
@@ -141,6 +148,7 @@ class RitzResiduals(Samples):
         self._count = count
         self._scale = torch.ones(len(self._vectors))
         self._scale[: max(1, round(low_share * len(self._vectors)))] = low_weight
+        self._noise = noise
         self._mirrored = mirrored
         self._seed = seed
 
@@ -152,6 +160,7 @@ class RitzResiduals(Samples):
             settings.held_out if stream == _HELD_OUT else settings.samples,
             low_share=settings.low_share,
             low_weight=settings.low_weight,
+            noise=settings.noise,
             mirrored=settings.mirrored,
             seed=mixed(settings.seed, stream),
         )
@@ -163,6 +172,9 @@ class RitzResiduals(Samples):
         generators = [torch.Generator().manual_seed(mixed(self._seed, index)) for index in indices.tolist()]
         chosen = torch.stack([torch.randn(len(self._scale), generator=generator) for generator in generators])
         combined = (chosen * self._scale).to(self._vectors) @ self._vectors
+        if self._noise:
+            size = combined.shape[1]
+            combined += self._noise * torch.stack([torch.randn(size, generator=one) for one in generators]).to(combined)
         combined = (combined / combined.norm(dim=1, keepdim=True)).reshape(-1, *self._space)
         if self._mirrored:
             turned = [_turned(field, generator) for field, generator in zip(combined, generators, strict=True)]

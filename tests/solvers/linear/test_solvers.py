@@ -21,12 +21,14 @@ from sciml.solvers.linear import (
     BiCGStab,
     Chebyshev,
     ConjugateGradient,
+    DeepConjugateDirection,
     Direct,
     FlexibleConjugateGradient,
     IncompleteCholesky,
     Jacobi,
     Multigrid,
 )
+from sciml.solvers.linear.learned import DeepDirection, DirectionNetwork
 from sciml.sparse import as_operator
 from sciml.status import Status
 from sciml.stencil import StencilOperator
@@ -39,6 +41,8 @@ GENERAL = ["upwind 2D", "fourth order 2D", "coupled", "random general"]
 
 # Left to itself it chooses one precision for all rows of a batch, by the one with the highest contrast.
 MULTIGRID = Multigrid(precision=torch.float32)
+
+DIRECTIONS = DirectionNetwork(2, 4, (1, 1, 1))  # not trained
 
 # solver, the operators that it is for
 ROWS = [
@@ -54,6 +58,8 @@ ROWS = [
     (FlexibleConjugateGradient(), DEFINITE),
     (FlexibleConjugateGradient(ConjugateGradient(Jacobi(), rtol=1e-2)), DEFINITE),
     (FlexibleConjugateGradient(MULTIGRID), STENCILS),
+    (FlexibleConjugateGradient(DeepDirection(DIRECTIONS)), ["poisson 2D", "darcy 2D"]),
+    (DeepConjugateDirection(DIRECTIONS), ["poisson 2D", "darcy 2D"]),
     (MINRES(), DEFINITE + SYMMETRIC),
     (MINRES(Jacobi()), DEFINITE),
     (MINRES(IncompleteCholesky()), DEFINITE),

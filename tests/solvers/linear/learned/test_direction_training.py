@@ -73,10 +73,23 @@ def test_low_modes_have_their_weight():
     """Of unit vectors the coefficients are seen again, up to the norm, which geometric means do not notice."""
     vectors = torch.eye(64).reshape(64, 4, 4, 4)
     ritz = RitzVectors(torch.arange(1.0, 65.0), vectors, torch.zeros(64), 64, 0)
-    residuals = RitzResiduals(ritz, 4000, low_share=0.25, low_weight=9.0, seed=1).batch(torch.arange(4000))["residual"]
-    logarithms = residuals.flatten(1).abs().log().mean(0)
+    samples = RitzResiduals(ritz, 4000, low_share=0.25, low_weight=9.0, noise=0.0, seed=1)
+    logarithms = samples.batch(torch.arange(4000))["residual"].flatten(1).abs().log().mean(0)
     assert float((logarithms[:16].mean() - logarithms[16:].mean()).exp()) == pytest.approx(9.0, rel=0.03)
     assert max(float(part.max() - part.min()) for part in (logarithms[:16], logarithms[16:])) < 0.15
+
+
+def test_noise_reaches_what_the_ritz_vectors_do_not_span(boxes):
+    ritz = ritz_vectors(boxes.operator(6), 20)
+    rows = ritz.vectors.flatten(1)
+    outside = []
+    for noise in (0.0, 1.0, 3.0):
+        b = RitzResiduals(ritz, 500, noise=noise, seed=1).batch(torch.arange(500))["residual"].flatten(1)
+        outside.append(float((b - b @ rows.mT @ rows).square().sum(1).mean()))
+    assert outside[0] < 1e-10
+    within = 11 * 81 + 9  # of 216 - 20 = 196 dimensions outside, and 20 inside, each has the noise
+    assert outside[1] == pytest.approx(196 / (196 + within + 20), rel=0.1)
+    assert outside[2] == pytest.approx(196 * 9 / (196 * 9 + within + 180), rel=0.1)
 
 
 def test_mirrored_residuals_are_images_under_the_symmetries_of_the_cube(boxes):
