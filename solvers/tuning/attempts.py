@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from sciml.linear_operator import LinearOperator
 from sciml.status import Status
 
 from ..linear.base import Iteration, LinearSolver, Prepared
+
+_TINY = 1e-300
 
 
 class Arms:
@@ -54,7 +56,7 @@ class Attempt:
         seconds_setup: of these, but for the whole batch.
         share: of the way to the tolerance that was still to go at the start, from 1 for the start of the solve to 0;
             the way goes by the logarithm of the residual.
-        progress: how much of the rest it went, in [0, 1].
+        progress: how much of its steps to the tolerance it did, by its rate of late, in [0, 1].
         cut_off: whether it ran into its limit.
         error: by which it was refused or broke off.
         prepared: what tried.
@@ -99,7 +101,8 @@ def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: floa
         task.history,
         deadline,
     )
-    found = Attempt(share=_share(before, task.history[0], task.tolerance))
+    distance, begun = _Distance(task.tolerance), len(task.history) - 1
+    found = Attempt(share=min(distance(before) / max(distance(task.history[0]), _TINY), 1.0))
     norms = before
     try:
         prepared = arms.prepared(number)
@@ -124,17 +127,29 @@ def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: floa
         worse = failed & ~(norms < before)
         task.x = torch.where(rows.spread(worse, x0).bool(), x0, task.x)
         task.r = task.operator.residual(task.b, task.x, out=task.r)
-        after = torch.where(worse, before, norms)
-        found.progress = 1.0 - _share(after, before, task.tolerance)
+        if found.error is None:
+            found.progress = _progress(task.history[begun:], distance)
         spent = bool((failed & (part.codes == Status.MAX_ITERATIONS)).any())
         found.cut_off = found.error is None and spent
     return found
 
 
-def _share(now: Tensor, first: Tensor, tolerance: Tensor) -> float:
-    """How much of the way from the first residual norms to the tolerance is left, over all rows, in [0, 1]."""
-    tiny = torch.finfo(torch.float64).tiny
-    whole = (first / tolerance.clamp_min(tiny)).clamp_min(1.0).log().sum()
-    left = (now / tolerance.clamp_min(tiny)).clamp_min(1.0).log().sum()
-    share = float(left / whole) if float(whole) > 0.0 else 0.0
-    return min(max(share, 0.0), 1.0) if share == share else 1.0
+class _Distance:
+    """Residual norms, of batch shape -> how far they are from the tolerance: logarithms, summed over the rows."""
+
+    def __init__(self, tolerance: Tensor) -> None:
+        self.tolerance = tolerance.clamp_min(torch.finfo(torch.float64).tiny)
+
+    def __call__(self, norms: Tensor) -> float:
+        return float((norms / self.tolerance).clamp_min(1.0).log().sum())
+
+
+def _progress(history: Sequence[Tensor], distance: _Distance) -> float:
+    """The share of the steps to the tolerance that were made, if it goes on as in the latter half of them."""
+    steps = len(history) - 1
+    latter = steps - steps // 2
+    if latter == 0:
+        return 0.0
+    left, before = distance(history[-1]), distance(history[-1 - latter])
+    fall = (before - left) / latter
+    return steps / (steps + left / fall) if fall > 0.0 and isfinite(left) else 0.0

@@ -30,6 +30,7 @@ Context = Callable[[LinearOperator, Tensor], Any] | float | None
 
 FALLBACK = -1
 _LONGEST_REST = 30  # failures in a row after which the rest of an arm, 2^failures rounds, grows no more
+_LEAST_PROGRESS = 0.01  # of an arm that was cut off; its cost is not extrapolated further
 _TELLING = 0.5  # share of a solve that the fallback must do to tell what the whole would have cost it
 
 
@@ -44,10 +45,11 @@ class BanditTuner(LinearSolver):
     the mean over its rows. Only the arm that was chosen is set up, once for an operator. Derivatives go through the
     arm that solved, fixed, and teach nothing.
 
-    Statistics of the solution: "arm" (-1 for the fallback alone), "value" by path, "probability" with which it was
-    chosen, "cost", "cut_off" (whether the fallback took over), and "context" where there is one.
+    Statistics of the solution: "arm" (-1 for the fallback alone), "value", a list of one for each parameter,
+    "probability" with which it was chosen, "cost", "cut_off" (whether the fallback took over), and "context" where
+    there is one.
 
-    Source: Khodak, Chow, Balcan and Talwalkar, Learning to Relax, ICLR 2024; the fallback: Kumar et al., PCGBandit,
+    Source: Khodak, Chow, Balcan and Talwalkar, Learning to Relax, ICLR 2024; the fallback: PCGBandit,
     arXiv:2509.08765.
 
     Args:
@@ -162,11 +164,11 @@ class BanditTuner(LinearSolver):
             if not first.converged:
                 second = self._last(task, state, self._best(choice.arm) if self.fallback == "best" else FALLBACK)
         cost = self._cost(first) + (self._cost(second) if second else 0.0)
-        self._learn(choice, first, second, cost, known, context)
+        self._learn(choice, first, second, cost, known, context, task.rows.count)
         self._fix(task, second or first)
         task.statistics |= {
             "arm": choice.arm,
-            "value": {} if probing else self.arms[choice.arm].values,
+            "value": [] if probing else list(self.arms[choice.arm].values.values()),
             "probability": choice.probability,
             "cost": cost,
             "cut_off": second is not None,
@@ -182,6 +184,7 @@ class BanditTuner(LinearSolver):
         cost: float,
         known: float | None,
         context: float | None,
+        rows: int,
     ) -> None:
         """Tell the policy, and keep the accounts."""
         learned, arm = self.state.learned, choice.arm
@@ -195,7 +198,8 @@ class BanditTuner(LinearSolver):
                     usual = self._cost(second) if known is None else known
                     charged = max(cost, self.patience * usual + self._cost(second))
                 else:
-                    estimate = max(self._cost(first) / max(first.progress, 1e-2), cost)
+                    setup = first.seconds_setup / rows if self.cost == "seconds" else 0.0
+                    estimate = setup + (self._cost(first) - setup) / max(first.progress, _LEAST_PROGRESS)
                 if second.converged and second.share >= _TELLING and self.fallback != "best":
                     learned.fallback.add(self._cost(second) / second.share)
             if learned.rest[arm] <= learned.rounds:
