@@ -35,10 +35,17 @@ def _operators(size: str, device: str) -> Plan:
     return plan(size, device)
 
 
+def _tuning(size: str, device: str) -> Plan:
+    from .tuning.plan import plan
+
+    return plan(size, device)
+
+
 SUITES = (
     Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),
     Suite("geometry", "jumping and directed coefficients, meshes, scans, nonlinear equations", _geometry),
     Suite("evolution", "integration in time against exponax, pyqg-jax, torchdiffeq, torchode and scipy", _evolution),
     Suite("datasets", "samples generated against scipy's SuperLU and pyamg", _datasets),
     Suite("operators", "neural operators trained and timed against neuraloperator's FNO", _operators),
+    Suite("tuning", "relaxation and preconditioners chosen by bandits while solving, and the sweeps behind", _tuning),
 )

@@ -1,0 +1,1 @@
+"""The suite `tuning`: parameters of solvers tuned by bandits while solving."""
