@@ -33,15 +33,33 @@ from sciml.solution import AdjointRecord, Solution
 from sciml.status import Status
 
 if TYPE_CHECKING:
+    from sciml.linear_operator import LinearOperator
+
     from .base import Prepared
 
 
-def attach_gradient(prepared: Prepared, b: Tensor, solution: Solution, throw: bool) -> Solution:
-    """The solution with its value made differentiable with respect to b and the operator's coefficients."""
+def attach_gradient(
+    prepared: Prepared,
+    b: Tensor,
+    solution: Solution,
+    throw: bool,
+    solved_by: Callable[[LinearOperator], Prepared] | None = None,
+) -> Solution:
+    """The solution with its value made differentiable with respect to b and the operator's coefficients.
+
+    Args:
+        prepared: by which it was found.
+        b: the right side.
+        solution: with a value without gradients.
+        throw: whether a failing adjoint solve raises.
+        solved_by: the operator -> what solves in derivatives, if that is not `prepared`.
+    """
     operator = prepared.operator
-    return attach_implicit_gradient(
-        lambda x: operator.residual(b, x), lambda _: prepared, operator.space, solution, throw
-    )
+
+    def linearization(_: Tensor) -> Prepared:
+        return prepared if solved_by is None else solved_by(operator)
+
+    return attach_implicit_gradient(lambda x: operator.residual(b, x), linearization, operator.space, solution, throw)
 
 
 def attach_implicit_gradient(

@@ -380,8 +380,7 @@ class Prepared(MatrixFreeOperator):
             method=self.solver.describe(),
         )
         if torch.is_grad_enabled() or forward_ad._current_level >= 0:
-            fixed = self if task.solved_by is None else task.solved_by(self.operator)
-            solution = attach_gradient(fixed, b, solution, throw)
+            solution = attach_gradient(self, b, solution, throw, task.solved_by)
         solution.statistics["seconds_solve"] = time.perf_counter() - start - task.seconds_setup
         if throw and bool((task.codes != Status.CONVERGED).any()):
             raise SolveError(failure_message(solution), solution)

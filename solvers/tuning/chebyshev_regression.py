@@ -39,7 +39,7 @@ def bounded_least_squares(gram: np.ndarray, moment: np.ndarray, bounds: np.ndarr
         theta, `(problems, n)`; 0 where G is.
     """
     unit = np.eye(gram.shape[-1])
-    mean = np.einsum("pjj->p", gram) / len(unit)
+    mean = gram.diagonal(axis1=1, axis2=2).mean(-1)
     empty = mean <= _NOTHING
     mean = np.where(empty, 1.0, mean)
     scaled = gram / mean[:, None, None] + _RIDGE * unit
