@@ -1,6 +1,7 @@
 // The compiled kernels as the library exports them, once for each floating type.
 
 #include "buckets.hpp"
+#include "conductances.hpp"
 #include "correlation.hpp"
 #include "cycle.hpp"
 #include "dense.hpp"
@@ -163,6 +164,30 @@ extern "C" void strip_turns_float64(Index columns, Index edges, Index heights, c
     strip_turns(columns, edges, heights, across, along, square_a, square_b, height_a, height_b, z, turns, Team{threads});
 }
 
+extern "C" void pair_up_float32(const CoarseningNetwork *network, const Pairing *pairing, int threads) {
+    pair_up(*network, *pairing, Team{threads});
+}
+
+#define EXPORT_NETWORK(S, suffix)                                                                                      \
+    extern "C" void read_couplings_##suffix(const Couplings<S> *a, double unit, float *const *faces, float *ground,      \
+                                            float *diagonal, double *least, int threads) {                             \
+        read_couplings(*a, unit, faces, ground, diagonal, least, Team{threads});                                       \
+    }                                                                                                                  \
+    extern "C" double cycle_network_##suffix##_float(const NetworkCycle<float> *h, const S *r, S *z, Index size,        \
+                                                     int threads) {                                                    \
+        return cycle_network(*h, r, z, size, threads);                                                                 \
+    }                                                                                                                  \
+    extern "C" double cycle_network_##suffix##_short(const NetworkCycle<Short> *h, const S *r, S *z, Index size,        \
+                                                     int threads) {                                                    \
+        return cycle_network(*h, r, z, size, threads);                                                                 \
+    }
+
+#define EXPORT_LAYOUT(C, suffix)                                                                                       \
+    extern "C" void lay_out_network_##suffix(const NetworkLevel<C> *level, const float *const *faces,                  \
+                                             const float *ground, const float *diagonal, int threads) {                \
+        lay_out(*level, faces, ground, diagonal, Team{threads});                                                       \
+    }
+
 #define EXPORT_FOURIER(T, suffix)                                                                                      \
     extern "C" void combine_##suffix(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands,   \
                                      Index rows, Index lines, Index low, Index length, int threads) {                  \
@@ -182,6 +207,10 @@ EXPORT(float, float32)
 EXPORT(double, float64)
 EXPORT_FOURIER(float, float32)
 EXPORT_FOURIER(double, float64)
+EXPORT_NETWORK(float, float32)
+EXPORT_NETWORK(double, float64)
+EXPORT_LAYOUT(float, float)
+EXPORT_LAYOUT(Short, short)
 EXPORT_CYCLE(float, float, float32_float32)
 EXPORT_CYCLE(float, double, float32_float64)
 EXPORT_CYCLE(double, float, float64_float32)

@@ -11,6 +11,7 @@ from .ilu import ILU0
 from .incomplete_cholesky import IncompleteCholesky
 from .jacobi import Jacobi
 from .learned.deep_conjugate_direction import DeepConjugateDirection
+from .learned.learned_multigrid import LearnedMultigrid
 from .minres import MINRES
 from .multigrid import Multigrid
 from .sor import SOR
@@ -32,5 +33,6 @@ __all__ = [
     "FlexibleConjugateGradient",
     "IncompleteCholesky",
     "Jacobi",
+    "LearnedMultigrid",
     "Multigrid",
 ]

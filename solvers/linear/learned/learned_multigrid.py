@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml.errors import InputError
+from sciml.kernels.conductances import CompiledNetworkCycle
 from sciml.linear_operator import Kind, LinearOperator
 
-from ..inverse import ApproximateInverse
+from ..finiteness import check_finite
+from ..inverse import ApproximateInverse, unbatched
 from ..rows import Rows
 from ..settings import check_count
 from .multigrid_coarsening import CoarseningNetwork
+from .multigrid_compiled import compilable, compiled_cycle
 from .multigrid_conductances import conductances_of
 from .multigrid_cycle import ConductanceCycle
 from .weights import Weights, fill, load_shipped, load_weights, save_weights
@@ -97,44 +102,61 @@ class LearnedMultigrid:
                 f'such as LearnedMultigrid.pretrained("poisson-{axes}d"), or Multigrid'
             )
         with torch.no_grad():
-            plain = operator.detach()
-            network, diagonal = conductances_of(plain)
-            learned = self.network.in_dtype(self.precision)
-            cycle = ConductanceCycle.of(
-                network.to(self.precision), diagonal.to(self.precision), learned, self.coarsest
-            )
-            unit = float(plain.diagonal().expand(*plain.batch, *plain.space).mean())
-        return LearnedCycle(plain, cycle, unit, self.precision)
+            return LearnedCycle(self, operator.detach())
+
+    def cycles(self, operator: LinearOperator) -> ConductanceCycle | tuple[CompiledNetworkCycle, ...]:
+        """The cycle of an operator in units of the mean of its diagonal, or one compiled for each row of its batch."""
+        if compilable(operator, self.network) and self.precision == torch.float32:
+            return tuple(compiled_cycle(row, self.network, self.coarsest) for row in unbatched(operator))
+        network, diagonal = conductances_of(operator)
+        network, diagonal = network.to(self.precision), diagonal.to(self.precision)
+        return ConductanceCycle.of(network, diagonal, self.network.in_dtype(self.precision), self.coarsest)
 
 
 class LearnedCycle(ApproximateInverse):
     """One cycle from a zero start, as an operator.
 
     Args:
-        operator: what it approximately inverts.
-        cycle: that of the operator over `unit`.
-        unit: mean of the operator's diagonal.
-        precision: dtype of the cycle.
+        settings: the preconditioner.
+        operator: what it approximately inverts, without gradients.
     """
 
-    def __init__(
-        self, operator: LinearOperator, cycle: ConductanceCycle, unit: float, precision: torch.dtype
-    ) -> None:
+    def __init__(self, settings: LearnedMultigrid, operator: LinearOperator) -> None:
         super().__init__(operator, Kind.SYMMETRIC_POSITIVE)
-        self.cycle = cycle
-        self.unit = unit
-        self.precision = precision
+        check_finite(operator)
+        self._settings, self._operator = settings, operator
+        self._cycles = settings.cycles(operator)
+        self._unit = float(operator.diagonal().expand(*operator.batch, *operator.space).mean())
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled by what it was made from: addresses in memory stay in this process."""
+        return LearnedCycle, (self._settings, self._operator)
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
-        x = x.expand(*batch, *self.space)
-        rows = Rows(batch, self.space)
-        # A norm of 1 keeps float32 clear of overflow and underflow whatever the scale of the residual.
-        norm = rows.norm(x.contiguous())
-        norm = torch.where(norm > 0, norm, 1.0)
-        value = self.cycle.apply((x * rows.spread(norm.reciprocal(), x)).to(self.precision)).to(x.dtype)
-        value = value * rows.spread(norm / self.unit, x)
-        return value if out is None else out.copy_(value)
+        x = x.expand(*batch, *self.space).contiguous()
+        value = torch.empty_like(x) if out is None or not out.is_contiguous() else out
+        self.apply_and_dot(x, value)
+        return value if out is None or value is out else out.copy_(value)
+
+    def apply_and_dot(self, x: Tensor, out: Tensor) -> Tensor:
+        """B x into `out`, of the shape of x; returns x . B x in float64, row by row."""
+        rows = Rows(x.shape[: x.ndim - len(self.space)], self.space)
+        if isinstance(self._cycles, ConductanceCycle):
+            # A norm of 1 keeps float32 clear of overflow and underflow whatever the scale of the residual.
+            norm = rows.norm(x.contiguous())
+            norm = torch.where(norm > 0, norm, 1.0)
+            scaled = (x * rows.spread(norm.reciprocal(), x)).to(self._settings.precision)
+            out.copy_(self._cycles.apply(scaled).to(x.dtype) * rows.spread(norm / self._unit, x))
+            return rows.dot(x, out)
+        fields, results = x.reshape(rows.count, rows.size), out.view(rows.count, rows.size)
+        with self._lock:
+            dots = [
+                self._cycles[row % len(self._cycles)](field, result)
+                for row, (field, result) in enumerate(zip(fields, results, strict=True))
+            ]
+        return torch.tensor(dots, dtype=torch.float64).reshape(rows.batch)
 
     def transpose(self) -> LinearOperator:
         return self

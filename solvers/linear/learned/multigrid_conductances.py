@@ -1,4 +1,4 @@
-"""Operators as networks of conductances between neighbouring cells, the form in which a learned multigrid holds them."""
+"""Operators as networks of conductances between neighbouring cells, as a learned multigrid holds them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Conductances:
         return tuple(self.ground.shape[-len(self.edges) :])
 
     def incident(self, axes: Sequence[int] | None = None) -> Tensor:
-        """Sum of the conductances of each cell across some axes, by default all, without its ground; `(*batch, *space)`.
+        """Sum of the conductances of each cell across some axes, by default all, `(*batch, *space)`; without its ground.
 
         Across all of them it is zero only in a cell that is cut off.
         """
@@ -105,16 +105,15 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
         InputError: for an operator that is no such network: not on a grid, not symmetric, with couplings that lead
             farther than the next cell or across corners, or of the wrong sign.
     """
-    if not isinstance(operator, StencilOperator):
-        raise InputError("LearnedMultigrid works on operators of grids: use AlgebraicMultigrid for matrices and meshes")
-    if not operator.symmetric:
-        raise InputError("LearnedMultigrid needs a symmetric operator, and this one is not known to be: use ILU0")
+    terms = coupling_terms(operator)
     space, periodic = operator.space, operator.periodic
-    upward = [_towards(operator, axis) for axis in range(len(space))]
     diagonal = operator.diagonal().expand(*operator.batch, *space)
-    if bool((diagonal <= 0).any()):
-        raise InputError("LearnedMultigrid needs a positive diagonal: use -A where it is negative")
+    check_least(1.0, float(diagonal.min()))
     unit = float(diagonal.mean())
+    upward = [torch.zeros((1,) * len(space), dtype=operator.dtype, device=operator.device) for _ in space]
+    for axis, coefficient in terms:
+        if axis >= 0:
+            upward[axis] = upward[axis] + coefficient
     edges = []
     for axis, coupling in enumerate(upward):
         place = axis - len(space)
@@ -124,11 +123,7 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
             faces = torch.cat([torch.zeros_like(last), faces.narrow(place, 0, space[axis] - 1), 0 * last], place)
         else:
             faces = torch.cat([last, faces], place)
-        if bool((faces < 0).any()):
-            raise InputError(
-                f"LearnedMultigrid needs couplings of the sign of diffusion, and some along axis {axis} have the other: "
-                "use Multigrid"
-            )
+        check_least(float(faces.min()), 1.0)
         edges.append(faces)
     diagonal = diagonal / unit
     loose = Conductances(tuple(edges), torch.zeros_like(diagonal), tuple(periodic))
@@ -138,22 +133,42 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
     return _with_walls(loose, surplus), diagonal
 
 
-def _towards(operator: StencilOperator, axis: int) -> Tensor:
-    """The coupling to the next cell along an axis; refuses terms that are no coupling along an axis."""
-    total = torch.zeros((1,) * len(operator.space), dtype=operator.dtype, device=operator.device)
+def coupling_terms(operator: LinearOperator) -> list[tuple[int, Tensor]]:
+    """The terms of an operator on the diagonal, axis -1, and those that lead to the next cell along an axis.
+
+    Raises:
+        InputError: for an operator that is no symmetric stencil of couplings between next neighbours.
+    """
+    if not isinstance(operator, StencilOperator):
+        raise InputError("LearnedMultigrid works on operators of grids: use AlgebraicMultigrid for matrices and meshes")
+    if not operator.symmetric:
+        raise InputError("LearnedMultigrid needs a symmetric operator, and this one is not known to be: use ILU0")
+    terms = []
     for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
-        away = [a for a, o in enumerate(offset) if o]
-        if len(away) > 1 or any(abs(o) > 1 for o in offset):
+        away = [axis for axis, step in enumerate(offset) if step]
+        if len(away) > 1 or any(abs(step) > 1 for step in offset):
             if bool((coefficient == 0).all()):
                 continue
             what = "across corners" if len(away) > 1 else "farther than the next cell"
             raise InputError(
-                f"LearnedMultigrid knows couplings between next neighbours along the axes; this operator has one {what} "
-                f"(offset {offset}): use Multigrid"
+                f"LearnedMultigrid knows couplings between next neighbours along the axes, and this operator has one "
+                f"{what} (offset {offset}): use Multigrid"
             )
-        if away == [axis] and offset[axis] == 1:
-            total = total + coefficient
-    return total
+        if not away:
+            terms.append((-1, coefficient))
+        elif offset[away[0]] == 1:
+            terms.append((away[0], coefficient))
+    return terms
+
+
+def check_least(conductance: float, diagonal: float) -> None:
+    """Refuse an operator by its least conductance and the least entry of its diagonal."""
+    if not diagonal > 0:
+        raise InputError("LearnedMultigrid needs a positive diagonal: use -A where it is negative")
+    if not conductance >= 0:
+        raise InputError(
+            "LearnedMultigrid needs couplings of the sign of diffusion, and some have the other: use Multigrid"
+        )
 
 
 def _with_walls(network: Conductances, surplus: Tensor) -> Conductances:

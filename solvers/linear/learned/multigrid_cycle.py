@@ -140,7 +140,7 @@ def direct_inverse(network: Conductances) -> Tensor:
     matrix = matrix + torch.diag_embed(torch.where(diagonal > 0, 0.0, 1.0).to(matrix))
     factor, failed = torch.linalg.cholesky_ex(matrix)
     pivots = factor.diagonal(dim1=-2, dim2=-1)
-    if bool((failed > 0).any()) or float(pivots.min()) < _SINGULAR:
+    if bool((failed > 0).any()) or float(pivots.detach().min()) < _SINGULAR:
         inverse = torch.linalg.pinv(matrix, rtol=_SINGULAR, hermitian=True)
     else:
         inverse = torch.cholesky_inverse(factor)

@@ -97,7 +97,7 @@ def train_coarsening(
 
 
 def contraction(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The loss of every system of a batch: log(|e_k| / |e_0|) / k in the energy norm, after k steps of conjugate gradients.
+    """The loss of every system of a batch: log(|e_k| / |e_0|) / k in the energy norm, k steps of conjugate gradients on.
 
     The start is the error that two cycles leave of the solution to a random right side.
     """
@@ -236,7 +236,9 @@ def _faces(coefficient: Tensor, axis: int, open_walls: Sequence[bool]) -> Tensor
     one, two = coefficient.narrow(axis, 0, n - 1), coefficient.narrow(axis, 1, n - 1)
     both = (one > 0) & (two > 0)
     inside = torch.where(both, 2 * one * two / torch.where(both, one + two, 1.0), 0.0)
-    walls = [2.0 * is_open * coefficient.narrow(axis, at, 1) for is_open, at in zip(open_walls, (0, n - 1), strict=True)]
+    walls = [
+        2.0 * is_open * coefficient.narrow(axis, at, 1) for is_open, at in zip(open_walls, (0, n - 1), strict=True)
+    ]
     return torch.cat([walls[0], inside, walls[1]], axis)
 
 
@@ -253,7 +255,7 @@ def _field(shape: Sequence[int], generator: torch.Generator, shift: float, power
 def _boxes(shape: Sequence[int], generator: torch.Generator, count: int) -> list[tuple[slice, ...]]:
     boxes = []
     for _ in range(count):
-        lengths = [int(torch.randint(1, max(2, n // 3) + 1, (), generator=generator)) for n in shape]
+        lengths = [int(torch.randint(1, max(1, n // 3) + 1, (), generator=generator)) for n in shape]
         starts = [
             int(torch.randint(n - length + 1, (), generator=generator))
             for n, length in zip(shape, lengths, strict=True)

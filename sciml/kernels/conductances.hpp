@@ -1,0 +1,686 @@
+// Networks of conductances: how pairs of cells become the cells of a coarser grid, and the multigrid cycle on them.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "vectors.hpp"
+
+// A symmetric stencil by the terms on the diagonal, axis -1, and those that lead to the next cell along an axis; the
+// coefficient of term t at (i, j, k) is c[t][i s0 + j s1 + k s2], its strides s in `strides`.
+template <class S>
+struct Couplings {
+    Index n[3], terms;
+    const Index *axis, *strides;
+    const S *const *c;
+};
+
+constexpr double ROUNDING = 1e-12;   // shares of the diagonal below which a row sum is taken for rounding
+
+// `conductances_of` in multigrid_conductances.py, over `unit`: faces, which are null for axes that there are none of,
+// ground and diagonal. least[0] and least[1] are the least conductance and diagonal entry.
+template <class S>
+void read_couplings(const Couplings<S> &a, double unit, float *const *faces, float *ground, float *diagonal,
+                    double *least, const Team &team) {
+    const Index *n = a.n, rows = n[0] * n[1];
+    std::vector<double> found(2 * rows);
+    over_rows(rows, rows * n[2] * 8, team, [&](Index begin, Index end) {
+        std::vector<double> room(7 * n[2]);
+        double *const middle = room.data(), *up[3], *low[3];
+        for (int axis = 0; axis < 3; ++axis) up[axis] = middle + (1 + 2 * axis) * n[2], low[axis] = up[axis] + n[2];
+        for (Index row = begin; row < end; ++row) {
+            const Index place[3] = {row / n[1], row % n[1], 0};
+            std::fill(room.begin(), room.end(), 0.0);
+            for (Index t = 0; t < a.terms; ++t) {
+                const Index axis = a.axis[t], *s = a.strides + 3 * t;
+                const S *c = a.c[t] + place[0] * s[0] + place[1] * s[1];
+                const double factor = (axis < 0 ? 1.0 : -1.0) / unit;
+                const auto add = [&](double *to, const S *from, Index count) {
+                    if (s[2]) for (Index k = 0; k < count; ++k) to[k] += factor * double(from[k * s[2]]);
+                    else for (Index k = 0; k < count; ++k) to[k] += factor * double(*from);
+                };
+                if (axis < 0) add(middle, c, n[2]);
+                else if (axis == 2) add(up[2], c, n[2] - 1), add(low[2] + 1, c, n[2] - 1);
+                else {
+                    if (place[axis] < n[axis] - 1) add(up[axis], c, n[2]);
+                    if (place[axis] > 0) add(low[axis], c - s[axis], n[2]);
+                }
+            }
+            double smallest[2] = {INFINITY, INFINITY};
+            for (Index k = 0; k < n[2]; ++k) {
+                const Index at = row * n[2] + k, here[3] = {place[0], place[1], k};
+                double incident = 0, walls = 0;
+                for (int axis = 0; axis < 3; ++axis) {
+                    const double high = up[axis][k], below = low[axis][k];
+                    incident += high + below;
+                    smallest[0] = std::min(smallest[0], high);
+                    if (here[axis] == 0) walls += 2 * high;
+                    if (here[axis] == n[axis] - 1) walls += 2 * below;
+                }
+                smallest[1] = std::min(smallest[1], middle[k]);
+                double surplus = incident > 0 ? middle[k] - incident : 0.0;
+                if (!(surplus > ROUNDING * middle[k])) surplus = 0;
+                const double share = walls > 0 ? std::min(1.0, surplus / walls) : 0.0;
+                surplus -= walls * share;
+                ground[at] = surplus > ROUNDING * (walls + 1) ? float(surplus) : 0.0f;
+                diagonal[at] = float(middle[k]);
+                for (int axis = 0; axis < 3; ++axis) {
+                    if (!faces[axis]) continue;
+                    const Index face = axis == 0 ? at : axis == 1 ? (here[0] * (n[1] + 1) + here[1]) * n[2] + k
+                                                                  : row * (n[2] + 1) + k;
+                    const Index next = axis == 0 ? n[1] * n[2] : axis == 1 ? n[2] : 1;
+                    const double high = up[axis][k];
+                    if (here[axis] == 0) faces[axis][face] = float(2 * high * share);
+                    faces[axis][face + next] =
+                        float(here[axis] == n[axis] - 1 ? 2 * low[axis][k] * share : high);
+                }
+            }
+            found[2 * row] = smallest[0], found[2 * row + 1] = smallest[1];
+        }
+    });
+    least[0] = least[1] = INFINITY;
+    for (Index row = 0; row < rows; ++row)
+        for (int which = 0; which < 2; ++which) least[which] = std::min(least[which], found[2 * row + which]);
+}
+
+// The coarsening network of multigrid_coarsening.py, its layers row by row with the bias in front of each row's weights.
+struct CoarseningNetwork {
+    Index width;
+    const float *first, *second, *last;
+    float mismatch;
+};
+
+constexpr int FEATURES = 7, ANSWERS = 6, WIDEST = 64, CHUNK = 64;
+
+// Answers to the features of CHUNK members side by side.
+inline void answer(const CoarseningNetwork &net, const float (*features)[CHUNK], float (*answers)[CHUNK]) {
+    alignas(64) float hidden[2][WIDEST][CHUNK];
+    const auto layer = [](const float *weights, Index inputs, Index outputs, const float(*from)[CHUNK],
+                          float(*to)[CHUNK], bool cut) {
+        for (Index o = 0; o < outputs; ++o, weights += inputs + 1) {
+            typedef float V __attribute__((vector_size(64)));
+            V sum[CHUNK / 16];
+            for (int c = 0; c < CHUNK / 16; ++c) sum[c] = weights[0] + V{};
+            for (Index i = 0; i < inputs; ++i) {
+                const float w = weights[1 + i];
+#pragma GCC unroll 4
+                for (int c = 0; c < CHUNK / 16; ++c) {
+                    V x;
+                    std::memcpy(&x, from[i] + 16 * c, 64);
+                    sum[c] += w * x;
+                }
+            }
+            for (int c = 0; c < CHUNK / 16; ++c) {
+                V y = sum[c];
+                if (cut) y = y > 0.0f ? y : V{};
+                std::memcpy(to[o] + 16 * c, &y, 64);
+            }
+        }
+    };
+    layer(net.first, FEATURES, net.width, features, hidden[0], true);
+    layer(net.second, net.width, net.width, hidden[0], hidden[1], true);
+    layer(net.last, net.width, ANSWERS, hidden[1], answers, false);
+}
+
+inline float positive(float x) { return x + std::sqrt(1.0f + x * x); }
+
+// One step of `coarsen` in multigrid_coarsening.py, whose names these are. `edges[a]` has n[a] + 1 faces along a. The
+// fields of `pairs` have the coarse shape: own and outward weights of the members, and room for nine more.
+struct Pairing {
+    Index n[3], axis;
+    const float *edges[3], *ground;
+    float *coarse_edges[3], *coarse_ground;
+    float *own_first, *own_second, *outward_first, *outward_second;
+    float *scratch;
+};
+
+constexpr float LEAST = 1e-5f, FLOOR = 1e-16f;
+
+inline float over(float outward, float inner) {
+    const float least = inner + LEAST * outward;
+    return outward / (least > 0 ? least : 1.0f);
+}
+
+inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &team) {
+    const Index axis = p.axis, *n = p.n;
+    Index m[3] = {n[0], n[1], n[2]};
+    m[axis] = (n[axis] + 1) / 2;
+    const Index size = m[0] * m[1] * m[2], rows = m[0] * m[1];
+    const bool odd = n[axis] % 2, last_axis = axis == 2;
+    float *const away_first = p.scratch, *const away_second = away_first + size, *const factor_first = away_second + size,
+                *const factor_second = factor_first + size, *const scale_first = factor_second + size,
+                *const scale_second = scale_first + size, *const across = scale_second + size,
+                *const between_low = across + size, *const between_high = between_low + size;
+    const Index shape[4][3] = {{n[0] + 1, n[1], n[2]}, {n[0], n[1] + 1, n[2]}, {n[0], n[1], n[2] + 1}, {n[0], n[1], n[2]}};
+    // The first element of a row of first members (member 0) or second members in a field of shape[which].
+    const auto place = [&](int which, Index i, Index j, int member) {
+        const Index *s = shape[which];
+        if (axis == 0) return ((2 * i + member) * s[1] + j) * s[2];
+        if (axis == 1) return (i * s[1] + 2 * j + member) * s[2];
+        return (i * s[1] + j) * s[2] + member;
+    };
+    const Index step = last_axis ? 2 : 1;
+    const auto face_step = [&](int which) {   // from a cell's low face to its high face across an axis
+        return which == 0 ? shape[0][1] * shape[0][2] : which == 1 ? shape[1][2] : Index(1);
+    };
+    over_rows(rows, size * (net.width * (net.width + 13)) / 8, team, [&](Index begin, Index end) {
+        alignas(64) float features[FEATURES][CHUNK], mirrored[FEATURES][CHUNK], answers[2][ANSWERS][CHUNK];
+        alignas(64) float out_first[CHUNK], inner[CHUNK], out_second[CHUNK], over_first[CHUNK], over_second[CHUNK],
+            ground_first[CHUNK], ground_second[CHUNK];
+        for (Index row = begin; row < end; ++row) {
+            const Index i = row / m[1], j = row % m[1];
+            // Of an odd number of cells the last has no mate: in this row, or at its end.
+            const bool row_single = odd && (axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1);
+            const float *e = p.edges[axis] + place(axis, i, j, 0), *first_ground = p.ground + place(3, i, j, 0);
+            const Index along = face_step(axis), mate = row_single ? 0 : axis == 2 ? 1 : place(3, i, j, 1) - place(3, i, j, 0);
+            for (Index k0 = 0; k0 < m[2]; k0 += CHUNK) {
+                const Index count = std::min(Index(CHUNK), m[2] - k0);
+                // The last pair of an odd row has no mate to be read
+                const Index whole = last_axis && odd && k0 + count == m[2] ? count - 1 : count;
+                for (Index c = 0; c < whole; ++c) {
+                    const Index k = (k0 + c) * step;
+                    out_first[c] = e[k];
+                    inner[c] = row_single ? 0.0f : e[k + along];
+                    out_second[c] = row_single ? e[k + along] : e[k + 2 * along];
+                    ground_first[c] = first_ground[k];
+                    ground_second[c] = row_single ? 0.0f : first_ground[k + mate];
+                    over_first[c] = over_second[c] = 0.0f;
+                }
+                for (int other = 0; other < 3; ++other) {
+                    if (other == axis || !p.edges[other]) continue;
+                    const float *f = p.edges[other] + place(other, i, j, 0);
+                    const Index up = face_step(other), to_mate = place(other, i, j, 1) - place(other, i, j, 0);
+                    for (Index c = 0; c < whole; ++c) {
+                        const Index k = (k0 + c) * step;
+                        over_first[c] += f[k] + f[k + up];
+                        if (!row_single) over_second[c] += f[k + to_mate] + f[k + to_mate + up];
+                    }
+                }
+                if (whole < count) {
+                    const Index c = whole, k = (k0 + c) * step;
+                    out_first[c] = e[k], inner[c] = 0.0f, out_second[c] = e[k + along];
+                    ground_first[c] = first_ground[k], ground_second[c] = over_first[c] = over_second[c] = 0.0f;
+                    for (int other = 0; other < 3; ++other) {
+                        if (other == axis || !p.edges[other]) continue;
+                        const float *f = p.edges[other] + place(other, i, j, 0);
+                        over_first[c] += f[k] + f[k + face_step(other)];
+                    }
+                }
+                const float *const shares[FEATURES] = {out_first,   inner,        out_second,   over_first,
+                                                       over_second, ground_first, ground_second};
+                const int swapped[FEATURES] = {2, 1, 0, 4, 3, 6, 5};
+                alignas(64) float total[CHUNK];
+                for (Index c = 0; c < CHUNK; ++c) total[c] = 0.0f;
+                for (const float *share : shares)
+                    for (Index c = 0; c < count; ++c) total[c] += share[c];
+                for (Index c = 0; c < CHUNK; ++c) total[c] = total[c] > 0 ? 1.0f / total[c] : 1.0f;
+                for (int f = 0; f < FEATURES; ++f) {
+                    for (Index c = 0; c < count; ++c)
+                        features[f][c] = std::sqrt(std::sqrt(std::max(shares[f][c] * total[c], FLOOR)));
+                    for (Index c = count; c < CHUNK; ++c) features[f][c] = 0.0f;
+                    std::memcpy(mirrored[swapped[f]], features[f], sizeof features[f]);
+                }
+                answer(net, features, answers[0]);
+                answer(net, mirrored, answers[1]);
+                const Index to = row * m[2] + k0;
+                for (Index c = 0; c < count; ++c) {
+                    const float all_first = out_first[c] + over_first[c] + inner[c],
+                                all_second = out_second[c] + over_second[c] + inner[c];
+                    const bool single = row_single || c >= whole;
+                    const float live_first = all_first + (single ? out_second[c] : 0.0f), live_second = single ? 0.0f : all_second;
+                    const float weight_first = live_first * positive(answers[0][5][c]),
+                                weight_second = live_second * positive(answers[1][5][c]);
+                    const float sum = weight_first + weight_second, unit = sum > 0 ? 1.0f / sum : 1.0f;
+                    const bool alone = !(live_first > 0 && live_second > 0);
+                    away_first[to + c] = alone ? 0.0f
+                                               : weight_second * unit * positive(answers[0][0][c]) *
+                                                     over(out_first[c], inner[c]);
+                    away_second[to + c] = alone ? 0.0f
+                                                : weight_first * unit * positive(answers[1][0][c]) *
+                                                      over(out_second[c], inner[c]);
+                    factor_first[to + c] = positive(answers[0][2][c]);
+                    factor_second[to + c] = positive(answers[1][2][c]);
+                    scale_first[to + c] = live_first > 0 ? positive(answers[0][1][c]) : 0.0f;
+                    scale_second[to + c] = live_second > 0 ? positive(answers[1][1][c]) : 0.0f;
+                    across[to + c] = positive(0.5f * (answers[0][3][c] + answers[1][3][c]));
+                    p.coarse_ground[to + c] =
+                        ground_first[c] * positive(answers[0][4][c]) + ground_second[c] * positive(answers[1][4][c]);
+                    between_low[to + c] = out_first[c];
+                    between_high[to + c] = out_second[c];
+                }
+            }
+        }
+    });
+    // Faces between pairs: conductances, and the weights of interpolation across them.
+    const Index stride = axis == 0 ? m[1] * m[2] : axis == 1 ? m[2] : 1;   // from pair to pair along the axis
+    const Index coarse_shape[3] = {m[0] + (axis == 0), m[1] + (axis == 1), m[2] + (axis == 2)};
+    float *const faces = p.coarse_edges[axis];
+    float *const to_low = between_low, *const to_high = between_high;   // taken over, pair by pair
+    over_rows(rows, size * 8, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index i = row / m[1], j = row % m[1];
+            const bool begins = axis == 0 ? i == 0 : axis == 1 && j == 0;
+            const bool ends = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
+            const Index from = row * m[2];
+            float *low_face = faces + (i * coarse_shape[1] + j) * coarse_shape[2];
+            float *high_face = low_face + (axis == 0 ? coarse_shape[1] * coarse_shape[2] : axis == 1 ? coarse_shape[2] : 1);
+            for (Index k = 0; k < m[2]; ++k) {
+                const Index at = from + k;
+                const bool first = last_axis ? k == 0 : begins, last = last_axis ? k == m[2] - 1 : ends;
+                const float before = first ? 0.0f : away_second[at - stride], behind = last ? 0.0f : away_first[at + stride];
+                const float through_low = between_low[at], through_high = between_high[at];
+                const float low_length = 1.0f / (1.0f + before + away_first[at]),
+                            high_length = 1.0f / (1.0f + away_second[at] + behind);
+                if (first) low_face[k] = through_low * low_length * factor_first[at];
+                high_face[k] = through_high * high_length * factor_second[at] * (last ? 1.0f : factor_first[at + stride]);
+                // wall weights lead to zero
+                const float low = through_low > 0 ? away_first[at] * low_length : 0.0f,
+                            high = through_high > 0 ? away_second[at] * high_length : 0.0f;
+                p.outward_first[at] = low;
+                p.outward_second[at] = high;
+            }
+        }
+    });
+    // The energy of weights that differ across the other axes, and the edges across.
+    over_rows(rows, size * 16, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index i = row / m[1], j = row % m[1], from = row * m[2];
+            const bool row_single = odd && (axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1);
+            for (Index k = 0; k < m[2]; ++k) to_low[from + k] = to_high[from + k] = 0.0f;
+            for (int other = 0; other < 3; ++other) {
+                if (other == axis || !p.edges[other]) continue;
+                const Index up = face_step(other);
+                const Index across_stride = other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1;
+                const Index position = other == 0 ? i : j;
+                const float *f = p.edges[other] + place(other, i, j, 0);
+                const Index to_mate = place(other, i, j, 1) - place(other, i, j, 0);
+                const auto add = [&](Index k, bool below, bool above, bool has_mate) {
+                    const Index at = from + k, fine = k * step;
+                    const float w = p.outward_first[at], v = p.outward_second[at];
+                    if (below) {
+                        const float d = w - p.outward_first[at - across_stride], g = v - p.outward_second[at - across_stride];
+                        to_low[at] += f[fine] * d * d;
+                        if (has_mate) to_high[at] += f[fine + to_mate] * g * g;
+                    }
+                    if (above) {
+                        const float d = w - p.outward_first[at + across_stride], g = v - p.outward_second[at + across_stride];
+                        to_low[at] += f[fine + up] * d * d;
+                        if (has_mate) to_high[at] += f[fine + to_mate + up] * g * g;
+                    }
+                };
+                const Index whole = last_axis && odd ? m[2] - 1 : m[2];
+                if (other == 2) {
+                    add(0, false, m[2] > 1, !row_single);
+                    for (Index k = 1; k < m[2] - 1; ++k) add(k, true, true, !row_single);
+                    if (m[2] > 1) add(m[2] - 1, true, false, !row_single);
+                } else {
+                    const bool below = position > 0, above = position < m[other] - 1;
+                    for (Index k = 0; k < whole; ++k) add(k, below, above, !row_single);
+                    for (Index k = whole; k < m[2]; ++k) add(k, below, above, false);
+                }
+                // (one + two) times the factors of the pairs on both sides
+                float *low_face = p.coarse_edges[other] +
+                                  (i * (m[1] + (other == 1)) + j) * (m[2] + (other == 2));
+                float *high_face = low_face + (other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1);
+                const auto edge = [&](Index k, bool begins, bool ends, bool has_mate) {
+                    const Index at = from + k, fine = k * step;
+                    if (begins) low_face[k] = (f[fine] + (has_mate ? f[fine + to_mate] : 0.0f)) * across[at];
+                    high_face[k] = (f[fine + up] + (has_mate ? f[fine + to_mate + up] : 0.0f)) * across[at] *
+                                   (ends ? 1.0f : across[at + across_stride]);
+                };
+                if (other == 2) {
+                    for (Index k = 0; k < m[2]; ++k) edge(k, k == 0, k == m[2] - 1, !row_single);
+                } else {
+                    for (Index k = 0; k < whole; ++k) edge(k, position == 0, position == m[other] - 1, !row_single);
+                    for (Index k = whole; k < m[2]; ++k) edge(k, position == 0, position == m[other] - 1, false);
+                }
+            }
+        }
+    });
+    const float half = 0.5f * net.mismatch;
+    over_rows(rows, size * 4, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index i = row / m[1], j = row % m[1], from = row * m[2];
+            const bool begins = axis == 0 ? i == 0 : axis == 1 && j == 0;
+            const bool ends = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
+            float *low_face = faces + (i * coarse_shape[1] + j) * coarse_shape[2];
+            float *high_face = low_face + (axis == 0 ? coarse_shape[1] * coarse_shape[2] : axis == 1 ? coarse_shape[2] : 1);
+            for (Index k = 0; k < m[2]; ++k) {
+                const Index at = from + k;
+                const bool first = last_axis ? k == 0 : begins, last = last_axis ? k == m[2] - 1 : ends;
+                if (first && low_face[k] > 0) low_face[k] += half * to_low[at];
+                if (high_face[k] > 0) high_face[k] += half * (to_high[at] + (last ? 0.0f : to_low[at + stride]));
+                const float low = p.outward_first[at], high = p.outward_second[at];
+                p.own_first[at] = scale_first[at] * (1 - low);
+                p.own_second[at] = scale_second[at] * (1 - high);
+                p.outward_first[at] = scale_first[at] * low;
+                p.outward_second[at] = scale_second[at] * high;
+            }
+        }
+    });
+}
+
+// The cycle. A number kept in the upper half of a float: conductances rounded so are conductances still.
+struct Short {
+    std::uint16_t bits;
+};
+
+constexpr Index WIDE = 16;
+typedef float Floats __attribute__((vector_size(64)));
+
+inline Floats wide(const float *from) {
+    Floats value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline Floats wide(const Short *from) {
+    typedef std::uint16_t Halves __attribute__((vector_size(32)));
+    typedef std::uint32_t Bits __attribute__((vector_size(64)));
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    const Bits bits = __builtin_convertvector(halves, Bits) << 16;
+    Floats value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline void put(float *to, Floats value) { std::memcpy(to, &value, sizeof value); }
+
+inline float widen(float x) { return x; }
+inline float widen(Short x) {
+    const std::uint32_t bits = std::uint32_t(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// Towards zero: an inverse of a diagonal must not be too large.
+inline void narrow(float x, float &to) { to = x; }
+inline void narrow(float x, Short &to) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    to.bits = std::uint16_t(bits >> 16);
+}
+
+// To the nearest: as good for conductances.
+inline void nearest(float x, float &to) { to = x; }
+inline void nearest(float x, Short &to) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    to.bits = std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// A level: edges[a][k] leads from cell k to the next along a, 0 where there is none; `ground` is all that leads to zero.
+// All fields have zeros before and behind them as far as neighbours are read, and begin at multiples of WIDE numbers.
+template <class C>
+struct Pairs {
+    Index axis;
+    const C *own_first, *own_second, *outward_first, *outward_second;
+};
+
+template <class C>
+struct NetworkLevel {
+    Index n[3], transfers;
+    C *edges[3], *ground, *inverse;
+    Pairs<C> transfer[3];
+    float *b, *x, *spare, *half, *quarter;
+};
+
+template <class C>
+struct NetworkCycle {
+    const NetworkLevel<C> *levels;
+    Index depth, sweeps;
+    const double *weights;
+    double correction, unit;
+    const float *inverse;
+    Index coarse_size;
+    float *b, *x;
+};
+
+// The coefficients of a level from its faces, in their own rounding; `diagonal`, where not null, is that of cells that
+// are cut off.
+template <class C>
+void lay_out(const NetworkLevel<C> &level, const float *const *faces, const float *ground, const float *diagonal,
+             const Team &team) {
+    const Index *n = level.n, size = n[0] * n[1] * n[2];
+    const Index strides[3] = {n[1] * n[2], n[2], 1};
+    over_rows(n[0] * n[1], size * 8, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index i = row / n[1], j = row % n[1], from = row * n[2];
+            for (Index k = 0; k < n[2]; ++k) {
+                const Index at = from + k, place[3] = {i, j, k};
+                float zero = ground[at];
+                for (int a = 0; a < 3; ++a) {
+                    if (!faces[a]) continue;
+                    const Index face = a == 0 ? at : a == 1 ? (i * (n[1] + 1) + j) * n[2] + k : row * (n[2] + 1) + k;
+                    const bool last = place[a] == n[a] - 1;
+                    if (place[a] == 0) zero += faces[a][face];
+                    if (last) zero += faces[a][face + strides[a]];
+                    nearest(last ? 0.0f : faces[a][face + strides[a]], level.edges[a][at]);
+                }
+                nearest(zero, level.ground[at]);
+            }
+        }
+    });
+    over_rows(n[0] * n[1], size * 4, team, [&](Index begin, Index end) {
+        for (Index at = begin * n[2]; at < end * n[2]; ++at) {
+            float total = 0;
+            for (int a = 0; a < 3; ++a)
+                if (level.edges[a]) total += widen(level.edges[a][at]) + widen(level.edges[a][at - strides[a]]);
+            const bool cut_off = !(total > 0);
+            total += widen(level.ground[at]);
+            if (diagonal && cut_off) total = diagonal[at];
+            narrow(total > 0 ? 1.0f / total : 0.0f, level.inverse[at]);
+        }
+    });
+}
+
+// finish(k, what flows into the cells k .. k + WIDE - 1, x there) for all of a level.
+template <class C, class F>
+void over_flows(const NetworkLevel<C> &level, const float *x, const Team &team, F finish) {
+    const Index *n = level.n, size = n[0] * n[1] * n[2], blocks = (size + WIDE - 1) / WIDE;
+    const Index strides[3] = {n[1] * n[2], n[2], 1};
+    const C *edges[3];
+    Index stride[3];
+    int axes = 0;
+    for (int a = 0; a < 3; ++a)
+        if (level.edges[a]) edges[axes] = level.edges[a], stride[axes++] = strides[a];
+    const auto run = [&](auto count) {
+        over_rows(blocks, size * 3, team, [&](Index begin, Index end) {
+            for (Index k = begin * WIDE; k < end * WIDE; k += WIDE) {
+                const Floats here = wide(x + k);
+                Floats flow = -(wide(level.ground + k) * here);
+#pragma GCC unroll 3
+                for (int a = 0; a < decltype(count)::value; ++a) {
+                    const Index s = stride[a];
+                    flow += wide(edges[a] + k) * (wide(x + k + s) - here);
+                    flow += wide(edges[a] + k - s) * (wide(x + k - s) - here);
+                }
+                finish(k, flow, here);
+            }
+        });
+    };
+    if (axes == 3) run(std::integral_constant<int, 3>{});
+    else if (axes == 2) run(std::integral_constant<int, 2>{});
+    else run(std::integral_constant<int, 1>{});
+}
+
+// coarse = P^T fine along the axis of a transfer, for fine fields of shape n.
+template <class C>
+void restrict_pairs(const Pairs<C> &p, const Index *n, const float *fine, float *coarse, const Team &team) {
+    const Index outer = p.axis == 0 ? 1 : p.axis == 1 ? n[0] : n[0] * n[1], cells = n[p.axis], pairs = (cells + 1) / 2;
+    const Index inner = p.axis == 0 ? n[1] * n[2] : p.axis == 1 ? n[2] : 1;
+    if (inner > 1) {
+        over_rows(outer * pairs, outer * pairs * inner * 2, team, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; ++row) {
+                const Index o = row / pairs, j = row % pairs, at = row * inner;
+                const float *f = fine + (o * cells + 2 * j) * inner;
+                const C *a = p.own_first + at, *b = p.own_second + at, *l = p.outward_second + at - inner,
+                        *h = p.outward_first + at + inner;
+                const bool mate = 2 * j + 1 < cells, low = j > 0, high = j + 1 < pairs;
+                float *to = coarse + at;
+                for (Index k = 0; k < inner; ++k) to[k] = widen(a[k]) * f[k];
+                if (mate)
+                    for (Index k = 0; k < inner; ++k) to[k] += widen(b[k]) * f[k + inner];
+                if (low)
+                    for (Index k = 0; k < inner; ++k) to[k] += widen(l[k]) * f[k - inner];
+                if (high)
+                    for (Index k = 0; k < inner; ++k) to[k] += widen(h[k]) * f[k + 2 * inner];
+            }
+        });
+        return;
+    }
+    over_rows(outer, outer * cells, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index at = row * pairs, whole = cells / 2;
+            const float *f = fine + row * cells;
+            float *to = coarse + at;
+            for (Index j = 0; j < whole; ++j)
+                to[j] = widen(p.own_first[at + j]) * f[2 * j] + widen(p.own_second[at + j]) * f[2 * j + 1];
+            if (whole < pairs) to[whole] = widen(p.own_first[at + whole]) * f[2 * whole];
+            for (Index j = 1; j < pairs; ++j) to[j] += widen(p.outward_second[at + j - 1]) * f[2 * j - 1];
+            for (Index j = 0; j + 1 < pairs; ++j) to[j] += widen(p.outward_first[at + j + 1]) * f[2 * j + 2];
+        }
+    });
+}
+
+// fine = P coarse, or fine += factor P coarse.
+template <bool ADD, class C>
+void prolong_pairs(const Pairs<C> &p, const Index *n, const float *coarse, float *fine, float factor, const Team &team) {
+    const Index outer = p.axis == 0 ? 1 : p.axis == 1 ? n[0] : n[0] * n[1], cells = n[p.axis], pairs = (cells + 1) / 2;
+    const Index inner = p.axis == 0 ? n[1] * n[2] : p.axis == 1 ? n[2] : 1;
+    const auto give = [factor](float &to, float value) {
+        if constexpr (ADD) to += factor * value;
+        else to = value;
+    };
+    if (inner > 1) {
+        over_rows(outer * cells, outer * cells * inner, team, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; ++row) {
+                const Index o = row / cells, cell = row % cells, j = cell / 2, at = (o * pairs + j) * inner;
+                const bool second = cell % 2, beside = second ? j + 1 < pairs : j > 0;
+                const C *own = (second ? p.own_second : p.own_first) + at,
+                        *outward = (second ? p.outward_second : p.outward_first) + at;
+                const float *c = coarse + at, *d = c + (second ? inner : -inner);
+                float *to = fine + row * inner;
+                if (beside)
+                    for (Index k = 0; k < inner; ++k) give(to[k], widen(own[k]) * c[k] + widen(outward[k]) * d[k]);
+                else
+                    for (Index k = 0; k < inner; ++k) give(to[k], widen(own[k]) * c[k]);
+            }
+        });
+        return;
+    }
+    over_rows(outer, outer * cells, team, [&](Index begin, Index end) {
+        for (Index row = begin; row < end; ++row) {
+            const Index at = row * pairs;
+            const float *c = coarse + at;
+            float *to = fine + row * cells;
+            const auto one = [&](Index cell) {
+                const Index j = cell / 2;
+                const bool second = cell % 2;
+                float value = widen((second ? p.own_second : p.own_first)[at + j]) * c[j];
+                if (second ? j + 1 < pairs : j > 0)
+                    value += widen((second ? p.outward_second : p.outward_first)[at + j]) * c[second ? j + 1 : j - 1];
+                give(to[cell], value);
+            };
+            one(0);
+            if (cells > 1) one(1);
+            for (Index j = 1; j + 1 < pairs; ++j) {
+                give(to[2 * j], widen(p.own_first[at + j]) * c[j] + widen(p.outward_first[at + j]) * c[j - 1]);
+                give(to[2 * j + 1], widen(p.own_second[at + j]) * c[j] + widen(p.outward_second[at + j]) * c[j + 1]);
+            }
+            for (Index cell = std::max(Index(2), 2 * (pairs - 1)); cell < cells; ++cell) one(cell);
+        }
+    });
+}
+
+// One cycle on the right side `b` of a level, into its `x`.
+template <class C>
+void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
+    if (depth == h.depth) {
+        const Index m = h.coarse_size;
+        over_rows(m, m * m, team, [&](Index begin, Index end) {
+            for (Index row = begin; row < end; ++row) h.x[row] = float(dot_block(h.inverse + row * m, h.b, m));
+        });
+        return;
+    }
+    const NetworkLevel<C> &level = h.levels[depth];
+    const Index size = level.n[0] * level.n[1] * level.n[2];
+    if (team.count > 1 && size * 2 <= SHARED) {
+        if (team.me == 0) visit_network(h, depth, Team{});
+        return team.wait();
+    }
+    float *x = level.spare, *spare = level.x;   // which exchange places an odd number of times
+    const float *b = level.b;
+    const C *inverse = level.inverse;
+    const auto relax = [&](double weight) {
+        const float w = float(weight);
+        float *to = spare;
+        over_flows(level, x, team, [=](Index k, Floats flow, Floats here) {
+            put(to + k, here + w * wide(inverse + k) * (wide(b + k) + flow));
+        });
+        std::swap(x, spare);
+    };
+    const float start = float(h.weights[0]);
+    over_rows((size + WIDE - 1) / WIDE, size, team, [=](Index begin, Index end) {
+        for (Index k = begin * WIDE; k < end * WIDE; k += WIDE) put(x + k, start * wide(inverse + k) * wide(b + k));
+    });
+    for (Index s = 1; s < h.sweeps; ++s) relax(h.weights[s]);
+    over_flows(level, x, team, [=](Index k, Floats flow, Floats) { put(spare + k, wide(b + k) + flow); });
+    Index shapes[4][3];
+    std::copy(level.n, level.n + 3, shapes[0]);
+    const float *from = spare;
+    for (Index t = 0; t < level.transfers; ++t) {
+        const Index axis = level.transfer[t].axis;
+        std::copy(shapes[t], shapes[t] + 3, shapes[t + 1]);
+        shapes[t + 1][axis] = (shapes[t][axis] + 1) / 2;
+        const bool last = t + 1 == level.transfers;
+        float *to = last ? (depth + 1 < h.depth ? h.levels[depth + 1].b : h.b) : t == 0 ? level.half : level.quarter;
+        restrict_pairs(level.transfer[t], shapes[t], from, to, team);
+        from = to;
+    }
+    visit_network(h, depth + 1, team);
+    from = depth + 1 < h.depth ? h.levels[depth + 1].x : h.x;
+    for (Index t = level.transfers - 1; t >= 0; --t) {
+        if (t == 0) {
+            prolong_pairs<true>(level.transfer[0], shapes[0], from, x, float(h.correction), team);
+            break;
+        }
+        float *to = t == 1 ? level.half : level.quarter;
+        prolong_pairs<false>(level.transfer[t], shapes[t], from, to, 1.0f, team);
+        from = to;
+    }
+    for (Index s = h.sweeps - 1; s >= 0; --s) relax(h.weights[s]);
+}
+
+// z = B r for one field, and r . z. The cycle runs on r / |r|, which keeps short floats clear of overflow and underflow.
+template <class S, class C>
+double cycle_network(const NetworkCycle<C> &h, const S *r, S *z, Index size, int threads) {
+    std::vector<double> partial((size + BLOCK - 1) / BLOCK);
+    double result = 0;
+    const auto work = [&](const Team &team) {
+        double *shared = team.barrier ? partial.data() : nullptr, norm, product;
+        sum_blocks(1, size, team, &norm, shared,
+                   [=](Index, Index begin, Index end) { return dot_block(r + begin, r + begin, end - begin); });
+        norm = norm > 0 ? std::sqrt(norm) : 1.0;
+        const double reciprocal = 1.0 / norm;
+        rescale(r, &reciprocal, h.depth ? h.levels[0].b : h.b, 1, size, team);
+        visit_network(h, 0, team);
+        const float *y = h.depth ? h.levels[0].x : h.x;
+        const S factor = S(norm / h.unit);
+        sum_blocks(1, size, team, &product, shared, [=](Index, Index begin, Index end) {
+            for (Index k = begin; k < end; ++k) z[k] = factor * S(y[k]);
+            return dot_block(r + begin, z + begin, end - begin);
+        });
+        if (team.me == 0) result = product;
+    };
+    if (threads == 1 || size <= SHARED) {
+        work(Team{});
+        return result;
+    }
+    Barrier barrier;
+#pragma omp parallel num_threads(threads)
+    work(Team{omp_get_num_threads(), omp_get_thread_num(), &barrier});
+    return result;
+}

@@ -1,0 +1,73 @@
+"""The multigrid cycle on networks of conductances as the compiled kernels run it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from sciml.kernels import build
+from sciml.kernels.conductances import (
+    WIDEST,
+    CompiledCoarsening,
+    CompiledNetworkCycle,
+    Faces,
+    Pairs,
+    read_couplings,
+)
+from sciml.linear_operator import LinearOperator
+from sciml.stencil import StencilOperator
+
+from .multigrid_coarsening import CoarseningNetwork
+from .multigrid_conductances import Conductances, check_least, coarsened_axes, coupling_terms
+from .multigrid_cycle import direct_inverse, smoothing_weights
+
+
+def compilable(operator: LinearOperator, network: CoarseningNetwork) -> bool:
+    """Whether the kernels take an operator and a network."""
+    return (
+        build.library() is not None
+        and isinstance(operator, StencilOperator)
+        and operator.device.type == "cpu"
+        and not any(operator.periodic)
+        and network.width <= WIDEST
+        and network.smoothing.device.type == "cpu"
+    )
+
+
+def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarsest: int) -> CompiledNetworkCycle:
+    """The cycle of an operator without batch, coefficients in 16 bits: see ConductanceCycle.of.
+
+    Raises:
+        InputError: for an operator that is no network of conductances.
+    """
+    terms = coupling_terms(operator)
+    unit = float(operator.diagonal().expand(operator.space).mean())
+    check_least(1.0, unit)
+    space = operator.space
+    axes, coefficients = zip(*terms, strict=True)
+    system, diagonal, least, least_diagonal = read_couplings(space, axes, coefficients, unit)
+    check_least(least, least_diagonal)
+    layers = [(layer.weight.detach(), layer.bias.detach()) for layer in (network.first, network.second, network.last)]
+    coarsen = CompiledCoarsening(layers, float(network.mismatch.exp()))
+    levels: list[tuple[Faces, object, list[Pairs]]] = []
+    while prod(system.ground.shape) > coarsest:
+        joined = coarsened_axes(_conductances(system))
+        if not joined:
+            break
+        coarser, pairs = system, []
+        for axis in joined:
+            coarser, pair = coarsen(coarser, axis)
+            pairs.append(pair)
+        levels.append((system, None if levels else diagonal, pairs))
+        system = coarser
+    return CompiledNetworkCycle(
+        levels,  # type: ignore[arg-type]
+        [float(weight) for weight in smoothing_weights(network)],
+        float(network.correction.exp()),
+        direct_inverse(_conductances(system)).contiguous(),
+        unit,
+        short=True,
+    )
+
+
+def _conductances(faces: Faces) -> Conductances:
+    return Conductances(faces.edges, faces.ground, (False,) * len(faces.edges))
