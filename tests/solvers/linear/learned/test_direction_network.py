@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from sciml.errors import InputError
 from sciml.solvers.linear.learned import DirectionNetwork, save_weights
+from sciml.solvers.linear.learned.direction_network import _doubled, _halved
 
 
 @pytest.mark.parametrize(("size", "parameters"), [(64, 97_457), (128, 152_881)])
@@ -45,21 +48,34 @@ def test_the_network_is_what_it_says(dimension):
 
 
 def test_an_odd_axis_has_a_last_cell_of_one_point():
-    """What is constant along an axis gives the same coarse values whether its length is even or odd."""
+    """Means over the cells that there are: of a sum of functions of one axis each, against those of numpy."""
+    lengths = (5, 4, 7)
+    x = sum(
+        torch.arange(float(n)).square().reshape([-1 if i == a else 1 for i in range(3)]) for a, n in enumerate(lengths)
+    )
+    coarse = _halved(x.expand(2, 3, *lengths))
+    assert coarse.shape == (2, 3, 3, 2, 4)
+    for cell in itertools.product(range(3), range(2), range(4)):
+        part = x[tuple(slice(2 * i, 2 * i + 2) for i in cell)]
+        assert float(coarse[(1, 2, *cell)]) == pytest.approx(float(part.mean()))
+    fine = _doubled(coarse, lengths)
+    assert fine.shape == (2, 3, *lengths)
+    assert torch.equal(fine[..., 4, 3, 6], coarse[..., 2, 1, 3]) and torch.equal(
+        fine[..., 1, 2, 3], coarse[..., 0, 1, 1]
+    )
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 7, 8])
+def test_a_single_field_gives_what_it_gives_among_others(length):
     network = DirectionNetwork(3, 4, (1, 1, 1), seed=1)
+    x = torch.randn(2, length, 6, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for length in (1, 2, 5, 7, 8):
-            assert network(torch.randn(2, length, 6, 3)).shape == (2, length, 6, 3)
-        coarse = network.coarse[0]
-        seen = []
-        handle = coarse.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-        network.first.register_forward_hook(lambda module, inputs, output: torch.ones_like(output))
-        for module in (network.enter, network.leave, network.fine[0]):
-            module.register_forward_hook(lambda module, inputs, output: inputs[0])
-        network(torch.randn(1, 5, 4, 7))
-        handle.remove()
-    assert seen[0].shape == (1, 4, 3, 2, 4)
-    assert torch.equal(seen[0], torch.ones_like(seen[0]))
+        together = network(x)
+        torch.testing.assert_close(network(x[1:]), together[1:], rtol=1e-4, atol=1e-5)
+    alone = torch.autograd.grad(network(x[1:]).square().sum(), network.parameters())
+    others = torch.autograd.grad(network(x)[1:].square().sum(), network.parameters())
+    for one, other in zip(alone, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_with_a_mean_square_of_one_the_size_of_the_grid_does_not_matter():
