@@ -197,15 +197,20 @@ def _by_triangles(
     splitting = Splitting.of(operator, ordering)
     if way != "symmetric":
         triangle = splitting.lower(relaxation) if way == "forward" else splitting.upper(relaxation)
-        solves = triangle.solve, triangle.solve_transposed
+        solve, solve_transposed = triangle.solve, triangle.solve_transposed
     else:
         lower, upper = splitting.lower(relaxation), splitting.upper(relaxation)
         middle = ((2 - relaxation) / relaxation * splitting.diagonal).unsqueeze(-1)
-        solves = (
-            lambda b: upper.solve(lower.solve(b).mul_(middle)),
-            lambda b: lower.solve_transposed(upper.solve_transposed(b).mul_(middle)),
-        )
-    return MatrixInverse(operator, kind, *map(splitting.in_own_order, solves), remake)
+
+        def solve(b: Tensor) -> Tensor:
+            return upper.solve(lower.solve(b).mul_(middle))
+
+        def solve_transposed(b: Tensor) -> Tensor:
+            return lower.solve_transposed(upper.solve_transposed(b).mul_(middle))
+
+    return MatrixInverse(
+        operator, kind, splitting.in_own_order(solve), splitting.in_own_order(solve_transposed), remake
+    )
 
 
 def _run(task: Iteration, compiled: CompiledRelaxation, way: str, relaxation: float, descend: bool) -> None:

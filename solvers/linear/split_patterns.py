@@ -60,7 +60,7 @@ def _stencil_pattern(
             rows.append(index[here].reshape(-1))
             columns.append(index[there].reshape(-1))
             terms.append(torch.full_like(rows[-1], term))
-    row, column, term = torch.cat(rows), torch.cat(columns), torch.cat(terms)
+    row, column, owner = torch.cat(rows), torch.cat(columns), torch.cat(terms)
     size = prod(space)
     entries = Entries.from_places(row, column, torch.ones(len(row), dtype=torch.float64), size)
     colours = None
@@ -75,7 +75,7 @@ def _stencil_pattern(
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     whole = place[found]
-    places = tuple((row[term == k], whole[term == k]) for k in range(len(offsets)))
+    places = tuple((row[owner == k], whole[owner == k]) for k in range(len(offsets)))
     return _StencilPattern(pattern, places)
 
 
@@ -128,6 +128,6 @@ def _split(
         if not apart:
             starts, middles, columns, bounds = starts[: size + 1], middles[:size], columns[:per_system], bounds[0]
             order = None if order is None else order[0]
-    short = (part.to(torch.int32).contiguous() for part in (starts, middles, columns))
+    starts, middles, columns = (part.to(torch.int32).contiguous() for part in (starts, middles, columns))
     order = None if order is None else order.to(torch.int32).contiguous()
-    return SplitPattern(size, *short, order, bounds.contiguous(), apart), entries
+    return SplitPattern(size, starts, middles, columns, order, bounds.contiguous(), apart), entries

@@ -13,7 +13,7 @@ from . import choice, decisions, heat, relaxation, sweeps
 from .choice import CHANGING, Choice
 from .decisions import Decisions
 from .heat import Heat
-from .policies import CHEB, LEARNERS, TSALLIS
+from .policies import CHEB, LEARNERS, TSALLIS, fixed
 from .relaxation import HIGH, LOW, Experiment
 
 
@@ -91,14 +91,14 @@ def _figures() -> Iterator[Figure]:
     for experiment, method, goal in ((HIGH, TSALLIS, 122), (HIGH, CHEB, 68), (LOW, TSALLIS, 67), (LOW, CHEB, 48)):
         what = f"{experiment.name}, {method}, iterations a solve"
         yield Figure(what, goal, "number", partial(_iterations, experiment, method), partial(_beside, experiment))
-    for method, goal in ((TSALLIS, 73_000), (CHEB, 52_000)):
+    for method, most in ((TSALLIS, 73_000), (CHEB, 52_000)):
         what = f"{Heat().name}, {method}, iterations"
-        yield Figure(what, goal, "count", partial(_total, method), _heat_note)
+        yield Figure(what, most, "count", partial(_total, method), _heat_note)
     slowest = _slowest(decisions.DECISIONS, "seconds_per_decision")
     yield Figure("a decision of 20 arms, of the slowest policy", 5e-4, "seconds", slowest, _round_note)
-    for sequence, goal in ((Choice(), 1.10), (Choice(CHANGING), 1.0)):
+    for sequence, times in ((Choice(), 1.10), (Choice(CHANGING), 1.0)):
         what = f"{sequence.name}, the tuner over the best preconditioner that is kept to"
-        yield Figure(what, goal, "times", partial(_over_best, sequence), partial(_choice_note, sequence))
+        yield Figure(what, times, "times", partial(_over_best, sequence), partial(_choice_note, sequence))
     for n, method in ((99, sweeps.NATURAL), (500, sweeps.NATURAL), (500, sweeps.COLOURED)):
         case = sweeps.sweeps_case(n)
         what = f"{case}, {method}, over scipy's triangular solves"
@@ -112,7 +112,7 @@ def _iterations(experiment: Experiment, method: str, rows: Rows) -> float:
 
 
 def _beside(experiment: Experiment, rows: Rows) -> str:
-    kept = min(_iterations(experiment, relaxation.fixed(omega), rows) for omega in relaxation.FIXED)
+    kept = min(_iterations(experiment, fixed(omega), rows) for omega in relaxation.FIXED)
     best = _iterations(experiment, relaxation.BEST, rows)
     return f"best that is kept to {kept:.1f}, best of each system {best:.1f}"
 
@@ -122,7 +122,7 @@ def _total(method: str, rows: Rows) -> float:
 
 
 def _heat_note(rows: Rows) -> str:
-    kept = min(_total(heat.fixed(omega), rows) for omega in heat.FIXED)
+    kept = min(_total(fixed(omega), rows) for omega in heat.FIXED)
     return f"best that is kept to {kept:,.0f}, best of each step {_total(heat.BEST, rows):,.0f}"
 
 

@@ -14,6 +14,7 @@ from scipy.sparse.linalg import spsolve_triangular
 from torch import Tensor
 
 from sciml.solvers.linear import SOR, SSOR
+from sciml.solvers.linear.successive_over_relaxation import Ordering
 
 from ..bench import Bench, version_of
 from ..linear.problems import poisson
@@ -39,7 +40,11 @@ def measure_sweeps(n: int, bench: Bench) -> list[Row]:
     problem = poisson((n, n), bench.device)
     on_cpu = bench.device == "cpu"
     contenders = []
-    for ordering, stencil, rows in (("natural", NATURAL, ROWS), ("multicolour", COLOURED, COLOURED_ROWS)):
+    kinds: tuple[tuple[Ordering, str, str], ...] = (
+        ("natural", NATURAL, ROWS),
+        ("multicolour", COLOURED, COLOURED_ROWS),
+    )
+    for ordering, stencil, rows in kinds:
         if ordering == "natural" and not on_cpu:
             continue
         for method, operator in ((stencil, problem.operator), (rows, problem.operator.to_sparse())):
