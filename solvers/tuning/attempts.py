@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -25,11 +25,15 @@ class Arms:
     Args:
         operator: without gradients.
         solvers: by number.
+
+    Attributes:
+        latest: number of the one that tried last.
     """
 
     def __init__(self, operator: LinearOperator, solvers: Sequence[LinearSolver]) -> None:
         self.operator = operator
         self.solvers = solvers
+        self.latest = 0
         self._prepared: dict[int, Prepared] = {}
 
     def prepared(self, number: int) -> Prepared:
@@ -54,8 +58,8 @@ class Attempt:
         iterations: mean over the rows.
         seconds: with the set-up, divided by the number of rows.
         seconds_setup: of these, but for the whole batch.
-        share: of the way to the tolerance that was still to go at the start, from 1 for the start of the solve to 0;
-            the way goes by the logarithm of the residual.
+        share_left: of the way from the start of the solve to the tolerance, by the logarithm of the residual, what is
+            still to go.
         progress: how much of its steps to the tolerance it did, by its rate of late, in [0, 1].
         cut_off: whether it ran into its limit.
         error: by which it was refused or broke off.
@@ -66,7 +70,7 @@ class Attempt:
     iterations: float = 0.0
     seconds: float = 0.0
     seconds_setup: float = 0.0
-    share: float = 1.0
+    share_left: float = 1.0
     progress: float = 0.0
     cut_off: bool = False
     error: Exception | None = None
@@ -76,62 +80,76 @@ class Attempt:
 def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: float) -> Attempt:
     """Advance the rows that run by one of the solvers, and count what that took.
 
-    Rows that did not come nearer to their tolerance are put back to where they were.
+    Rows that it takes for converged are taken for that; whoever called the tuner computes their residual afresh. Those
+    that did not come nearer to their tolerance are put back to where they were.
 
     Args:
-        task: `r` must be b - A x; it is again afterwards, for rows that did not converge.
+        task: `r` must be b - A x; it is again afterwards, if a row did not converge.
         arms: the solvers.
         number: of the one to try.
         limit: on its iterations.
         deadline: of `time.perf_counter()`.
     """
     rows, start = task.rows, time.perf_counter()
-    before, x0 = rows.norm(task.r), task.x.clone()
-    running = task.active().clone()
-    part = Iteration(
-        task.operator,
-        rows,
-        task.b,
-        task.x,
-        task.r,
-        task.tolerance,
-        limit,
-        torch.zeros_like(task.iterations),
-        task.codes.clone(),
-        task.history,
-        deadline,
-    )
-    distance, begun = _Distance(task.tolerance), len(task.history) - 1
-    found = Attempt(share=min(distance(before) / max(distance(task.history[0]), _TINY), 1.0))
-    norms = before
+    before, x0, running, begun = task.history[-1], task.x.clone(), task.active(), len(task.history) - 1
+    counted = torch.zeros_like(task.iterations)
+    fields = task.operator, rows, task.b, task.x, task.r, task.tolerance
+    part = Iteration(*fields, limit, counted, task.codes, task.history, deadline)
+    found = Attempt()
+    arms.latest = number
     try:
-        prepared = arms.prepared(number)
+        prepared = found.prepared = arms.prepared(number)
         found.seconds_setup = time.perf_counter() - start
-        if part.expired:
-            part.codes = torch.where(running, int(Status.MAX_ITERATIONS), part.codes)
-        else:
-            norms = prepared.advance(part, before)
-        found.prepared = prepared
+        if not part.expired:
+            prepared.solver.iterate(part, prepared.state)
     except (InputError, RuntimeError, MemoryError) as error:
         found.error = error
-        part.codes = torch.where(running, int(Status.BREAKDOWN), part.codes)
-        norms = torch.full_like(before, inf)
+    found.converged = found.error is None and not bool((running & (part.codes != Status.CONVERGED)).any())
     found.seconds = (time.perf_counter() - start) / rows.count
+    found.iterations = float(part.iterations.double().mean())
     task.seconds_setup += found.seconds_setup
     task.iterations += part.iterations
-    found.iterations = float(part.iterations.double().mean())
     task.x, task.codes = part.x, part.codes
-    failed = running & (part.codes != Status.CONVERGED)
-    found.converged = not bool(failed.any())
     if not found.converged:
-        worse = failed & ~(norms < before)
+        _put_back(task, found, before, x0, running, begun)
+    return found
+
+
+def _put_back(task: Iteration, found: Attempt, before: Tensor, x0: Tensor, running: Tensor, begun: int) -> None:
+    """See which rows failed, and keep only what came nearer to the solution.
+
+    Args:
+        task: after the try.
+        found: of the try, completed here.
+        before: residual norms at its beginning.
+        x0: iterate then.
+        running: the rows that ran.
+        begun: place of `before` in the history.
+    """
+    rows, distance = task.rows, _Distance(task.tolerance)
+    failed = running & (task.codes != Status.CONVERGED)
+    left_over = task.codes == Iteration.RUNNING
+    found.cut_off = found.error is None and bool(left_over.any())
+    task.codes = torch.where(
+        failed & left_over if found.error is None else failed,
+        int(Status.MAX_ITERATIONS if found.error is None else Status.BREAKDOWN),
+        task.codes,
+    )
+    if task.operator.null_space is not None:
+        rows.project_out(task.x, task.operator.null_space)
+    task.r = task.operator.residual(task.b, task.x, out=task.r)
+    norms = rows.norm(task.r)
+    worse = running & (~(norms < before) | (found.error is not None))
+    if bool(worse.any()):
         task.x = torch.where(rows.spread(worse, x0).bool(), x0, task.x)
         task.r = task.operator.residual(task.b, task.x, out=task.r)
-        if found.error is None:
-            found.progress = _progress(task.history[begun:], distance)
-        spent = bool((failed & (part.codes == Status.MAX_ITERATIONS)).any())
-        found.cut_off = found.error is None and spent
-    return found
+        norms = torch.where(worse, before, norms)
+    met = running & (norms <= task.tolerance)
+    task.codes = torch.where(met, int(Status.CONVERGED), task.codes)
+    found.converged = found.error is None and not bool((failed & ~met).any())
+    found.progress = _progress(task.history[begun:], distance)
+    found.share_left = min(distance(norms) / max(distance(task.history[0]), _TINY), 1.0)
+    task.history.append(norms)
 
 
 class _Distance:

@@ -10,7 +10,7 @@ import numpy as np
 from ..linear.settings import check_number
 from .policy import Choice, Policy
 
-_SAMPLES = 64  # of which one decides, and all tell its probability
+_SAMPLES = 32  # of which one decides, and all tell its probability
 _UNKNOWN = 2.0  # standard deviation of the logarithm of a cost of which nothing is known
 _LEAST_NOISE = 0.02
 _FORGETTING = 0.03  # share of the latest round in the noise

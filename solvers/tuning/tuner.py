@@ -145,7 +145,7 @@ class BanditTuner(LinearSolver):
     def iterate(self, task: Iteration, state: Arms) -> None:
         learned = self.state.learned
         if task.statistics:  # a second call for the same solve, where the true residual was not what rounding said
-            self._last(task, state, FALLBACK)
+            self._last(task, state, state.latest)
             return
         context = self._context_of(task)
         if self.cost == "seconds" and task.b.device.type == "cuda":
@@ -200,8 +200,8 @@ class BanditTuner(LinearSolver):
                 else:
                     setup = first.seconds_setup / rows if self.cost == "seconds" else 0.0
                     estimate = setup + (self._cost(first) - setup) / max(first.progress, _LEAST_PROGRESS)
-                if second.converged and second.share >= _TELLING and self.fallback != "best":
-                    learned.fallback.add(self._cost(second) / second.share)
+                if second.converged and first.share_left >= _TELLING and self.fallback != "best":
+                    learned.fallback.add(self._cost(second) / first.share_left)
             if learned.rest[arm] <= learned.rounds:
                 learned.failures[arm] = learned.failures[arm] + 1 if failed else 0
                 if failed:
