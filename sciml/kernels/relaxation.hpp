@@ -613,11 +613,14 @@ void advance_together(const Split<T> &a, int way, double omega, const Course<T> 
     }
 }
 
+// Side by side systems are quicker only while all that is read of them stays in the cache.
+constexpr Index FEW = 5, NEAR = 32768;
+
 template <class T>
 void advance_rows_of(const Split<T> &a, int way, double omega, const Course<T> &d, int descend, Index batch, Index steps,
                      double *norms, int threads) {
     const Index cost = a.starts[a.size] * steps;
-    if (batch == 1 || a.apart) {
+    if (batch < FEW || a.apart || a.starts[a.size] + 6 * a.size > NEAR) {
         over_fields(batch, cost, threads, [=](Index field, const Team &team) {
             SplitRows<T, T> system = rows_of(a, field, omega);
             advance_field(system, way, omega, d, descend, field, batch, steps, norms, a.order ? team : Team{});

@@ -24,8 +24,8 @@ from .successive_over_relaxation import Ordering, Splitting
 
 _TRANSPOSED = {"forward": "backward", "backward": "forward", "symmetric": "symmetric"}
 _UPDATES = 20_000_000  # unknowns times steps of one call, about a second, so that Ctrl-C is heard
-_ABREAST = 4  # fields from which on as many side by side as a vector holds are faster than one after the other
-_ENTRIES = 1 << 25  # that many are copied for it
+_ABREAST = 5  # fields from which on as many side by side as a vector holds are faster than one after the other,
+_NEAR = 32_768  # if so many numbers of each, the matrix and six fields, stay in the cache
 
 
 def relaxation_inverse(
@@ -133,7 +133,7 @@ class RelaxationInverse(ApproximateInverse):
         operator = self._operator
         if not isinstance(operator, StencilOperator):
             return self._compiled
-        if self._compiled.systems * operator.size * len(operator.offsets) > _ENTRIES:
+        if operator.size * (len(operator.offsets) + 6) > _NEAR:
             return self._compiled
         if self._rows is None:
             self._rows = _rows(operator, self._ordering)
