@@ -108,6 +108,11 @@ class ChebCB(Policy):
         found[best] += 1.0 - float(found.sum())
         return found
 
+    def expected(self, state: ChebState, context: float | None) -> np.ndarray | None:
+        context = 0.0 if context is None else context
+        self._widen(state, context)
+        return np.maximum(state.theta @ self._features(state, context), state.least)
+
     def update(
         self,
         state: ChebState,

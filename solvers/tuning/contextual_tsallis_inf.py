@@ -55,6 +55,9 @@ class ContextualTsallisINF(Policy):
     def choose(self, state: BinnedState, context: float | None, generator: np.random.Generator) -> Choice:
         return self.bandit.choose(state.bins[self._bin(context)], None, generator)
 
+    def expected(self, state: BinnedState, context: float | None) -> np.ndarray | None:
+        return None
+
     def update(
         self,
         state: BinnedState,

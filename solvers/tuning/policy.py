@@ -76,6 +76,15 @@ class Policy(ABC):
         """
 
     @abstractmethod
+    def expected(self, state: Any, context: float | None) -> np.ndarray | None:
+        """Losses that it expects of the arms, `(arms,)`, of no meaning for arms not yet tried; None if it has no idea.
+
+        Args:
+            state: what it knows.
+            context: of the next choice.
+        """
+
+    @abstractmethod
     def update(
         self, state: Any, choice: Choice, loss: float, context: float | None = None, estimate: float | None = None
     ) -> None:

@@ -98,12 +98,15 @@ class ThompsonSampling(Policy):
         if len(untried):
             return Choice(int(generator.choice(untried)), 1.0 / len(untried))
         arms = len(state.mean)
-        root = np.linalg.cholesky(state.covariance + 1e-9 * np.eye(arms) * state.covariance.trace())
+        root = np.linalg.cholesky(state.covariance + 1e-9 * float(state.covariance.diagonal().sum()) * np.eye(arms))
         expected = generator.standard_normal((_SAMPLES, arms)) @ root.T
         wide = self.jump * generator.standard_normal((_SAMPLES, arms))
         jumped = generator.random((_SAMPLES, arms)) < 1.0 - (1.0 - self.jumps) ** state.age
         cheapest = (state.mean + np.where(jumped, wide, expected)).argmin(1)
         return Choice(int(cheapest[0]), float((cheapest == cheapest[0]).mean()))
+
+    def expected(self, state: ThompsonState, context: float | None) -> np.ndarray | None:
+        return np.exp(state.mean)
 
     def update(
         self,

@@ -78,6 +78,9 @@ class TsallisINF(Policy):
         found, state.distance = tsallis_probabilities(state.losses / scale, eta, state.distance)
         return found
 
+    def expected(self, state: TsallisState, context: float | None) -> np.ndarray | None:
+        return None
+
     def update(
         self,
         state: TsallisState,

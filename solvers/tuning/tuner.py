@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from math import ceil, inf, isfinite
 from numbers import Real
@@ -136,7 +136,7 @@ class BanditTuner(LinearSolver):
 
     def settled(self) -> LinearSolver:
         """The solver of the arm of the least mean cost of late; before anything is known, the fallback."""
-        best = self._best()
+        best = self._best([mean.value for mean in self.state.learned.means])
         return self._stopping_alike(self._reserve if best == FALLBACK else self.arms[best].solver)
 
     def setup(self, operator: LinearOperator) -> Arms:
@@ -150,7 +150,8 @@ class BanditTuner(LinearSolver):
         context = self._context_of(task)
         if self.cost == "seconds" and task.b.device.type == "cuda":
             torch.cuda.synchronize(task.b.device)
-        known = self._known()
+        costs = self._recent_costs(context)
+        known = self._known(costs)
         probing = isinstance(self.fallback, LinearSolver) and learned.rounds & (learned.rounds - 1) == 0
         choice = Choice(FALLBACK, 1.0)
         if not probing:
@@ -162,7 +163,7 @@ class BanditTuner(LinearSolver):
             if learned.rest[choice.arm] <= learned.rounds:
                 first = attempt(task, state, choice.arm, *self._limits(task, known))
             if not first.converged:
-                second = self._last(task, state, self._best(choice.arm) if self.fallback == "best" else FALLBACK)
+                second = self._last(task, state, self._best(costs, choice.arm) if self.fallback == "best" else FALLBACK)
         cost = self._cost(first) + (self._cost(second) if second else 0.0)
         self._learn(choice, first, second, cost, known, context, task.rows.count)
         self._fix(task, second or first)
@@ -199,7 +200,10 @@ class BanditTuner(LinearSolver):
                     charged = max(cost, self.patience * usual + self._cost(second))
                 else:
                     setup = first.seconds_setup / rows if self.cost == "seconds" else 0.0
-                    estimate = setup + (self._cost(first) - setup) / max(first.progress, _LEAST_PROGRESS)
+                    steps = self._cost(first) - setup
+                    # Cut off in its set-up already, it would not have taken fewer seconds than the best.
+                    least = known if known is not None else cost
+                    estimate = setup + (steps / max(first.progress, _LEAST_PROGRESS) if first.progress else least)
                 if second.converged and first.share_left >= _TELLING and self.fallback != "best":
                     learned.fallback.add(self._cost(second) / first.share_left)
             if learned.rest[arm] <= learned.rounds:
@@ -208,13 +212,12 @@ class BanditTuner(LinearSolver):
                     learned.rest[arm] = learned.rounds + 2 ** int(min(learned.failures[arm], _LONGEST_REST))
             learned.pulls[arm] += 1
             learned.means[arm].add(charged if estimate is None else estimate)
-            floor = 1.0 if self.cost == "iterations" else 0.0
             self.policy.update(
                 learned.policy,
                 choice,
-                max(charged - floor, 0.0),
+                max(charged - self._floor, 0.0),
                 context,
-                None if estimate is None else max(estimate - floor, 0.0),
+                None if estimate is None else max(estimate - self._floor, 0.0),
             )
         learned.rounds += 1
         learned.cost += cost
@@ -228,6 +231,11 @@ class BanditTuner(LinearSolver):
         if found.error is not None:
             raise found.error
         return found
+
+    @property
+    def _floor(self) -> float:
+        """What every solve costs, and no policy is told."""
+        return 1.0 if self.cost == "iterations" else 0.0
 
     @property
     def _reserve(self) -> LinearSolver:
@@ -252,23 +260,31 @@ class BanditTuner(LinearSolver):
             return task.max_iterations, time.perf_counter() + self.patience * known * task.rows.count
         return min(task.max_iterations, max(1, ceil(self.patience * known))), inf
 
-    def _known(self) -> float | None:
+    def _known(self, costs: Sequence[float]) -> float | None:
         """The mean cost of the fallback; None where nothing is known of it."""
         learned = self.state.learned
         if self.fallback == "best":
-            best = self._best()
-            return None if best == FALLBACK else learned.means[best].value
+            best = self._best(costs)
+            return None if best == FALLBACK else costs[best]
         return learned.fallback.value if learned.fallback.count else None
 
-    def _best(self, other_than: int = FALLBACK) -> int:
-        """The arm of the least mean cost of late, -1 where none is known."""
+    def _recent_costs(self, context: float | None) -> list[float]:
+        """What the arms are expected to cost: by the policy where it says so, else as they did of late."""
+        learned = self.state.learned
+        expected = self.policy.expected(learned.policy, context) if self.fallback == "best" else None
+        if expected is None:
+            return [mean.value for mean in learned.means]
+        return (expected + self._floor).tolist()  # type: ignore[no-any-return]
+
+    def _best(self, costs: Sequence[float], other_than: int = FALLBACK) -> int:
+        """The arm of the least cost, of those tried that do not fail; -1 if there is none."""
         learned = self.state.learned
         tried = [
             arm
-            for arm in range(len(self.arms))
-            if learned.means[arm].count and not learned.failures[arm] and arm != other_than
+            for arm, mean in enumerate(learned.means)
+            if mean.count and not learned.failures[arm] and arm != other_than
         ]
-        return min(tried, key=lambda arm: learned.means[arm].value) if tried else FALLBACK
+        return min(tried, key=costs.__getitem__) if tried else FALLBACK
 
     def _cost(self, tried: Attempt) -> float:
         return tried.iterations if self.cost == "iterations" else tried.seconds

@@ -65,6 +65,9 @@ class InTurn(Policy):
         state.round += 1
         return Choice(self.order[(state.round - 1) % len(self.order)], 1.0)
 
+    def expected(self, state, context):
+        return None
+
     def update(self, state, choice, loss, context=None, estimate=None):
         state.told.append((choice.arm, loss, estimate))
 
