@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import torch
@@ -92,8 +93,10 @@ class LearnedMultigrid:
         """The cycle of an operator.
 
         Raises:
-            InputError: for an operator that the network was not made for.
+            InputError: for an operator that the network was not made for, or weights that are not finite.
         """
+        if not all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters()):
+            raise InputError("LearnedMultigrid: the network has weights that are NaN or infinite")
         axes = len(operator.space)
         if axes not in self.network.dimensions:
             made = " or ".join(str(number) for number in self.network.dimensions)
@@ -110,7 +113,8 @@ class LearnedMultigrid:
             return tuple(compiled_cycle(row, self.network, self.coarsest) for row in unbatched(operator))
         network, diagonal = conductances_of(operator)
         network, diagonal = network.to(self.precision), diagonal.to(self.precision)
-        return ConductanceCycle.of(network, diagonal, self.network.in_dtype(self.precision), self.coarsest)
+        learned = self.network.like(diagonal)
+        return ConductanceCycle.of(network, diagonal, learned, self.coarsest)
 
 
 class LearnedCycle(ApproximateInverse):
@@ -153,13 +157,18 @@ class LearnedCycle(ApproximateInverse):
         fields, results = x.reshape(rows.count, rows.size), out.view(rows.count, rows.size)
         with self._lock:
             dots = [
-                self._cycles[row % len(self._cycles)](field, result)
-                for row, (field, result) in enumerate(zip(fields, results, strict=True))
+                self._cycles[place](field, result)
+                for place, field, result in zip(self._places(rows.batch), fields, results, strict=True)
             ]
         return torch.tensor(dots, dtype=torch.float64).reshape(rows.batch)
 
     def transpose(self) -> LinearOperator:
         return self
+
+    def _places(self, batch: tuple[int, ...]) -> list[int]:
+        """For every row of a batch that of the operator's."""
+        places: list[int] = torch.arange(prod(self.batch)).reshape(self.batch).expand(batch).flatten().tolist()
+        return places
 
 
 def network_of(weights: Weights, source: str) -> CoarseningNetwork:
@@ -171,7 +180,7 @@ def network_of(weights: Weights, source: str) -> CoarseningNetwork:
     settings = weights.settings
     try:
         network = CoarseningNetwork(settings["width"], settings["sweeps"], tuple(settings["dimensions"]))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{source} are of another architecture than CoarseningNetwork: {error}") from None
     fill(network, weights.tensors, source)
     return network

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sciml.errors import InputError
+
+from ..settings import check_count
 from .multigrid_conductances import Conductances, outer
 
 FEATURES, ANSWERS = 7, 6
@@ -31,6 +34,9 @@ class CoarseningNetwork(nn.Module):
         sweeps: smoothing steps before and after a correction.
         dimensions: numbers of axes it was trained for.
 
+    Raises:
+        InputError: settings out of range.
+
     Attributes:
         smoothing: logarithm of the lower end of the interval that is smoothed, as a share of its upper end.
         correction: logarithm of the factor on corrections from the coarser grid.
@@ -39,6 +45,10 @@ class CoarseningNetwork(nn.Module):
 
     def __init__(self, width: int = 16, sweeps: int = 2, dimensions: tuple[int, ...] = (1, 2, 3)) -> None:
         super().__init__()
+        check_count(width, "CoarseningNetwork: width")
+        check_count(sweeps, "CoarseningNetwork: sweeps")
+        if not dimensions or not set(dimensions) <= {1, 2, 3}:
+            raise InputError(f"CoarseningNetwork: dimensions are some of 1, 2 and 3, got {dimensions!r}")
         self.width, self.sweeps, self.dimensions = width, sweeps, tuple(dimensions)
         self.first = nn.Linear(FEATURES, width)
         self.second = nn.Linear(width, width)
@@ -49,9 +59,10 @@ class CoarseningNetwork(nn.Module):
         self.correction = nn.Parameter(torch.tensor(0.0))
         self.mismatch = nn.Parameter(torch.tensor(math.log(0.25)))
 
-    def in_dtype(self, dtype: torch.dtype) -> CoarseningNetwork:
-        """The same in another dtype."""
-        return self if self.smoothing.dtype == dtype else copy.deepcopy(self).to(dtype)
+    def like(self, field: Tensor) -> CoarseningNetwork:
+        """The same in the dtype and on the device of a field."""
+        here = self.smoothing
+        return self if (here.dtype, here.device) == (field.dtype, field.device) else copy.deepcopy(self).to(field)
 
     def forward(self, features: Tensor) -> Tensor:
         """Answers `(..., 6)` to features `(..., 7)`."""

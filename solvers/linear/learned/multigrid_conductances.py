@@ -41,7 +41,7 @@ class Conductances:
         return tuple(self.ground.shape[-len(self.edges) :])
 
     def incident(self, axes: Sequence[int] | None = None) -> Tensor:
-        """Sum of the conductances of each cell across some axes, by default all, `(*batch, *space)`; without its ground.
+        """Sum of the conductances of each cell across some axes, by default all, `(*batch, *space)`, without ground.
 
         Across all of them it is zero only in a cell that is cut off.
         """
@@ -198,5 +198,5 @@ def _with_walls(network: Conductances, surplus: Tensor) -> Conductances:
 def coarsened_axes(network: Conductances, reach: float = 3.0) -> Sequence[int]:
     """The axes to coarsen: more than three cells, and a conductance within a factor of the strongest of these."""
     strengths = network.strengths()
-    candidates = {axis: strengths[axis] for axis, n in enumerate(network.space) if n > 3 and strengths[axis] > 0}
+    candidates = {axis: strengths[axis] for axis, n in enumerate(network.space) if n > 3}
     return [axis for axis, strength in candidates.items() if reach * strength >= max(candidates.values())]

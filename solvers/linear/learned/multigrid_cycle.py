@@ -16,8 +16,10 @@ from .multigrid_conductances import Conductances, coarsened_axes
 WIDEST = 2.0
 """No eigenvalue of D^-1 A is larger, since no off-diagonal entry is positive and no row sum negative."""
 
-_SINGULAR = 1e-7
-"""A pivot of the coarsest matrix, of diagonal 1, below this means that it is singular."""
+_SINGULAR = 1e-12
+"""An eigenvalue of the coarsest matrix, of diagonal 1, below this is rounding of zero."""
+_DIGITS = 0.1
+"""Share of the digits of the cycle's dtype that entries of the coarsest inverse may differ by in size."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class ConductanceCycle:
 
 def smoothing_weights(learned: CoarseningNetwork) -> tuple[Tensor, ...]:
     """Reciprocals of the Chebyshev roots on the interval that is smoothed; Saad (2003), section 12.3.2."""
-    low = WIDEST * torch.exp(learned.smoothing).clamp(max=0.9)
+    low = WIDEST * torch.exp(learned.smoothing).clamp(min=1e-4, max=0.9)
     centre, radius = 0.5 * (WIDEST + low), 0.5 * (WIDEST - low)
     roots: Sequence[float] = [math.cos(math.pi * (2 * k + 1) / (2 * learned.sweeps)) for k in range(learned.sweeps)]
     return tuple(1 / (centre + radius * root) for root in roots)
@@ -126,8 +128,9 @@ def reciprocal(diagonal: Tensor) -> Tensor:
 def direct_inverse(network: Conductances) -> Tensor:
     """The inverse `(*batch, size, size)` of a network's matrix, computed in float64.
 
-    If it is singular, as where no conductance leads to zero, the pseudo-inverse: what that leaves out of B the smoother
-    has.
+    In directions in which the matrix is singular or nearly so, as where little or nothing leads to zero, it is bounded:
+    its entries are rounded to the dtype of the cycle, and beside too large ones the smallest of its eigenvalues would
+    lose their sign.
     """
     space, ground = network.space, network.ground
     size, batch = prod(space), ground.shape[: ground.ndim - len(space)]
@@ -139,9 +142,21 @@ def direct_inverse(network: Conductances) -> Tensor:
     matrix = scale.unsqueeze(-1) * matrix * scale.unsqueeze(-2)
     matrix = matrix + torch.diag_embed(torch.where(diagonal > 0, 0.0, 1.0).to(matrix))
     factor, failed = torch.linalg.cholesky_ex(matrix)
-    pivots = factor.diagonal(dim1=-2, dim2=-1)
-    if bool((failed > 0).any()) or float(pivots.detach().min()) < _SINGULAR:
-        inverse = torch.linalg.pinv(matrix, rtol=_SINGULAR, hermitian=True)
+    largest = _DIGITS / torch.finfo(ground.dtype).eps
+    if not bool((factor.detach().diagonal(dim1=-2, dim2=-1).amin(-1) > _SINGULAR).all()) or bool((failed > 0).any()):
+        inverse = _bounded_inverse(matrix, largest)
     else:
         inverse = torch.cholesky_inverse(factor)
+        if not bool((inverse.detach().norm(dim=(-2, -1)) < largest).all()):
+            inverse = _bounded_inverse(matrix, largest)
     return (scale.unsqueeze(-1) * inverse * scale.unsqueeze(-2)).to(ground.dtype)
+
+
+def _bounded_inverse(matrix: Tensor, largest: float) -> Tensor:
+    """The inverse with eigenvalues of at most `largest`, 1 where the matrix has 0; NaN if it is not finite."""
+    if not bool(torch.isfinite(matrix).all()):
+        return torch.full_like(matrix, torch.nan)
+    values, vectors = torch.linalg.eigh(matrix.detach())
+    bounded = torch.where(values < _SINGULAR, 1.0, values.clamp(min=1 / largest))
+    raised = vectors * torch.where(values < 1 / largest, bounded - values, 0.0).unsqueeze(-2)
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix + raised @ vectors.mT))
