@@ -72,9 +72,12 @@ def _stencil_pattern(
     # Entries of several terms may share a place.
     keys = entries.rows * size + entries.columns
     found = torch.searchsorted(keys, row * size + column)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    whole = place[found]
+    if order is None:
+        whole = found
+    else:
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        whole = place[found]
     places = tuple((row[owner == k], whole[owner == k]) for k in range(len(offsets)))
     return _StencilPattern(pattern, places)
 
@@ -90,17 +93,17 @@ def split_matrices(operator: LinearOperator, entries: Entries, ordering: Orderin
     systems = max(1, prod(operator.batch))
     colours = colouring(operator, entries) if ordering == "multicolour" else None
     pattern, order = _split(entries.rows, entries.columns, operator.size, systems, colours)
-    values = entries.values[order]
+    values = entries.values.contiguous() if order is None else entries.values[order]
     return pattern, values if pattern.apart else values.reshape(systems, -1)
 
 
 def _split(
     rows: Tensor, columns: Tensor, size: int, systems: int, colours: Tensor | None
-) -> tuple[SplitPattern, Tensor]:
-    """The pattern of a block-diagonal matrix, and the order in which it has the entries."""
+) -> tuple[SplitPattern, Tensor | None]:
+    """The pattern of a block-diagonal matrix, and the order in which it has the entries, None if as they stand."""
     total = systems * size
+    entries = order = None
     if colours is None:
-        order, place = None, torch.arange(total)
         bounds = torch.tensor([0, size]).expand(systems, 2)
     else:
         blocks = colours.reshape(systems, size)
@@ -110,12 +113,12 @@ def _split(
         place = (place + size * torch.arange(systems)[:, None]).reshape(-1)
         counts = torch.zeros(systems, count, dtype=torch.int64).scatter_add_(1, blocks, torch.ones_like(blocks))
         bounds = torch.nn.functional.pad(counts.cumsum(1), (1, 0))
-    entries = ascending(rows * total + place[columns])
-    rows, columns = rows[entries], columns[entries]
+        entries = ascending(rows * total + place[columns])
+        rows, columns = rows[entries], columns[entries]
     starts = torch.zeros(total + 1, dtype=torch.int64)
     torch.cumsum(torch.bincount(rows, minlength=total), 0, out=starts[1:])
     middles = torch.nonzero(rows == columns).squeeze(-1)
-    columns = columns % size
+    columns = columns if systems == 1 else columns % size
     apart = False
     if systems > 1:
         each = starts.diff().reshape(systems, size)
