@@ -41,6 +41,12 @@ def _tuning(size: str, device: str) -> Plan:
     return plan(size, device)
 
 
+def _learned(size: str, device: str) -> Plan:
+    from .learned.plan import plan
+
+    return plan(size, device)
+
+
 SUITES = (
     Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),
     Suite("geometry", "jumping and directed coefficients, meshes, scans, nonlinear equations", _geometry),
@@ -48,4 +54,5 @@ SUITES = (
     Suite("datasets", "samples generated against scipy's SuperLU and pyamg", _datasets),
     Suite("operators", "neural operators trained and timed against neuraloperator's FNO", _operators),
     Suite("tuning", "relaxation and preconditioners chosen by bandits while solving, and the sweeps behind", _tuning),
+    Suite("learned", "learned preconditioners against computed ones, on problems unseen in training", _learned),
 )

@@ -1,0 +1,1 @@
+"""The suite `learned`: learned preconditioners against those that are computed."""
