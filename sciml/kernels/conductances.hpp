@@ -122,7 +122,10 @@ inline void answer(const CoarseningNetwork &net, const float (*features)[CHUNK],
     layer(net.last, net.width, ANSWERS, hidden[1], answers, false);
 }
 
-inline float positive(float x) { return x + std::sqrt(1.0f + x * x); }
+inline float positive(float x) {
+    x = std::min(std::max(x, -8.0f), 8.0f);
+    return x + std::sqrt(1.0f + x * x);
+}
 
 // One step of `coarsen` in multigrid_coarsening.py, whose names these are. `edges[a]` has n[a] + 1 faces along a. The
 // fields of `pairs` have the coarse shape: own and outward weights of the members, and room for nine more.
@@ -139,6 +142,11 @@ constexpr float LEAST = 1e-5f, FLOOR = 1e-16f;
 inline float over(float outward, float inner) {
     const float least = inner + LEAST * outward;
     return outward / (least > 0 ? least : 1.0f);
+}
+
+inline float of_both(float w, float v) {
+    const float both = w * v, neither = (1 - w) * (1 - v);
+    return both / std::max(both + neither, 1e-20f);
 }
 
 inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &team) {
@@ -243,8 +251,8 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                     scale_first[to + c] = live_first > 0 ? positive(answers[0][1][c]) : 0.0f;
                     scale_second[to + c] = live_second > 0 ? positive(answers[1][1][c]) : 0.0f;
                     across[to + c] = positive(0.5f * (answers[0][3][c] + answers[1][3][c]));
-                    p.coarse_ground[to + c] =
-                        ground_first[c] * positive(answers[0][4][c]) + ground_second[c] * positive(answers[1][4][c]);
+                    p.coarse_ground[to + c] = (live_first > 0 ? ground_first[c] * positive(answers[0][4][c]) : 0.0f) +
+                                              (live_second > 0 ? ground_second[c] * positive(answers[1][4][c]) : 0.0f);
                     between_low[to + c] = out_first[c];
                     between_high[to + c] = out_second[c];
                 }
@@ -318,21 +326,39 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                     for (Index k = 0; k < whole; ++k) add(k, below, above, !row_single);
                     for (Index k = whole; k < m[2]; ++k) add(k, below, above, false);
                 }
-                // (one + two) times the factors of the pairs on both sides
-                float *low_face = p.coarse_edges[other] +
-                                  (i * (m[1] + (other == 1)) + j) * (m[2] + (other == 2));
+                // What the members give across, in shares by the pair from which both sides of a face are interpolated.
+                float *low_face = p.coarse_edges[other] + (i * (m[1] + (other == 1)) + j) * (m[2] + (other == 2));
                 float *high_face = low_face + (other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1);
-                const auto edge = [&](Index k, bool begins, bool ends, bool has_mate) {
+                const float *first = p.outward_first, *second = p.outward_second;
+                const Index to_next = 2 * (last_axis ? 1 : to_mate);
+                const auto give = [&](Index at, const float *e, Index away, bool mate, bool previous, bool next) {
+                    float sum = e[0] * (1 - of_both(first[at], first[at + away]));
+                    if (mate) sum += e[to_mate] * (1 - of_both(second[at], second[at + away]));
+                    if (previous)
+                        sum += e[to_mate - to_next] * of_both(second[at - stride], second[at - stride + away]);
+                    if (next) sum += e[to_next] * of_both(first[at + stride], first[at + stride + away]);
+                    return sum;
+                };
+                const bool row_begins = axis == 0 ? i == 0 : axis == 1 && j == 0;
+                const bool row_ends = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
+                const auto edge = [&](Index k, bool begins, bool ends, bool mate, bool previous, bool next) {
                     const Index at = from + k, fine = k * step;
-                    if (begins) low_face[k] = (f[fine] + (has_mate ? f[fine + to_mate] : 0.0f)) * across[at];
-                    high_face[k] = (f[fine + up] + (has_mate ? f[fine + to_mate + up] : 0.0f)) * across[at] *
+                    if (begins) low_face[k] = give(at, f + fine, 0, mate, previous, next) * across[at];
+                    high_face[k] = give(at, f + fine + up, ends ? 0 : across_stride, mate, previous, next) * across[at] *
                                    (ends ? 1.0f : across[at + across_stride]);
                 };
-                if (other == 2) {
-                    for (Index k = 0; k < m[2]; ++k) edge(k, k == 0, k == m[2] - 1, !row_single);
+                if (last_axis) {
+                    const bool begins = position == 0, ends = position == m[other] - 1;
+                    edge(0, begins, ends, whole > 0, false, m[2] > 1);
+                    for (Index k = 1; k < m[2] - 1; ++k) edge(k, begins, ends, true, true, true);
+                    if (m[2] > 1) edge(m[2] - 1, begins, ends, whole == m[2], true, false);
+                } else if (other == 2) {
+                    edge(0, true, m[2] == 1, !row_single, !row_begins, !row_ends);
+                    for (Index k = 1; k < m[2] - 1; ++k) edge(k, false, false, !row_single, !row_begins, !row_ends);
+                    if (m[2] > 1) edge(m[2] - 1, false, true, !row_single, !row_begins, !row_ends);
                 } else {
-                    for (Index k = 0; k < whole; ++k) edge(k, position == 0, position == m[other] - 1, !row_single);
-                    for (Index k = whole; k < m[2]; ++k) edge(k, position == 0, position == m[other] - 1, false);
+                    const bool begins = position == 0, ends = position == m[other] - 1;
+                    for (Index k = 0; k < m[2]; ++k) edge(k, begins, ends, !row_single, !row_begins, !row_ends);
                 }
             }
         }
@@ -421,7 +447,8 @@ struct Pairs {
 
 template <class C>
 struct NetworkLevel {
-    Index n[3], transfers;
+    Index n[3], transfers, sweeps;
+    const double *weights;
     C *edges[3], *ground, *inverse;
     Pairs<C> transfer[3];
     float *b, *x, *spare, *half, *quarter;
@@ -430,8 +457,7 @@ struct NetworkLevel {
 template <class C>
 struct NetworkCycle {
     const NetworkLevel<C> *levels;
-    Index depth, sweeps;
-    const double *weights;
+    Index depth;
     double correction, unit;
     const float *inverse;
     Index coarse_size;
@@ -622,11 +648,11 @@ void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
         });
         std::swap(x, spare);
     };
-    const float start = float(h.weights[0]);
+    const float start = float(level.weights[0]);
     over_rows((size + WIDE - 1) / WIDE, size, team, [=](Index begin, Index end) {
         for (Index k = begin * WIDE; k < end * WIDE; k += WIDE) put(x + k, start * wide(inverse + k) * wide(b + k));
     });
-    for (Index s = 1; s < h.sweeps; ++s) relax(h.weights[s]);
+    for (Index s = 1; s < level.sweeps; ++s) relax(level.weights[s]);
     over_flows(level, x, team, [=](Index k, Floats flow, Floats) { put(spare + k, wide(b + k) + flow); });
     Index shapes[4][3];
     std::copy(level.n, level.n + 3, shapes[0]);
@@ -651,7 +677,7 @@ void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
         prolong_pairs<false>(level.transfer[t], shapes[t], from, to, 1.0f, team);
         from = to;
     }
-    for (Index s = h.sweeps - 1; s >= 0; --s) relax(h.weights[s]);
+    for (Index s = level.sweeps - 1; s >= 0; --s) relax(level.weights[s]);
 }
 
 // z = B r for one field, and r . z. The cycle runs on r / |r|, which keeps short floats clear of overflow and underflow.

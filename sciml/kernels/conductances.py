@@ -67,6 +67,8 @@ class LevelTable(ctypes.Structure):
     _fields_ = (
         ("cells", layout.Three),
         ("transfers", ctypes.c_int64),
+        ("sweeps", ctypes.c_int64),
+        ("weights", ctypes.c_void_p),
         ("edges", _Pointers),
         ("ground", ctypes.c_void_p),
         ("inverse", ctypes.c_void_p),
@@ -85,8 +87,6 @@ class CycleTable(ctypes.Structure):
     _fields_ = (
         ("levels", ctypes.c_void_p),
         ("depth", ctypes.c_int64),
-        ("sweeps", ctypes.c_int64),
-        ("weights", ctypes.c_void_p),
         ("correction", ctypes.c_double),
         ("unit", ctypes.c_double),
         ("inverse", ctypes.c_void_p),
@@ -213,9 +213,8 @@ class CompiledNetworkCycle:
     """The tables of one hierarchy of networks, and the fields that a cycle works on. Not for two threads at once.
 
     Args:
-        levels: finest first: a network, the diagonal of cells that are cut off or None, and the pairs, axis after axis,
-            to the next.
-        weights: of the smoothing steps.
+        levels: finest first: a network, the diagonal of cells that are cut off or None, the pairs, axis after axis, to
+            the next, and the weights of the smoothing steps.
         correction: factor on corrections.
         inverse: `(size, size)`, float32, of the coarsest operator.
         unit: mean of the operator's diagonal.
@@ -224,8 +223,7 @@ class CompiledNetworkCycle:
 
     def __init__(
         self,
-        levels: Sequence[tuple[Faces, Tensor | None, Sequence[Pairs]]],
-        weights: Sequence[float],
+        levels: Sequence[tuple[Faces, Tensor | None, Sequence[Pairs], Sequence[float]]],
         correction: float,
         inverse: Tensor,
         unit: float,
@@ -235,16 +233,16 @@ class CompiledNetworkCycle:
         self.size = levels[0][0].ground.numel() if levels else len(inverse)
         tables = (LevelTable * len(levels))()
         self.held: list[object] = [tables, inverse]
-        for table, (network, diagonal, pairs) in zip(tables, levels, strict=True):
+        for table, (network, diagonal, pairs, weights) in zip(tables, levels, strict=True):
             self._lay_out(table, network, diagonal, pairs)
-        numbers = (ctypes.c_double * len(weights))(*weights)
+            numbers = (ctypes.c_double * len(weights))(*weights)
+            table.sweeps, table.weights = len(weights), layout.address(numbers)
+            self.held.append(numbers)
         fields = torch.zeros(2, len(inverse), dtype=torch.float32)
-        self.held += [numbers, fields]
+        self.held.append(fields)
         self.table = CycleTable(
             layout.address(tables),
             len(levels),
-            len(weights),
-            layout.address(numbers),
             correction,
             unit,
             inverse.data_ptr(),

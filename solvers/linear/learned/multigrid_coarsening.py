@@ -17,6 +17,7 @@ from .multigrid_conductances import Conductances, outer
 FEATURES, ANSWERS = 7, 6
 _LEAST = 1e-5
 """Bounds the ratio of a conductance to a smaller one, so that it stays a number where that one is zero."""
+_LEAST_WEIGHT = 1e-20
 _FLOOR = 1e-16
 """Shares below this count as this: the root of a root has no slope at zero."""
 
@@ -31,19 +32,20 @@ class CoarseningNetwork(nn.Module):
 
     Args:
         width: of the two hidden layers.
-        sweeps: smoothing steps before and after a correction.
+        sweeps: smoothing steps before and after a correction on the finest grid; one more on every coarser one.
         dimensions: numbers of axes it was trained for.
 
     Raises:
         InputError: settings out of range.
 
     Attributes:
-        smoothing: logarithm of the lower end of the interval that is smoothed, as a share of its upper end.
+        smoothing: logarithm of the lower end of the interval that is smoothed, as a share of its upper end, times the
+            square of the number of steps.
         correction: logarithm of the factor on corrections from the coarser grid.
         mismatch: logarithm of the weight of the energy by which neighbours' interpolations differ.
     """
 
-    def __init__(self, width: int = 16, sweeps: int = 2, dimensions: tuple[int, ...] = (1, 2, 3)) -> None:
+    def __init__(self, width: int = 16, sweeps: int = 3, dimensions: tuple[int, ...] = (1, 2, 3)) -> None:
         super().__init__()
         check_count(width, "CoarseningNetwork: width")
         check_count(sweeps, "CoarseningNetwork: sweeps")
@@ -55,9 +57,9 @@ class CoarseningNetwork(nn.Module):
         self.last = nn.Linear(width, ANSWERS)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.smoothing = nn.Parameter(torch.tensor(math.log(0.2)))
+        self.smoothing = nn.Parameter(torch.tensor(0.0))
         self.correction = nn.Parameter(torch.tensor(0.0))
-        self.mismatch = nn.Parameter(torch.tensor(math.log(0.25)))
+        self.mismatch = nn.Parameter(torch.tensor(math.log(0.1)))
 
     def like(self, field: Tensor) -> CoarseningNetwork:
         """The same in the dtype and on the device of a field."""
@@ -123,7 +125,11 @@ def interleaved(first: Tensor, second: Tensor, axis: int, cells: int) -> Tensor:
 
 
 def positive(x: Tensor) -> Tensor:
-    """x + sqrt(1 + x^2), the exponential of arsinh x: positive, 1 at 0, and inverted by a change of sign."""
+    """x + sqrt(1 + x^2), the exponential of arsinh x: positive, 1 at 0, and inverted by a change of sign.
+
+    Of x within 8 of zero: no rule is corrected by a factor beyond 16.
+    """
+    x = x.clamp(-8.0, 8.0)
     return x + torch.sqrt(1 + x * x)
 
 
@@ -132,9 +138,10 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
 
     A pair's value stands between its members, nearer to the one of larger conductances. From there to the value of the
     next pair lead, in series, a part of the conductance between the members, the face between the pairs, and a part of
-    that between the members of the next; interpolation to a member is linear along that line. Conductances across
-    members add up. Where neighbours across a face are interpolated with different weights, the energy of that
-    difference is added to the conductance between the pairs. The network corrects each of these rules by factors.
+    that between the members of the next; interpolation to a member is linear along that line. Conductances across go
+    with the members, as these are interpolated from the one pair or the other. Where neighbours across a face are
+    interpolated with different weights, the energy of that difference is added to the conductance between the pairs.
+    The network corrects each of these rules by factors.
 
     Args:
         fine: the network of conductances.
@@ -197,9 +204,13 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
             edges.append(along)
             continue
         one, two = members(across_faces, place)
+        below = one * _of_both(to_low, other - axes, fine.periodic[other])
+        above = two * _of_both(to_high, other - axes, fine.periodic[other])
+        to_next, to_previous = outer(above, place, periodic)[0], outer(below, place, periodic)[1]
         before, behind = _around(factor, other - axes, fine.periodic[other])
-        edges.append((one + two) * before * behind)
-    ground = ground_first * positive(first[4]) + ground_second * positive(second[4])
+        edges.append((one - below + two - above + to_next + to_previous) * before * behind)
+    ground_first = torch.where(alive[0], ground_first * positive(first[4]), 0.0)
+    ground_second = torch.where(alive[1], ground_second * positive(second[4]), 0.0)
     scale_first = torch.where(alive[0], positive(first[1]), 0.0)
     scale_second = torch.where(alive[1] & ~single, positive(second[1]), 0.0)
     transfer = PairTransfer(
@@ -209,7 +220,7 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
         n,
         periodic,
     )
-    return Conductances(tuple(edges), ground, fine.periodic), transfer
+    return Conductances(tuple(edges), ground_first + ground_second, fine.periodic), transfer
 
 
 def _over(outward: Tensor, inner: Tensor) -> Tensor:
@@ -243,6 +254,18 @@ def _mismatch(
     first, second = members(energy, place)
     low, high = beside(first, second, 0.0)  # type: ignore[operator]
     return torch.where(between > 0, low + high, 0.0)
+
+
+def _of_both(weight: Tensor, axis: int, periodic: bool) -> Tensor:
+    """At every face across an axis the share of its conductance that goes to the next pair.
+
+    With the outward weights w and v of the members beside it: w v / (w v + (1 - w) (1 - v)), and v = w at a wall.
+    """
+    first, last = weight.narrow(axis, 0, 1), weight.narrow(axis, weight.shape[axis] - 1, 1)
+    before = torch.cat([last if periodic else first, weight], axis)
+    behind = torch.cat([weight, first if periodic else last], axis)
+    both, neither = before * behind, (1 - before) * (1 - behind)
+    return both / (both + neither).clamp(min=_LEAST_WEIGHT)
 
 
 def _around(x: Tensor, axis: int, periodic: bool) -> tuple[Tensor, Tensor]:

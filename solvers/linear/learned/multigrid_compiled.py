@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+from torch import Tensor
+
 from sciml.kernels import build
 from sciml.kernels.conductances import (
     WIDEST,
@@ -48,7 +50,7 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
     check_least(least, least_diagonal)
     layers = [(layer.weight.detach(), layer.bias.detach()) for layer in (network.first, network.second, network.last)]
     coarsen = CompiledCoarsening(layers, float(network.mismatch.exp()))
-    levels: list[tuple[Faces, object, list[Pairs]]] = []
+    levels: list[tuple[Faces, Tensor | None, list[Pairs], list[float]]] = []
     while prod(system.ground.shape) > coarsest:
         joined = coarsened_axes(_conductances(system))
         if not joined:
@@ -57,11 +59,11 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
         for axis in joined:
             coarser, pair = coarsen(coarser, axis)
             pairs.append(pair)
-        levels.append((system, None if levels else diagonal, pairs))
+        weights = [float(weight) for weight in smoothing_weights(network, len(levels))]
+        levels.append((system, None if levels else diagonal, pairs, weights))
         system = coarser
     return CompiledNetworkCycle(
-        levels,  # type: ignore[arg-type]
-        [float(weight) for weight in smoothing_weights(network)],
+        levels,
         float(network.correction.exp()),
         direct_inverse(_conductances(system)).contiguous(),
         unit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -30,11 +29,13 @@ class ConductanceLevel:
         network: its conductances.
         inverse_diagonal: `(*batch, *space)`.
         transfers: to the next coarser one, axis after axis.
+        weights: of the smoothing steps, 0-dimensional tensors.
     """
 
     network: Conductances
     inverse_diagonal: Tensor
     transfers: tuple[PairTransfer, ...]
+    weights: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,12 @@ class ConductanceCycle:
         levels: finest first.
         inverse: of the coarsest operator, `(*batch, size, size)`.
         coarse_space: shape of the coarsest grid.
-        weights: of the smoothing steps, 0-dimensional tensors.
         correction: factor on corrections from the coarser grid.
     """
 
     levels: tuple[ConductanceLevel, ...]
     inverse: Tensor
     coarse_space: tuple[int, ...]
-    weights: tuple[Tensor, ...]
     correction: Tensor
 
     @staticmethod
@@ -78,13 +77,13 @@ class ConductanceCycle:
             for axis in axes:
                 coarser, transfer = coarsen(coarser, axis, learned)
                 transfers.append(transfer)
-            levels.append(ConductanceLevel(network, reciprocal(diagonal), tuple(transfers)))
+            weights = smoothing_weights(learned, len(levels))
+            levels.append(ConductanceLevel(network, reciprocal(diagonal), tuple(transfers), weights))
             network, diagonal = coarser, coarser.diagonal()
         return ConductanceCycle(
             tuple(levels),
             direct_inverse(network),
             network.space,
-            smoothing_weights(learned),
             torch.exp(learned.correction),
         )
 
@@ -97,8 +96,8 @@ class ConductanceCycle:
             flat = r.reshape(*r.shape[: r.ndim - len(self.coarse_space)], prod(self.coarse_space), 1)
             return (self.inverse @ flat).reshape(r.shape)
         level = self.levels[depth]
-        x = self.weights[0] * level.inverse_diagonal * r
-        for weight in self.weights[1:]:
+        x = level.weights[0] * level.inverse_diagonal * r
+        for weight in level.weights[1:]:
             x = x + weight * level.inverse_diagonal * (r - level.network.apply(x))
         coarse = r - level.network.apply(x)
         for transfer in level.transfers:
@@ -107,16 +106,17 @@ class ConductanceCycle:
         for transfer in reversed(level.transfers):
             correction = transfer.prolong(correction)
         x = x + correction
-        for weight in reversed(self.weights):
+        for weight in reversed(level.weights):
             x = x + weight * level.inverse_diagonal * (r - level.network.apply(x))
         return x
 
 
-def smoothing_weights(learned: CoarseningNetwork) -> tuple[Tensor, ...]:
+def smoothing_weights(learned: CoarseningNetwork, depth: int) -> tuple[Tensor, ...]:
     """Reciprocals of the Chebyshev roots on the interval that is smoothed; Saad (2003), section 12.3.2."""
-    low = WIDEST * torch.exp(learned.smoothing).clamp(min=1e-4, max=0.9)
+    sweeps = learned.sweeps + depth
+    low = WIDEST * (torch.exp(learned.smoothing) / sweeps**2).clamp(max=0.9)
     centre, radius = 0.5 * (WIDEST + low), 0.5 * (WIDEST - low)
-    roots: Sequence[float] = [math.cos(math.pi * (2 * k + 1) / (2 * learned.sweeps)) for k in range(learned.sweeps)]
+    roots = [math.cos(math.pi * (2 * k + 1) / (2 * sweeps)) for k in range(sweeps)]
     return tuple(1 / (centre + radius * root) for root in roots)
 
 

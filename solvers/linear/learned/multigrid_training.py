@@ -26,6 +26,7 @@ from .multigrid_cycle import ConductanceCycle
 _TRAINED, _HELD_OUT = 0, 1
 _STEPS = (4, 12)
 _COARSEST = 200
+_LEAST_GAIN = 1e-3
 
 
 @final
@@ -77,13 +78,12 @@ def train_coarsening(
         folder, resume, save_every, device, progress: see `sciml.training.train`; a checkpoint resumes to the last bit.
 
     Returns:
-        How it went; the "loss" is the mean logarithm of the factor by which an iteration reduces the error in the
-        energy norm.
+        How it went; the "loss" is the mean logarithm of the iterations that reduce the error by a factor of e.
     """
     described = {"width": network.width, "sweeps": network.sweeps, "dimensions": list(network.dimensions)}
     return train(
         network,
-        contraction,
+        effort,
         RandomNetworks(settings.largest, settings.samples, mixed(settings.seed, _TRAINED)),
         settings.plan,
         folder=folder,
@@ -96,10 +96,11 @@ def train_coarsening(
     )
 
 
-def contraction(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """The loss of every system of a batch: log(|e_k| / |e_0|) / k in the energy norm, k steps of conjugate gradients on.
+def effort(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """The loss of every system: the logarithm of the iterations of conjugate gradients for a factor e of error.
 
-    The start is the error that two cycles leave of the solution to a random right side.
+    Measured in the energy norm over some steps from the error that two cycles leave of the solution to a random right
+    side. Of all systems a part of their iterations counts the same, be they many or few.
     """
     axes = batch["ground"].ndim - 1
     losses = []
@@ -131,7 +132,7 @@ def _reduction(system: Conductances, cycle: ConductanceCycle, error: Tensor, ste
             z = cycle.apply(residual)
             previous, product = product, (residual * z).sum()
             direction = z + product / previous * direction
-    return (error * residual).sum().clamp(min=1e-30).log() / (2 * steps)
+    return (2 * steps / -(error * residual).sum().clamp(min=1e-30).log().clamp(max=-_LEAST_GAIN)).log()
 
 
 @final
