@@ -14,7 +14,7 @@ _SAMPLES = 32  # of which one decides, and all tell its probability
 _UNKNOWN = 2.0  # standard deviation of the logarithm of a cost of which nothing is known
 _LEAST_NOISE = 0.02
 _FORGETTING = 0.03  # share of the latest round in the noise
-_VAGUE = 3.0  # standard deviations of noise in a cost that was extrapolated, to one
+_VAGUE = 0.25  # standard deviation that extrapolation adds to the logarithm of a cost
 _FLOOR = 1e-9  # of the largest cost so far, below which costs are all the same
 
 
@@ -67,8 +67,8 @@ class ThompsonSampling(Policy):
 
     drift: float = 0.01
     common_drift: float = 0.1
-    jumps: float = 0.001
-    jump: float = 1.5
+    jumps: float = 0.0005
+    jump: float = 1.2
     noise: float = 0.1
     surprise: float = 3.0
 
@@ -130,7 +130,7 @@ class ThompsonSampling(Policy):
         state.pulls[arm] += 1
         error = seen - float(state.mean[arm])
         own = float(state.covariance[arm, arm])
-        noise = state.noise * (1.0 if estimate is None else _VAGUE**2)
+        noise = state.noise + (0.0 if estimate is None else _VAGUE**2)
         surprise = error / (own + noise) ** 0.5
         if everything and abs(surprise) > self.surprise:
             if state.doubt[arm] * surprise > 0.0:
