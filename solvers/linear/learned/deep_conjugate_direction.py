@@ -52,17 +52,24 @@ class DeepConjugateDirection(LinearSolver):
     directions: int = 2
 
     @classmethod
-    def pretrained(cls, name: str, **settings: Any) -> DeepConjugateDirection:
+    def pretrained(
+        cls,
+        name: str,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        **settings: Any,
+    ) -> DeepConjugateDirection:
         """With weights that come with the package.
 
         Args:
-            name: "box-3d": -laplacian(u) = f on a box with Dirichlet conditions on all faces.
+            name, device, dtype: of the network, see DirectionNetwork.pretrained.
             settings: further arguments of DeepConjugateDirection.
 
         Raises:
             InputError: there are no weights of that name; those there are, are named.
         """
-        return cls(DirectionNetwork.pretrained(name), **settings)
+        return cls(DirectionNetwork.pretrained(name, device=device, dtype=dtype), **settings)
 
     def validate(self) -> None:
         check_network(self.network)

@@ -119,9 +119,11 @@ class DeepDirection:
         check_network(self.network)
 
     @classmethod
-    def pretrained(cls, name: str) -> DeepDirection:
+    def pretrained(
+        cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> DeepDirection:
         """With weights that come with the package, see DirectionNetwork.pretrained."""
-        return cls(DirectionNetwork.pretrained(name))
+        return cls(DirectionNetwork.pretrained(name, device=device, dtype=dtype))
 
     def describe(self) -> str:
         return "a direction network"

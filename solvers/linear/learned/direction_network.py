@@ -98,13 +98,21 @@ class DirectionNetwork(nn.Module):
         return cls(3, 16, _PUBLISHED[size], mean_square, seed)
 
     @classmethod
-    def pretrained(cls, name: str) -> DirectionNetwork:
+    def pretrained(
+        cls, name: str, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> DirectionNetwork:
         """A network with weights that come with the package.
 
+        Args:
+            name: "box-3d": the published network for 64, for -laplacian(u) = f on a box with Dirichlet conditions on
+                all faces; see BOX_3D in `sciml.solvers.linear.learned.direction_recipe`.
+            device: where it will be applied.
+            dtype: in which it will be; torch.bfloat16 is several times faster on processors that have units for it.
+
         Raises:
-            InputError: there are none of that name; those there are, are named.
+            InputError: there are no weights of that name; those there are, are named.
         """
-        return cls._of(*load_shipped(name, KIND), f"{name!r}")
+        return cls._of(*load_shipped(name, KIND), f"{name!r}").to(device, dtype)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DirectionNetwork:
