@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sciml
+from sciml.errors import InputError
 from sciml.kernels import build
 from sciml.kernels.relaxation import CompiledLines, CompiledRows
 from sciml.solvers.linear import GMRES, SOR, SSOR, ConjugateGradient
@@ -194,6 +195,30 @@ def test_relaxation_of_another_matrix_is_no_shortcut(operators):
     solution = ConjugateGradient(Lagging()).solve(operator, b)
     assert float(torch.linalg.vector_norm(b - operator.apply(solution.value))) <= 1.01e-8 * float(b.norm())
     assert torch.allclose(solution.value, GMRES(rtol=1e-10).solve(operator, b).value, rtol=1e-5, atol=1e-8)
+
+
+@compiled_only
+@pytest.mark.parametrize("name", ["plain", "matrix"])
+def test_fields_as_they_come(name, operators):
+    """Strided, negated by a view, the result in their own place, of another type."""
+    operator = MATRICES[name](operators)
+    inverse = SSOR(1.2).prepare(operator).state
+    x = operators.field((3, *operator.space), seed=1)
+    expected = inverse.apply(x)
+    reversed_axes = x.permute(*reversed(range(x.ndim))).contiguous().permute(*reversed(range(x.ndim)))
+    assert not reversed_axes.is_contiguous()
+    assert torch.equal(inverse.apply(reversed_axes), expected)
+    negated = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert negated.is_neg()
+    assert torch.equal(inverse.apply(negated), expected)
+    place = x.clone()
+    assert inverse.apply(place, out=place) is place
+    assert torch.equal(place, expected)
+    spread = torch.empty(3, *operator.space, 2, dtype=x.dtype)[..., 0]
+    assert inverse.apply(x, out=spread) is spread
+    assert torch.equal(spread, expected)
+    with pytest.raises(InputError, match=r"a field of torch.float32 on cpu, the operator torch.float64"):
+        inverse.apply(x.float())
 
 
 def model_problem(n):
