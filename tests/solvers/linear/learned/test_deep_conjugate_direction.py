@@ -288,3 +288,18 @@ def test_unknowns_that_are_coupled_to_no_other(boxes):
     solid[1, 2, 3] = solid[4, 4, 4] = True
     assert torch.equal(Directions(nn.Identity(), boxes.operator(5, solid=solid)).alone, solid)
     assert Directions(nn.Identity(), boxes.operator(5)).alone is None
+
+
+@pytest.mark.cuda
+def test_on_the_gpu_as_on_the_cpu(boxes):
+    b = boxes.field(2, 12, 12, 12)
+    usual = DeepConjugateDirection(Function(smooth), rtol=1e-8).solve(boxes.operator(12), b)
+    grid = sciml.Grid((12, 12, 12), device="cuda")
+    operator = sciml.discretize(sciml.Equation("-laplacian(u) = f"), grid, fields={"f": 0.0}).operator
+    solution = DeepConjugateDirection(Function(smooth), rtol=1e-8).solve(operator, b.cuda())
+    assert torch.equal(solution.statistics["iterations"].cpu(), usual.statistics["iterations"])
+    torch.testing.assert_close(solution.value.cpu(), usual.value, rtol=1e-6, atol=1e-9)
+    with pytest.raises(InputError, match=r"move the network there, network.to\('cuda:0'\)"):
+        DeepConjugateDirection.pretrained("box-3d").prepare(operator)
+    solution = DeepConjugateDirection.pretrained("box-3d", device="cuda", rtol=1e-8).solve(operator, b.cuda())
+    torch.testing.assert_close(solution.value.cpu(), usual.value, rtol=1e-5, atol=1e-8)
