@@ -15,6 +15,8 @@ _UNKNOWN = 2.0  # standard deviation of the logarithm of a cost of which nothing
 _LEAST_NOISE = 0.02
 _FORGETTING = 0.03  # share of the latest round in the noise
 _VAGUE = 0.25  # standard deviation that extrapolation adds to the logarithm of a cost
+_CHEAP = 2.5  # times the best arm, what a try may cost without being put off for that
+_TINY = 1e-300
 _FLOOR = 1e-9  # of the largest cost so far, below which costs are all the same
 
 
@@ -27,6 +29,7 @@ class ThompsonState:
         covariance: `(arms, arms)`.
         pulls: `(arms,)`.
         age: `(arms,)`, rounds since an arm was last tried.
+        price: `(arms,)`, what the latest try cost, the others' help where it was cut off included.
         doubt: `(arms,)`, sign of the latest surprise, 0 where the latest cost was none.
         noise: variance from one round to the next of an arm that stays the same.
         largest: cost so far.
@@ -36,6 +39,7 @@ class ThompsonState:
     covariance: np.ndarray
     pulls: np.ndarray
     age: np.ndarray
+    price: np.ndarray
     doubt: np.ndarray
     noise: float
     largest: float = 0.0
@@ -47,9 +51,9 @@ class ThompsonSampling(Policy):
 
     The logarithms of the costs are a random walk, with one part that all arms have in common, as systems get harder,
     and one of each. Every arm is tried once; then the policy draws costs from what it believes, and takes the cheapest.
-    So an arm is tried the more rarely the worse it is, and again after a time that grows with the gap. Costs far off
-    what was expected, twice in a row, are a jump: then everything is uncertain anew, by as much as the jump; once is an
-    outlier. Within `BanditTuner(..., fallback="best", patience=1.5)` trying a bad arm costs 1.5 rounds at most, and its
+    So an arm is tried the more rarely the worse it is and the more a try costs, and again after a time that grows with
+    the gap. Costs far off what was expected, twice in a row, are a jump: then everything is uncertain anew, by as much
+    as the jump; once is an outlier. Within `BanditTuner(..., fallback="best", patience=1.5)` trying a bad arm costs 1.5 rounds at most, and its
     cost is extrapolated from how far it came.
 
     Source: Thompson sampling as in Russo et al., Foundations and Trends in Machine Learning 11 (2018) 1, section 4; for
@@ -90,6 +94,7 @@ class ThompsonSampling(Policy):
             np.zeros(count, dtype=np.int64),
             np.zeros(count),
             np.zeros(count),
+            np.zeros(count),
             float(self.noise) ** 2,
         )
 
@@ -101,7 +106,8 @@ class ThompsonSampling(Policy):
         root = np.linalg.cholesky(state.covariance + 1e-9 * float(state.covariance.diagonal().sum()) * np.eye(arms))
         expected = generator.standard_normal((_SAMPLES, arms)) @ root.T
         wide = self.jump * generator.standard_normal((_SAMPLES, arms))
-        jumped = generator.random((_SAMPLES, arms)) < 1.0 - (1.0 - self.jumps) ** state.age
+        affordable = np.minimum(_CHEAP * np.exp(state.mean.min()) / np.maximum(state.price, _TINY), 1.0)
+        jumped = generator.random((_SAMPLES, arms)) < (1.0 - (1.0 - self.jumps) ** state.age) * affordable
         cheapest = (state.mean + np.where(jumped, wide, expected)).argmin(1)
         return Choice(int(cheapest[0]), float((cheapest == cheapest[0]).mean()))
 
@@ -124,6 +130,7 @@ class ThompsonSampling(Policy):
         state.covariance += self.common_drift**2 + self.drift**2 * np.eye(arms)
         state.age += 1.0
         state.age[arm] = 0.0
+        state.price[arm] = loss
         if not state.pulls.any():
             state.mean[:] = seen
         everything = bool((state.pulls > 0).all())
