@@ -53,8 +53,8 @@ class ThompsonSampling(Policy):
     and one of each. Every arm is tried once; then the policy draws costs from what it believes, and takes the cheapest.
     So an arm is tried the more rarely the worse it is and the more a try costs, and again after a time that grows with
     the gap. Costs far off what was expected, twice in a row, are a jump: then everything is uncertain anew, by as much
-    as the jump; once is an outlier. Within `BanditTuner(..., fallback="best", patience=1.5)` trying a bad arm costs 1.5 rounds at most, and its
-    cost is extrapolated from how far it came.
+    as the jump; once is an outlier. Within `BanditTuner(..., fallback="best", patience=1.5)` trying a bad arm costs 1.5
+    rounds at most, or its set-up where that takes longer, and its cost is extrapolated from how far it came.
 
     Source: Thompson sampling as in Russo et al., Foundations and Trends in Machine Learning 11 (2018) 1, section 4; for
     costs that change: Kalman, J. Basic Eng. 82 (1960) 35-45.
