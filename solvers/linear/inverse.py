@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from sciml.csr import csr_entries, csr_tensor, sorted_entries
 from sciml.errors import InputError
 from sciml.linear_operator import Kind, LinearOperator, MatrixFreeOperator
+from sciml.stencil import StencilOperator, narrow, shifted_slices
 
 
 class ApproximateInverse(MatrixFreeOperator):
@@ -162,11 +163,14 @@ class Entries:
         Raises:
             InputError: if it holds NaN or infinity.
         """
-        parts = [csr_entries(single.to_sparse()) for single in unbatched(operator)]
-        size = operator.size * len(parts)
-        rows = torch.cat([part[0] + i * operator.size for i, part in enumerate(parts)])
-        columns = torch.cat([part[1] + i * operator.size for i, part in enumerate(parts)])
-        values = torch.cat([part[2] for part in parts])
+        if isinstance(operator, StencilOperator) and operator.batch:
+            rows, columns, values = _entries_of_stencils(operator)
+        else:
+            parts = [csr_entries(single.to_sparse()) for single in unbatched(operator)]
+            rows = torch.cat([part[0] + i * operator.size for i, part in enumerate(parts)])
+            columns = torch.cat([part[1] + i * operator.size for i, part in enumerate(parts)])
+            values = torch.cat([part[2] for part in parts])
+        size = operator.size * prod(operator.batch)
         bad = int((~torch.isfinite(values)).sum())
         if bad:
             raise InputError(f"the operator holds {bad} entries that are NaN or infinite")
@@ -200,6 +204,24 @@ class Entries:
     def csr(self) -> Tensor:
         """As a CSR tensor."""
         return csr_tensor(self.rows, self.columns, self.values, (self.size, self.size))
+
+
+def _entries_of_stencils(operator: StencilOperator) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and values of all matrices of a batch, in any order."""
+    index = torch.arange(operator.size, device=operator.device).reshape(operator.space)
+    rows, columns, values = [], [], []
+    for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
+        for here, there in shifted_slices(operator.space, offset, operator.periodic):
+            rows.append(index[here].reshape(-1))
+            columns.append(index[there].reshape(-1))
+            weight = narrow(coefficient, here).expand(*operator.batch, *index[here].shape)
+            values.append(weight.reshape(-1, rows[-1].numel()))
+    first = operator.size * torch.arange(prod(operator.batch), device=operator.device).unsqueeze(-1)
+    return (
+        (first + torch.cat(rows)).reshape(-1),
+        (first + torch.cat(columns)).reshape(-1),
+        torch.cat(values, 1).reshape(-1),
+    )
 
 
 def unbatched(operator: LinearOperator) -> Iterator[LinearOperator]:

@@ -78,7 +78,7 @@ LOW = Experiment("low", (2.0, 6.0))
 
 def shifted(shifts: Tensor) -> StencilOperator:
     """The operators of shifts, of any batch shape."""
-    one = torch.ones((1, 1), dtype=shifts.dtype)
+    one = torch.ones((1, 1), dtype=shifts.dtype, device=shifts.device)
     diagonal = 4.0 + shifts[..., None, None]
     return StencilOperator(
         (_POINTS, _POINTS), _OFFSETS, [diagonal, -one, -one, -one, -one], (False, False), symmetric=True
