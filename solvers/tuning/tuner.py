@@ -274,7 +274,7 @@ class BanditTuner(LinearSolver):
         expected = self.policy.expected(learned.policy, context) if self.fallback == "best" else None
         if expected is None:
             return [mean.value for mean in learned.means]
-        return (expected + self._floor).tolist()  # type: ignore[no-any-return]
+        return (expected + self._floor).tolist()
 
     def _best(self, costs: Sequence[float], other_than: int = FALLBACK) -> int:
         """The arm of the least cost, of those tried that do not fail; -1 if there is none."""
