@@ -230,9 +230,9 @@ def _run(task: Iteration, compiled: CompiledRelaxation, way: str, relaxation: fl
     while left > 0 and not task.expired and bool((outcome == Iteration.RUNNING).any()):
         steps = min(left, max(least, updates // p.numel()))
         norms = torch.empty(steps, rows.count, dtype=torch.float64)
-        before = int(iterations.max())
+        before = iterations.clone()
         compiled.advance(way, relaxation, course, descend, norms)
-        used = max(1, int(iterations.max()) - before)
+        used = max(1, int((iterations - before).max()))
         task.history.extend(norms[:used].reshape(used, *rows.batch).unbind(0))
         left -= steps
     task.codes, task.iterations = outcome, iterations
