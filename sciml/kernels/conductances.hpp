@@ -25,12 +25,14 @@ void read_couplings(const Couplings<S> &a, double unit, float *const *faces, flo
     const Index *n = a.n, rows = n[0] * n[1];
     std::vector<double> found(2 * rows);
     over_rows(rows, rows * n[2] * 8, team, [&](Index begin, Index end) {
-        std::vector<double> room(7 * n[2]);
-        double *const middle = room.data(), *up[3], *low[3];
+        std::vector<double> room(8 * n[2]);
+        double *const middle = room.data(), *const shares = middle + 7 * n[2], *up[3], *low[3];
         for (int axis = 0; axis < 3; ++axis) up[axis] = middle + (1 + 2 * axis) * n[2], low[axis] = up[axis] + n[2];
         for (Index row = begin; row < end; ++row) {
             const Index place[3] = {row / n[1], row % n[1], 0};
             std::fill(room.begin(), room.end(), 0.0);
+            const double wall[4] = {2.0 * (place[0] == 0), 2.0 * (place[0] == n[0] - 1), 2.0 * (place[1] == 0),
+                                    2.0 * (place[1] == n[1] - 1)};
             for (Index t = 0; t < a.terms; ++t) {
                 const Index axis = a.axis[t], *s = a.strides + 3 * t;
                 const S *c = a.c[t] + place[0] * s[0] + place[1] * s[1];
@@ -47,32 +49,44 @@ void read_couplings(const Couplings<S> &a, double unit, float *const *faces, flo
                 }
             }
             double smallest[2] = {INFINITY, INFINITY};
-            for (Index k = 0; k < n[2]; ++k) {
-                const Index at = row * n[2] + k, here[3] = {place[0], place[1], k};
-                double incident = 0, walls = 0;
-                for (int axis = 0; axis < 3; ++axis) {
-                    const double high = up[axis][k], below = low[axis][k];
-                    incident += high + below;
-                    smallest[0] = std::min(smallest[0], high);
-                    if (here[axis] == 0) walls += 2 * high;
-                    if (here[axis] == n[axis] - 1) walls += 2 * below;
-                }
-                smallest[1] = std::min(smallest[1], middle[k]);
-                double surplus = incident > 0 ? middle[k] - incident : 0.0;
-                if (!(surplus > ROUNDING * middle[k])) surplus = 0;
-                const double share = walls > 0 ? std::min(1.0, surplus / walls) : 0.0;
-                surplus -= walls * share;
-                ground[at] = surplus > ROUNDING * (walls + 1) ? float(surplus) : 0.0f;
+            // Cells at a wall give it a part of their row sum; those at the ends of a row are seen to apart.
+            const auto cell = [&](Index k, bool begins, bool ends) {
+                const Index at = row * n[2] + k;
+                const double incident = (up[0][k] + low[0][k]) + (up[1][k] + low[1][k]) + (up[2][k] + low[2][k]);
+                double walls = wall[0] * up[0][k] + wall[1] * low[0][k] + wall[2] * up[1][k] + wall[3] * low[1][k];
+                if (begins) walls += 2 * up[2][k];
+                if (ends) walls += 2 * low[2][k];
+                const double sum = incident > 0 ? middle[k] - incident : 0.0;
+                const double surplus = sum > ROUNDING * middle[k] ? sum : 0.0;
+                const double part = walls > 0 ? surplus / walls : 0.0, share = part < 1.0 ? part : 1.0;
+                const double left = surplus - walls * share;
+                ground[at] = left > ROUNDING * (walls + 1) ? float(left) : 0.0f;
                 diagonal[at] = float(middle[k]);
-                for (int axis = 0; axis < 3; ++axis) {
-                    if (!faces[axis]) continue;
-                    const Index face = axis == 0 ? at : axis == 1 ? (here[0] * (n[1] + 1) + here[1]) * n[2] + k
-                                                                  : row * (n[2] + 1) + k;
-                    const Index next = axis == 0 ? n[1] * n[2] : axis == 1 ? n[2] : 1;
-                    const double high = up[axis][k];
-                    if (here[axis] == 0) faces[axis][face] = float(2 * high * share);
-                    faces[axis][face + next] =
-                        float(here[axis] == n[axis] - 1 ? 2 * low[axis][k] * share : high);
+                shares[k] = share;
+            };
+            cell(0, true, n[2] == 1);
+#pragma GCC ivdep
+            for (Index k = 1; k < n[2] - 1; ++k) cell(k, false, false);
+            if (n[2] > 1) cell(n[2] - 1, false, true);
+            for (Index k = 0; k < n[2]; ++k) {
+                smallest[0] = std::min({smallest[0], up[0][k], up[1][k], up[2][k]});
+                smallest[1] = std::min(smallest[1], middle[k]);
+            }
+            for (int axis = 0; axis < 3; ++axis) {
+                if (!faces[axis]) continue;
+                const Index next = axis == 0 ? n[1] * n[2] : axis == 1 ? n[2] : 1;
+                float *const face = faces[axis] + (axis == 0   ? row * n[2]
+                                                   : axis == 1 ? (place[0] * (n[1] + 1) + place[1]) * n[2]
+                                                               : row * (n[2] + 1));
+                for (Index k = 0; k < n[2]; ++k) face[next + k] = float(up[axis][k]);
+                if (axis == 2) {
+                    face[0] = float(2 * up[2][0] * shares[0]);
+                    face[n[2]] = float(2 * low[2][n[2] - 1] * shares[n[2] - 1]);
+                } else {
+                    if (place[axis] == 0)
+                        for (Index k = 0; k < n[2]; ++k) face[k] = float(2 * up[axis][k] * shares[k]);
+                    if (place[axis] == n[axis] - 1)
+                        for (Index k = 0; k < n[2]; ++k) face[next + k] = float(2 * low[axis][k] * shares[k]);
                 }
             }
             found[2 * row] = smallest[0], found[2 * row + 1] = smallest[1];
@@ -231,6 +245,7 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                 answer(net, features, answers[0]);
                 answer(net, mirrored, answers[1]);
                 const Index to = row * m[2] + k0;
+#pragma GCC ivdep
                 for (Index c = 0; c < count; ++c) {
                     const float all_first = out_first[c] + over_first[c] + inner[c],
                                 all_second = out_second[c] + over_second[c] + inner[c];
@@ -264,6 +279,7 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
     const Index coarse_shape[3] = {m[0] + (axis == 0), m[1] + (axis == 1), m[2] + (axis == 2)};
     float *const faces = p.coarse_edges[axis];
     float *const to_low = between_low, *const to_high = between_high;   // taken over, pair by pair
+    float *const outward_first = p.outward_first, *const outward_second = p.outward_second;
     over_rows(rows, size * 8, team, [&](Index begin, Index end) {
         for (Index row = begin; row < end; ++row) {
             const Index i = row / m[1], j = row % m[1];
@@ -272,20 +288,29 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
             const Index from = row * m[2];
             float *low_face = faces + (i * coarse_shape[1] + j) * coarse_shape[2];
             float *high_face = low_face + (axis == 0 ? coarse_shape[1] * coarse_shape[2] : axis == 1 ? coarse_shape[2] : 1);
-            for (Index k = 0; k < m[2]; ++k) {
-                const Index at = from + k;
-                const bool first = last_axis ? k == 0 : begins, last = last_axis ? k == m[2] - 1 : ends;
-                const float before = first ? 0.0f : away_second[at - stride], behind = last ? 0.0f : away_first[at + stride];
+            // A pair at the end of the axis looks at itself, with no weight.
+            const auto face = [=](Index k, bool first, bool last) {
+                const Index at = from + k, next = last ? 0 : stride;
+                const float before = first ? 0.0f : away_second[at - (first ? 0 : stride)];
+                const float behind = last ? 0.0f : away_first[at + next];
                 const float through_low = between_low[at], through_high = between_high[at];
                 const float low_length = 1.0f / (1.0f + before + away_first[at]),
                             high_length = 1.0f / (1.0f + away_second[at] + behind);
                 if (first) low_face[k] = through_low * low_length * factor_first[at];
-                high_face[k] = through_high * high_length * factor_second[at] * (last ? 1.0f : factor_first[at + stride]);
-                // wall weights lead to zero
-                const float low = through_low > 0 ? away_first[at] * low_length : 0.0f,
-                            high = through_high > 0 ? away_second[at] * high_length : 0.0f;
-                p.outward_first[at] = low;
-                p.outward_second[at] = high;
+                high_face[k] = through_high * high_length * factor_second[at] * (last ? 1.0f : factor_first[at + next]);
+                outward_first[at] = through_low > 0 ? away_first[at] * low_length : 0.0f;
+                outward_second[at] = through_high > 0 ? away_second[at] * high_length : 0.0f;
+            };
+            if (!last_axis && !begins && !ends) {
+#pragma GCC ivdep
+                for (Index k = 0; k < m[2]; ++k) face(k, false, false);
+            } else if (!last_axis) {
+                for (Index k = 0; k < m[2]; ++k) face(k, begins, ends);
+            } else {
+                face(0, true, m[2] == 1);
+#pragma GCC ivdep
+                for (Index k = 1; k < m[2] - 1; ++k) face(k, false, false);
+                if (m[2] > 1) face(m[2] - 1, false, true);
             }
         }
     });
@@ -300,65 +325,86 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                 const Index up = face_step(other);
                 const Index across_stride = other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1;
                 const Index position = other == 0 ? i : j;
-                const float *f = p.edges[other] + place(other, i, j, 0);
+                const float *const f = p.edges[other] + place(other, i, j, 0);
                 const Index to_mate = place(other, i, j, 1) - place(other, i, j, 0);
-                const auto add = [&](Index k, bool below, bool above, bool has_mate) {
-                    const Index at = from + k, fine = k * step;
-                    const float w = p.outward_first[at], v = p.outward_second[at];
-                    if (below) {
-                        const float d = w - p.outward_first[at - across_stride], g = v - p.outward_second[at - across_stride];
-                        to_low[at] += f[fine] * d * d;
-                        if (has_mate) to_high[at] += f[fine + to_mate] * g * g;
-                    }
-                    if (above) {
-                        const float d = w - p.outward_first[at + across_stride], g = v - p.outward_second[at + across_stride];
-                        to_low[at] += f[fine + up] * d * d;
-                        if (has_mate) to_high[at] += f[fine + to_mate + up] * g * g;
-                    }
-                };
                 const Index whole = last_axis && odd ? m[2] - 1 : m[2];
-                if (other == 2) {
-                    add(0, false, m[2] > 1, !row_single);
-                    for (Index k = 1; k < m[2] - 1; ++k) add(k, true, true, !row_single);
-                    if (m[2] > 1) add(m[2] - 1, true, false, !row_single);
-                } else {
-                    const bool below = position > 0, above = position < m[other] - 1;
-                    for (Index k = 0; k < whole; ++k) add(k, below, above, !row_single);
-                    for (Index k = whole; k < m[2]; ++k) add(k, below, above, false);
-                }
-                // What the members give across, in shares by the pair from which both sides of a face are interpolated.
-                float *low_face = p.coarse_edges[other] + (i * (m[1] + (other == 1)) + j) * (m[2] + (other == 2));
-                float *high_face = low_face + (other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1);
-                const float *first = p.outward_first, *second = p.outward_second;
-                const Index to_next = 2 * (last_axis ? 1 : to_mate);
-                const auto give = [&](Index at, const float *e, Index away, bool mate, bool previous, bool next) {
-                    float sum = e[0] * (1 - of_both(first[at], first[at + away]));
-                    if (mate) sum += e[to_mate] * (1 - of_both(second[at], second[at + away]));
-                    if (previous)
-                        sum += e[to_mate - to_next] * of_both(second[at - stride], second[at - stride + away]);
-                    if (next) sum += e[to_next] * of_both(first[at + stride], first[at + stride + away]);
-                    return sum;
-                };
-                const bool row_begins = axis == 0 ? i == 0 : axis == 1 && j == 0;
-                const bool row_ends = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
-                const auto edge = [&](Index k, bool begins, bool ends, bool mate, bool previous, bool next) {
+                const auto add = [=](Index k, Index below, Index above, Index to_mate, float mate) {
                     const Index at = from + k, fine = k * step;
-                    if (begins) low_face[k] = give(at, f + fine, 0, mate, previous, next) * across[at];
-                    high_face[k] = give(at, f + fine + up, ends ? 0 : across_stride, mate, previous, next) * across[at] *
-                                   (ends ? 1.0f : across[at + across_stride]);
+                    const float w = outward_first[at], v = outward_second[at];
+                    const float a = w - outward_first[at - below], b = w - outward_first[at + above];
+                    const float c = v - outward_second[at - below], d = v - outward_second[at + above];
+                    to_low[at] += f[fine] * a * a + f[fine + up] * b * b;
+                    to_high[at] += mate * (f[fine + to_mate] * c * c + f[fine + to_mate + up] * d * d);
                 };
+                // What the members give across, in shares by the pair from which both sides of a face are interpolated.
+                // Where there is no mate, pair before or pair behind, the member itself stands in, with no share.
+                float *const low_face = p.coarse_edges[other] + (i * (m[1] + (other == 1)) + j) * (m[2] + (other == 2));
+                float *const high_face = low_face + (other == 0 ? m[1] * m[2] : other == 1 ? m[2] : 1);
+                const Index to_next = 2 * to_mate;
+                const auto give = [=](Index at, const float *e, Index away, bool mate, bool before, bool behind) {
+                    const Index low = before ? stride : 0, high = behind ? stride : 0;
+                    const float own = e[0] * (1 - of_both(outward_first[at], outward_first[at + away]));
+                    const float second = e[mate ? to_mate : 0] * (1 - of_both(outward_second[at], outward_second[at + away]));
+                    const float previous = e[before ? to_mate - to_next : 0] *
+                                           of_both(outward_second[at - low], outward_second[at - low + away]);
+                    const float next = e[behind ? to_next : 0] *
+                                       of_both(outward_first[at + high], outward_first[at + high + away]);
+                    return own + (mate ? second : 0.0f) + (before ? previous : 0.0f) + (behind ? next : 0.0f);
+                };
+                const auto edge = [=](Index k, bool ends, bool mate, bool before, bool behind) {
+                    const Index at = from + k, away = ends ? 0 : across_stride;
+                    high_face[k] = give(at, f + k * step + up, away, mate, before, behind) * across[at] *
+                                   (ends ? 1.0f : across[at + away]);
+                };
+                const auto wall = [=](Index k, bool mate, bool before, bool behind) {
+                    low_face[k] = give(from + k, f + k * step, 0, mate, before, behind) * across[from + k];
+                };
+                const bool first_row = axis == 0 ? i == 0 : j == 0, last_row = axis == 0 ? i == m[0] - 1 : j == m[1] - 1;
+                const bool begins = position == 0, ends = position == m[other] - 1;
+                const Index below = begins ? 0 : across_stride, above = ends ? 0 : across_stride;
                 if (last_axis) {
-                    const bool begins = position == 0, ends = position == m[other] - 1;
-                    edge(0, begins, ends, whole > 0, false, m[2] > 1);
-                    for (Index k = 1; k < m[2] - 1; ++k) edge(k, begins, ends, true, true, true);
-                    if (m[2] > 1) edge(m[2] - 1, begins, ends, whole == m[2], true, false);
+                    const auto end_of_row = [=](Index k) {
+                        const bool mate = k < whole, before = k > 0, behind = k < m[2] - 1;
+                        add(k, below, above, mate ? to_mate : 0, mate);
+                        edge(k, ends, mate, before, behind);
+                    };
+                    end_of_row(0);
+                    if (m[2] > 1) end_of_row(m[2] - 1);
+#pragma GCC ivdep
+                    for (Index k = 1; k < m[2] - 1; ++k) add(k, below, above, to_mate, 1.0f);
+                    if (ends)
+                        for (Index k = 1; k < m[2] - 1; ++k) edge(k, true, true, true, true);
+                    else
+#pragma GCC ivdep
+                        for (Index k = 1; k < m[2] - 1; ++k) edge(k, false, true, true, true);
+                    if (begins)
+                        for (Index k = 0; k < m[2]; ++k) wall(k, k < whole, k > 0, k < m[2] - 1);
                 } else if (other == 2) {
-                    edge(0, true, m[2] == 1, !row_single, !row_begins, !row_ends);
-                    for (Index k = 1; k < m[2] - 1; ++k) edge(k, false, false, !row_single, !row_begins, !row_ends);
-                    if (m[2] > 1) edge(m[2] - 1, false, true, !row_single, !row_begins, !row_ends);
+                    const float mate = row_single ? 0.0f : 1.0f;
+                    const Index second = row_single ? 0 : to_mate;
+                    add(0, 0, m[2] > 1 ? 1 : 0, second, mate);
+                    if (m[2] > 1) add(m[2] - 1, 1, 0, second, mate);
+                    wall(0, !row_single, !first_row, !last_row);
+                    edge(m[2] - 1, true, !row_single, !first_row, !last_row);
+#pragma GCC ivdep
+                    for (Index k = 1; k < m[2] - 1; ++k) add(k, 1, 1, second, mate);
+                    if (row_single || first_row || last_row)
+                        for (Index k = 0; k < m[2] - 1; ++k) edge(k, false, !row_single, !first_row, !last_row);
+                    else
+#pragma GCC ivdep
+                        for (Index k = 0; k < m[2] - 1; ++k) edge(k, false, true, true, true);
                 } else {
-                    const bool begins = position == 0, ends = position == m[other] - 1;
-                    for (Index k = 0; k < m[2]; ++k) edge(k, begins, ends, !row_single, !row_begins, !row_ends);
+                    const float mate = row_single ? 0.0f : 1.0f;
+                    const Index second = row_single ? 0 : to_mate;
+#pragma GCC ivdep
+                    for (Index k = 0; k < m[2]; ++k) add(k, below, above, second, mate);
+                    if (ends || row_single || first_row || last_row)
+                        for (Index k = 0; k < m[2]; ++k) edge(k, ends, !row_single, !first_row, !last_row);
+                    else
+#pragma GCC ivdep
+                        for (Index k = 0; k < m[2]; ++k) edge(k, false, true, true, true);
+                    if (begins)
+                        for (Index k = 0; k < m[2]; ++k) wall(k, !row_single, !first_row, !last_row);
                 }
             }
         }
@@ -371,16 +417,28 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
             const bool ends = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
             float *low_face = faces + (i * coarse_shape[1] + j) * coarse_shape[2];
             float *high_face = low_face + (axis == 0 ? coarse_shape[1] * coarse_shape[2] : axis == 1 ? coarse_shape[2] : 1);
-            for (Index k = 0; k < m[2]; ++k) {
+            float *const own_first = p.own_first, *const own_second = p.own_second;
+            const auto finish = [=](Index k, bool first, bool last) {
                 const Index at = from + k;
-                const bool first = last_axis ? k == 0 : begins, last = last_axis ? k == m[2] - 1 : ends;
                 if (first && low_face[k] > 0) low_face[k] += half * to_low[at];
-                if (high_face[k] > 0) high_face[k] += half * (to_high[at] + (last ? 0.0f : to_low[at + stride]));
-                const float low = p.outward_first[at], high = p.outward_second[at];
-                p.own_first[at] = scale_first[at] * (1 - low);
-                p.own_second[at] = scale_second[at] * (1 - high);
-                p.outward_first[at] = scale_first[at] * low;
-                p.outward_second[at] = scale_second[at] * high;
+                const float energy = half * (to_high[at] + (last ? 0.0f : to_low[at + (last ? 0 : stride)]));
+                high_face[k] += high_face[k] > 0 ? energy : 0.0f;
+                const float low = outward_first[at], high = outward_second[at];
+                own_first[at] = scale_first[at] * (1 - low);
+                own_second[at] = scale_second[at] * (1 - high);
+                outward_first[at] = scale_first[at] * low;
+                outward_second[at] = scale_second[at] * high;
+            };
+            if (last_axis) {
+                finish(0, true, m[2] == 1);
+#pragma GCC ivdep
+                for (Index k = 1; k < m[2] - 1; ++k) finish(k, false, false);
+                if (m[2] > 1) finish(m[2] - 1, false, true);
+            } else if (begins || ends) {
+                for (Index k = 0; k < m[2]; ++k) finish(k, begins, ends);
+            } else {
+#pragma GCC ivdep
+                for (Index k = 0; k < m[2]; ++k) finish(k, false, false);
             }
         }
     });
@@ -472,21 +530,30 @@ void lay_out(const NetworkLevel<C> &level, const float *const *faces, const floa
     const Index *n = level.n, size = n[0] * n[1] * n[2];
     const Index strides[3] = {n[1] * n[2], n[2], 1};
     over_rows(n[0] * n[1], size * 8, team, [&](Index begin, Index end) {
+        std::vector<float> zero(n[2]);
         for (Index row = begin; row < end; ++row) {
             const Index i = row / n[1], j = row % n[1], from = row * n[2];
-            for (Index k = 0; k < n[2]; ++k) {
-                const Index at = from + k, place[3] = {i, j, k};
-                float zero = ground[at];
-                for (int a = 0; a < 3; ++a) {
-                    if (!faces[a]) continue;
-                    const Index face = a == 0 ? at : a == 1 ? (i * (n[1] + 1) + j) * n[2] + k : row * (n[2] + 1) + k;
-                    const bool last = place[a] == n[a] - 1;
-                    if (place[a] == 0) zero += faces[a][face];
-                    if (last) zero += faces[a][face + strides[a]];
-                    nearest(last ? 0.0f : faces[a][face + strides[a]], level.edges[a][at]);
+            const Index place[2] = {i, j};
+            std::copy(ground + from, ground + from + n[2], zero.begin());
+            for (int a = 0; a < 3; ++a) {
+                if (!faces[a]) continue;
+                const float *face = faces[a] + (a == 0 ? from : a == 1 ? (i * (n[1] + 1) + j) * n[2] : row * (n[2] + 1));
+                C *const edge = level.edges[a] + from;
+                for (Index k = 0; k < n[2]; ++k) nearest(face[strides[a] + k], edge[k]);
+                if (a == 2) {
+                    zero[0] += face[0], zero[n[2] - 1] += face[n[2]];
+                    nearest(0.0f, edge[n[2] - 1]);
+                    continue;
                 }
-                nearest(zero, level.ground[at]);
+                if (place[a] == 0)
+                    for (Index k = 0; k < n[2]; ++k) zero[k] += face[k];
+                if (place[a] == n[a] - 1)
+                    for (Index k = 0; k < n[2]; ++k) {
+                        zero[k] += face[strides[a] + k];
+                        nearest(0.0f, edge[k]);
+                    }
             }
+            for (Index k = 0; k < n[2]; ++k) nearest(zero[k], level.ground[from + k]);
         }
     });
     over_rows(n[0] * n[1], size * 4, team, [&](Index begin, Index end) {
