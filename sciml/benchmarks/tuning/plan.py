@@ -90,7 +90,7 @@ def _cases_on_gpu(extent: Extent) -> Iterator[Case]:
 def _figures() -> Iterator[Figure]:
     for experiment, method, goal in ((HIGH, TSALLIS, 122), (HIGH, CHEB, 68), (LOW, TSALLIS, 67), (LOW, CHEB, 48)):
         what = f"{experiment.name}, {method}, iterations a solve"
-        yield Figure(what, goal, "number", partial(_iterations, experiment, method), partial(_beside, experiment))
+        yield Figure(what, goal, "count", partial(_iterations, experiment, method), partial(_beside, experiment))
     for method, most in ((TSALLIS, 73_000), (CHEB, 52_000)):
         what = f"{Heat().name}, {method}, iterations"
         yield Figure(what, most, "count", partial(_total, method), _heat_note)
