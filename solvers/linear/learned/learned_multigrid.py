@@ -100,9 +100,9 @@ class LearnedMultigrid:
         axes = len(operator.space)
         if axes not in self.network.dimensions:
             made = " or ".join(str(number) for number in self.network.dimensions)
+            advice = f'LearnedMultigrid.pretrained("poisson-{axes}d"), or ' * (axes in (2, 3))
             raise InputError(
-                f"this network was made for operators on {made} axes, this one has {axes}: use weights for {axes}, "
-                f'such as LearnedMultigrid.pretrained("poisson-{axes}d"), or Multigrid'
+                f"this network was made for operators on {made} axes, this one has {axes}: use {advice}Multigrid"
             )
         with torch.no_grad():
             return LearnedCycle(self, operator.detach())

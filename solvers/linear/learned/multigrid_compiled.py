@@ -19,7 +19,7 @@ from sciml.linear_operator import LinearOperator
 from sciml.stencil import StencilOperator
 
 from .multigrid_coarsening import CoarseningNetwork
-from .multigrid_conductances import Conductances, check_least, coarsened_axes, coupling_terms
+from .multigrid_conductances import Conductances, check_least, coarsened_axes, coupling_terms, without_zeros
 from .multigrid_cycle import direct_inverse, smoothing_weights
 
 
@@ -43,11 +43,12 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
     """
     terms = coupling_terms(operator)
     unit = float(operator.diagonal().expand(operator.space).mean())
-    check_least(1.0, unit)
+    check_least(1.0, 0.0, unit)
     space = operator.space
     axes, coefficients = zip(*terms, strict=True)
     system, diagonal, least, least_diagonal = read_couplings(space, axes, coefficients, unit)
     check_least(least, least_diagonal)
+    diagonal = without_zeros(diagonal)
     layers = [(layer.weight.detach(), layer.bias.detach()) for layer in (network.first, network.second, network.last)]
     coarsen = CompiledCoarsening(layers, float(network.mismatch.exp()))
     levels: list[tuple[Faces, Tensor | None, list[Pairs], list[float]]] = []

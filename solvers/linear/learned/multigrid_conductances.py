@@ -73,7 +73,7 @@ class Conductances:
         means = []
         for axis, faces in enumerate(self.edges):
             inside = faces.detach().narrow(axis - len(self.edges), 1, self.space[axis] - 1)
-            means.append(float(inside.double().mean()) if inside.numel() else 0.0)
+            means.append(float(inside.mean(dtype=torch.float64)) if inside.numel() else 0.0)
         return means
 
     def _low(self, faces: Tensor, axis: int) -> Tensor:
@@ -98,6 +98,8 @@ def outer(x: Tensor, place: int, periodic: bool) -> tuple[Tensor, Tensor]:
 def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
     """The conductances of an operator and its diagonal, `(*batch, *space)`, in units of the mean of that diagonal.
 
+    Of a cell whose row is zero the diagonal is given as 1.
+
     Row sums in cells at a wall are taken for the conductances through that wall, up to twice that to the neighbour
     inside; what is more, and the row sums of all other cells, leads to the ground. A negative row sum counts as none.
 
@@ -108,8 +110,8 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
     terms = coupling_terms(operator)
     space, periodic = operator.space, operator.periodic
     diagonal = operator.diagonal().expand(*operator.batch, *space)
-    check_least(1.0, float(diagonal.min()))
     unit = float(diagonal.mean())
+    check_least(1.0, float(diagonal.min()), unit)
     upward = [torch.zeros((1,) * len(space), dtype=operator.dtype, device=operator.device) for _ in space]
     for axis, coefficient in terms:
         if axis >= 0:
@@ -125,12 +127,17 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
             faces = torch.cat([last, faces], place)
         check_least(float(faces.min()), 1.0)
         edges.append(faces)
-    diagonal = diagonal / unit
+    diagonal = without_zeros(diagonal / unit)
     loose = Conductances(tuple(edges), torch.zeros_like(diagonal), tuple(periodic))
     incident = loose.incident()
     surplus = torch.where(incident > 0, diagonal - incident, 0.0)
     surplus = torch.where(surplus > _ROUNDING * diagonal, surplus, 0.0)
     return _with_walls(loose, surplus), diagonal
+
+
+def without_zeros(diagonal: Tensor) -> Tensor:
+    """With 1 where it is 0, as in a cell that walls or obstacles enclose: there any number will do."""
+    return torch.where(diagonal == 0, 1.0, diagonal)
 
 
 def coupling_terms(operator: LinearOperator) -> list[tuple[int, Tensor]]:
@@ -161,9 +168,9 @@ def coupling_terms(operator: LinearOperator) -> list[tuple[int, Tensor]]:
     return terms
 
 
-def check_least(conductance: float, diagonal: float) -> None:
-    """Refuse an operator by its least conductance and the least entry of its diagonal."""
-    if not diagonal > 0:
+def check_least(conductance: float, diagonal: float, mean: float = 1.0) -> None:
+    """Refuse an operator by its least conductance, and the least and the mean entry of its diagonal."""
+    if not (diagonal >= 0 and mean > 0):
         raise InputError("LearnedMultigrid needs a positive diagonal: use -A where it is negative")
     if not conductance >= 0:
         raise InputError(

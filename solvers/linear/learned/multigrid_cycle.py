@@ -114,7 +114,7 @@ class ConductanceCycle:
 def smoothing_weights(learned: CoarseningNetwork, depth: int) -> tuple[Tensor, ...]:
     """Reciprocals of the Chebyshev roots on the interval that is smoothed; Saad (2003), section 12.3.2."""
     sweeps = learned.sweeps + depth
-    low = WIDEST * (torch.exp(learned.smoothing) / sweeps**2).clamp(max=0.9)
+    low = WIDEST * (torch.exp(learned.smoothing) / sweeps**2).clamp(min=1e-4, max=0.9)
     centre, radius = 0.5 * (WIDEST + low), 0.5 * (WIDEST - low)
     roots = [math.cos(math.pi * (2 * k + 1) / (2 * sweeps)) for k in range(sweeps)]
     return tuple(1 / (centre + radius * root) for root in roots)
