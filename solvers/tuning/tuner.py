@@ -43,7 +43,8 @@ class BanditTuner(LinearSolver):
     and chooses better the next time. The solution is that of any solver: whatever the arm, the true residual meets the
     tolerance, or the status says that it does not. Of a batch of systems there is one choice for all, and the cost is
     the mean over its rows. Only the arm that was chosen is set up, once for an operator. Derivatives go through the
-    arm that solved, fixed, and teach nothing.
+    arm that solved, fixed, and teach nothing. As `linear` of an implicit method, every linear system of the run is a
+    round.
 
     Statistics of the solution: "arm" (-1 for the fallback alone), "value", a list of one for each parameter,
     "probability" with which it was chosen, "cost", "cut_off" (whether the fallback took over), and "context" where
@@ -67,7 +68,8 @@ class BanditTuner(LinearSolver):
             the start; "best": the arm of the least mean cost of late. None: `solver` as it is given takes over from
             arms that fail, and none is cut off.
         patience: an arm is cut off at so many times the mean cost of the fallback, which is tried first, and again in
-            rounds 1, 2, 4, 8, ... to know it; positive. A solve costs at most that more than the fallback.
+            rounds 1, 2, 4, 8, ... to know it; positive. A solve costs at most that more than the fallback, but for the
+            set-up of an arm, which is not interrupted.
         seed: of the random numbers.
         state: what was learned before; None for nothing. Tuners made of this one by `dataclasses.replace` share it.
         rtol, atol, max_iterations: see LinearSolver; the limit is that of the arm, and of the fallback anew.
