@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import pi
-from typing import final
+from math import pi, prod
+from typing import Any, final
 
 import numpy
 import scipy.fft
@@ -26,6 +26,7 @@ from .multigrid_cycle import ConductanceCycle
 _TRAINED, _HELD_OUT = 0, 1
 _STEPS = (4, 12)
 _COARSEST = 200
+_LEAST_SHARE = 0.6
 _LEAST_GAIN = 1e-3
 
 
@@ -58,6 +59,11 @@ class CoarseningTraining:
             check_count(getattr(self, name), name)
         if not 1 <= len(self.largest) <= 3 or min(self.largest) < 8:
             raise InputError(f"largest has one to three axes of at least 8 cells, got {self.largest}")
+        if prod(round(_LEAST_SHARE * n) for n in self.largest) <= _COARSEST:
+            raise InputError(
+                f"largest: systems of {_LEAST_SHARE} of {self.largest} must have more than {_COARSEST} cells, to be "
+                f"coarsened at all"
+            )
 
 
 def train_coarsening(
@@ -69,17 +75,24 @@ def train_coarsening(
     save_every: float = 60.0,
     device: str | torch.device = "cpu",
     progress: bool = False,
+    **options: Any,
 ) -> Training:
     """Train a network so that conjugate gradients with its cycle converge fast.
 
     Args:
-        network: trained in place, in float64 if it is so.
+        network: in float64; trained in place.
         settings: see CoarseningTraining.
         folder, resume, save_every, device, progress: see `sciml.training.train`; a checkpoint resumes to the last bit.
+        options: further ones of `sciml.training.train`.
 
     Returns:
         How it went; the "loss" is the mean logarithm of the iterations that reduce the error by a factor of e.
+
+    Raises:
+        InputError: a network in another dtype.
     """
+    if network.smoothing.dtype != torch.float64:
+        raise InputError(f"a coarsening network is trained in float64, this one is {network.smoothing.dtype}")
     described = {"width": network.width, "sweeps": network.sweeps, "dimensions": list(network.dimensions)}
     return train(
         network,
@@ -93,6 +106,7 @@ def train_coarsening(
         device=device,
         save_every=save_every,
         progress=progress,
+        **options,
     )
 
 
@@ -156,7 +170,7 @@ class RandomNetworks(Samples):
 
     def batch(self, indices: Tensor) -> Mapping[str, Tensor]:
         first = torch.Generator().manual_seed(mixed(self._seed, int(indices[0]), 1))
-        shape = tuple(round(n * _uniform(first, 0.6, 1.0)) for n in self._largest)
+        shape = tuple(round(n * _uniform(first, _LEAST_SHARE, 1.0)) for n in self._largest)
         rows = [self._one(shape, int(index)) for index in indices]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
