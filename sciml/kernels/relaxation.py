@@ -17,13 +17,13 @@ WAYS = {"forward": 1, "backward": 2, "symmetric": 3}
 
 
 class RelaxedTable(ctypes.Structure):
-    """`Relaxed` of relaxation.hpp."""
+    """`Relaxed` of line_sweeps.hpp."""
 
     _fields_ = (("stencil", layout.StencilTable), ("period", ctypes.c_int64), ("weights", layout.Three))
 
 
 class SplitTable(ctypes.Structure):
-    """`Split` of relaxation.hpp."""
+    """`Split` of row_sweeps.hpp."""
 
     _fields_ = (
         ("size", ctypes.c_int64),
