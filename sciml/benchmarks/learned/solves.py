@@ -16,7 +16,8 @@ from .problems import BOX, BOXES, PLUME, make
 
 TOLERANCES = (1e-4, 1e-6, 1e-8)
 TIMED = 1e-6
-"""The tolerance at which runs are repeated as often as a comparison of times needs."""
+"""The tolerance at which runs are repeated as a comparison of times needs it."""
+THOROUGH = Patience(repeats=4, quick_repeats=10, retries=2, most_seconds=20.0)
 BRIEF = Patience(repeats=1, quick_repeats=3, retries=0, warm_up=0.0)
 
 _DEEP = {BOX: (1e-4, 1e-6), PLUME: (1e-4,), BOXES: (1e-4,)}
@@ -33,10 +34,9 @@ def measure(name: str, shape: tuple[int, ...], tolerance: float, bench: Bench) -
     """Set-up and solve by all methods; those that take long, and other tolerances than TIMED, with fewer repeats."""
     problem = make(name, shape, bench.device)
     case = case_of(name, shape, tolerance)
-    brief = bench
+    thorough, brief = copy(bench), copy(bench)
     if bench.size != Size.TINY:
-        brief = copy(bench)
-        brief.patience = BRIEF
+        thorough.patience, brief.patience = THOROUGH, BRIEF
     quick = with_multigrid(problem, tolerance)
     if problem.unknowns <= _LARGEST_FOR_PYAMG[bench.device]:
         quick += [pyamg_cg(problem, method, tolerance) for method in (RUGE_STUBEN, SMOOTHED_AGGREGATION)]
@@ -44,7 +44,7 @@ def measure(name: str, shape: tuple[int, ...], tolerance: float, bench: Bench) -
     if tolerance in _DEEP.get(name, ()) and (name == BOX or problem.unknowns <= _LARGEST_DEEP):
         slow.append(deep(problem, tolerance))
     rows = []
-    for contenders, patient in ((quick, bench if tolerance == TIMED else brief), (slow, brief)):
+    for contenders, patient in ((quick, thorough if tolerance == TIMED else brief), (slow, brief)):
         rows += patient.compare(
             case, contenders, unknowns=problem.unknowns, residual=problem.relative_residual, tolerance=tolerance
         )
