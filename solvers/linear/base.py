@@ -344,7 +344,7 @@ class Prepared(MatrixFreeOperator):
                 residual = plain.residual(right, x)
                 norms = rows.norm(residual)
                 if not bool(torch.isfinite(norms).all()):
-                    raise InputError("the residual at x0 is not finite: x0 or the operator holds NaN or infinity")
+                    raise InputError("the start x0 has a residual that is not finite: it or the operator holds NaN")
             floor = self.solver.atol if unit is None else self.solver.atol / unit
             relative = self.solver.relative_tolerance(plain.dtype) * scale
             tolerance = torch.maximum(relative, torch.as_tensor(floor).to(scale))
