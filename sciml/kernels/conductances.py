@@ -50,7 +50,7 @@ class PairingTable(ctypes.Structure):
 
 
 class PairsTable(ctypes.Structure):
-    """`Pairs` of conductances.hpp."""
+    """`Pairs` of network_cycle.hpp."""
 
     _fields_ = (
         ("axis", ctypes.c_int64),
@@ -62,7 +62,7 @@ class PairsTable(ctypes.Structure):
 
 
 class LevelTable(ctypes.Structure):
-    """`NetworkLevel` of conductances.hpp."""
+    """`NetworkLevel` of network_cycle.hpp."""
 
     _fields_ = (
         ("cells", layout.Three),
@@ -82,7 +82,7 @@ class LevelTable(ctypes.Structure):
 
 
 class CycleTable(ctypes.Structure):
-    """`NetworkCycle` of conductances.hpp."""
+    """`NetworkCycle` of network_cycle.hpp."""
 
     _fields_ = (
         ("levels", ctypes.c_void_p),

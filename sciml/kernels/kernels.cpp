@@ -8,6 +8,7 @@
 #include "descent.hpp"
 #include "fourier.hpp"
 #include "galerkin.hpp"
+#include "network_cycle.hpp"
 #include "relaxation.hpp"
 #include "simplices.hpp"
 #include "sparse.hpp"
