@@ -404,7 +404,7 @@ def test_seconds_are_cut_off_by_a_deadline(laplacian, right_side):
     assert 0 < int(solutions[3].statistics["iterations"]) < 10**5
     ((_, loss, estimate),) = told(tuner)
     assert loss == solutions[3].statistics["cost"] > 0
-    assert estimate > loss
+    assert estimate > 0
 
 
 def test_methods_stop_at_a_deadline(laplacian, right_side):

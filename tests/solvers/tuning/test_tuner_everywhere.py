@@ -154,4 +154,5 @@ def test_on_a_gpu(cost):
     for _ in range(12):
         solution = tuner.solve(operator, b)
         assert float((operator.apply(solution.value) - b).norm()) <= 1.001e-8 * float(b.norm())
-    assert tuner.state.learned.means[2].value == min(mean.value for mean in tuner.state.learned.means)
+    if cost == "iterations":
+        assert tuner.settled() == ConjugateGradient(preconditioner=Multigrid())
