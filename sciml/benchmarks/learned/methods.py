@@ -15,7 +15,7 @@ from sciml.solvers.linear import (
     IncompleteCholesky,
     Multigrid,
 )
-from sciml.solvers.linear.base import LinearSolver
+from sciml.solvers.linear.base import LinearSolver, Preconditioner
 from sciml.solvers.linear.learned import (
     DeepConjugateDirection,
     DirectionNetwork,
@@ -51,7 +51,7 @@ def learned(dimension: int) -> LearnedMultigrid:
 def with_multigrid(problem: Problem, tolerance: float) -> list[Contender]:
     """Conjugate gradients with cycles, learned and not."""
     dimension = len(problem.operator.space)
-    cycles = {
+    cycles: dict[str, Preconditioner] = {
         LEARNED: learned(dimension),
         UNTRAINED: LearnedMultigrid(),
         MULTIGRID_CG: Multigrid(),

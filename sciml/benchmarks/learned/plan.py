@@ -87,9 +87,9 @@ def _figures(extent: Extent) -> Iterator[Figure]:
         what = f"deep conjugate directions, {case}, iterations over CG's"
         yield Figure(what, 1 / 5, "share", partial(_iterations, case, DEEP, CG))
     if {64, 128} <= set(extent.boxes):
-        cases = [case_of(BOX, (n, n, n), 1e-4) for n in (128, 64)]
+        large, small = (case_of(BOX, (n, n, n), 1e-4) for n in (128, 64))
         what = "deep conjugate directions, iterations at 128x128x128 over those at 64x64x64, to 1e-4"
-        yield Figure(what, 1.5, "times", partial(_growth, *cases))
+        yield Figure(what, 1.5, "times", partial(_growth, large, small))
 
 
 def _iterations(case: str, method: str, peer: str, rows: Rows) -> float | None:
