@@ -1,4 +1,13 @@
-"""A multigrid preconditioner whose grids, interpolation and coarse operators come from a small trained network."""
+"""A multigrid preconditioner whose interpolation and coarse operators come from a small trained network.
+
+    from sciml.solvers.linear import ConjugateGradient, LearnedMultigrid
+
+    solver = ConjugateGradient(preconditioner=LearnedMultigrid.pretrained("poisson-3d"))
+    solution = solver.solve(operator, b)
+
+or, with weights of one's own from `sciml train multigrid-3d`,
+`LearnedMultigrid.load("multigrid-3d/preconditioner.safetensors")`.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
     check_least(least, least_diagonal)
     diagonal = without_zeros(diagonal)
     layers = [(layer.weight.detach(), layer.bias.detach()) for layer in (network.first, network.second, network.last)]
-    coarsen = CompiledCoarsening(layers, float(network.mismatch.exp()))
+    coarsen = CompiledCoarsening(layers, float(network.mismatch.detach().exp()))
     levels: list[tuple[Faces, Tensor | None, list[Pairs], list[float]]] = []
     while prod(system.ground.shape) > coarsest:
         joined = coarsened_axes(_conductances(system))
@@ -60,12 +60,12 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
         for axis in joined:
             coarser, pair = coarsen(coarser, axis)
             pairs.append(pair)
-        weights = [float(weight) for weight in smoothing_weights(network, len(levels))]
+        weights = [float(weight.detach()) for weight in smoothing_weights(network, len(levels))]
         levels.append((system, None if levels else diagonal, pairs, weights))
         system = coarser
     return CompiledNetworkCycle(
         levels,
-        float(network.correction.exp()),
+        float(network.correction.detach().exp()),
         direct_inverse(_conductances(system)).contiguous(),
         unit,
         short=True,

@@ -108,7 +108,7 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
             farther than the next cell or across corners, or of the wrong sign.
     """
     terms = coupling_terms(operator)
-    space, periodic = operator.space, operator.periodic
+    space, periodic = operator.space, stencil_of(operator).periodic
     diagonal = operator.diagonal().expand(*operator.batch, *space)
     unit = float(diagonal.mean())
     check_least(1.0, float(diagonal.min()), unit)
@@ -140,18 +140,28 @@ def without_zeros(diagonal: Tensor) -> Tensor:
     return torch.where(diagonal == 0, 1.0, diagonal)
 
 
+def stencil_of(operator: LinearOperator) -> StencilOperator:
+    """An operator of a grid as what it is.
+
+    Raises:
+        InputError: for any other operator.
+    """
+    if not isinstance(operator, StencilOperator):
+        raise InputError("LearnedMultigrid works on operators of grids: use AlgebraicMultigrid for matrices and meshes")
+    return operator
+
+
 def coupling_terms(operator: LinearOperator) -> list[tuple[int, Tensor]]:
     """The terms of an operator on the diagonal, axis -1, and those that lead to the next cell along an axis.
 
     Raises:
         InputError: for an operator that is no symmetric stencil of couplings between next neighbours.
     """
-    if not isinstance(operator, StencilOperator):
-        raise InputError("LearnedMultigrid works on operators of grids: use AlgebraicMultigrid for matrices and meshes")
+    stencil = stencil_of(operator)
     if not operator.symmetric:
         raise InputError("LearnedMultigrid needs a symmetric operator, and this one is not known to be: use ILU0")
     terms = []
-    for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
+    for offset, coefficient in zip(stencil.offsets, stencil.coefficients, strict=True):
         away = [axis for axis, step in enumerate(offset) if step]
         if len(away) > 1 or any(abs(step) > 1 for step in offset):
             if bool((coefficient == 0).all()):

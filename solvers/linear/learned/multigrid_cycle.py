@@ -68,7 +68,8 @@ class ConductanceCycle:
             learned: what the coarsening does.
             coarsest: number of unknowns that are solved for directly.
         """
-        levels, network = [], finest
+        levels: list[ConductanceLevel] = []
+        network = finest
         while prod(network.space) > coarsest:
             axes = coarsened_axes(network)
             if not axes:

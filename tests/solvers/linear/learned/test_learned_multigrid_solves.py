@@ -19,6 +19,7 @@ from sciml.solvers.linear.learned import (
     CoarseningNetwork,
     DirectionNetwork,
     LearnedMultigrid,
+    learned_multigrid,
     save_weights,
     shipped,
 )
@@ -163,6 +164,16 @@ def test_shipped_weights_are_finite_and_small_and_solve(name):
     torch.testing.assert_close(
         ConjugateGradient(preconditioner=method, rtol=1e-11).solve(operator, b).value, by_scipy(operator, b)
     )
+
+
+def test_the_lines_in_the_documentation(monkeypatch):
+    lines = [line[4:] for line in learned_multigrid.__doc__.splitlines() if line.startswith("    ")]
+    assert any("pretrained" in line for line in lines)
+    if "poisson-3d" not in shipped(KIND):
+        monkeypatch.setattr(LearnedMultigrid, "pretrained", staticmethod(lambda name: LearnedMultigrid()))
+    names = {"operator": operator_of(POISSON, (12, 13, 14)), "b": normal(12, 13, 14)}
+    exec("\n".join(lines), names)
+    torch.testing.assert_close(names["solution"].value, by_scipy(names["operator"], names["b"]), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])
