@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.solvers.linear import SSOR, Chebyshev, ConjugateGradient, IncompleteCholesky, Jacobi, Multigrid
+from sciml.solvers.linear import (
+    SSOR,
+    Chebyshev,
+    ConjugateGradient,
+    IncompleteCholesky,
+    Jacobi,
+    LearnedMultigrid,
+    Multigrid,
+)
 from sciml.solvers.linear.base import LinearSolver
 from sciml.solvers.tuning import BanditTuner, ThompsonSampling
 
@@ -39,6 +47,7 @@ def preconditioners() -> dict[str, Any]:
         "IC(0)": IncompleteCholesky(),
         "Chebyshev": Chebyshev(),
         "multigrid": Multigrid(),
+        "learned multigrid": LearnedMultigrid.pretrained("poisson-2d"),
     }
 
 
