@@ -7,7 +7,7 @@ width = 16                           # of the hidden layers
 sweeps = 3                           # smoothing steps on the finest grid
 largest = [32, 32, 32]               # cells of the largest systems that it is trained on
 dimensions = [3]                     # numbers of axes that it is for; without it the number of those of `largest`
-samples = 8000                       # systems of an epoch
+samples = 2500                       # systems of an epoch
 held_out = 32                        # systems of the validation
 seed = 0                             # of its first weights, and of the systems
 [training]                           # and [training.optimizer], [training.schedule], [run]: see
