@@ -309,6 +309,14 @@ def test_gray_scott(runs: Runs) -> None:
         assert last > 2 * first
 
 
+def test_learned_preconditioner(runs: Runs) -> None:
+    text = runs.output("learned_preconditioner.py")
+    unknowns, solid = numbers(r"(\d+) unknowns around (\d+) cells", text)
+    assert unknowns + solid == 74 * 80 * 41
+    alone, learned = (numbers(rf"{name}: (\d+) iterations", text)[0] for name in ("alone", "learned multigrid"))
+    assert learned <= alone / 3
+
+
 def test_shock(runs: Runs) -> None:
     text = runs.output("shock.py")
     found = [numbers(rf"{n} cells: mean error ([\d.]+), from ([-\d.]+) to ([\d.]+)", text) for n in (100, 200, 400)]

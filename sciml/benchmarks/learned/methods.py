@@ -21,7 +21,6 @@ from sciml.solvers.linear.learned import (
     DirectionNetwork,
     LearnedMultigrid,
     about_weights,
-    shipped,
 )
 from sciml.solvers.linear.learned.direction_network import KIND as DIRECTIONS
 from sciml.solvers.linear.learned.learned_multigrid import KIND as COARSENING
@@ -43,9 +42,8 @@ _MOST = {"alone": 5_000, "neighbours": 1_500, "cycles": 500, "directions": 300}
 
 
 def learned(dimension: int) -> LearnedMultigrid:
-    """With the weights that ship; as it is before any training where there are none."""
-    name = _weights(dimension)
-    return LearnedMultigrid.pretrained(name) if name in shipped(COARSENING) else LearnedMultigrid()
+    """With the weights that ship."""
+    return LearnedMultigrid.pretrained(_weights(dimension))
 
 
 def with_multigrid(problem: Problem, tolerance: float) -> list[Contender]:
