@@ -201,4 +201,10 @@ BOX_3D = DirectionRecipe(
         Stage(points=64, steps=150, batch_size=4, rate=5e-4, vectors=600),
     ),
 )
-"""An open box: u = 0 on all faces."""
+"""An open box: u = 0 on all faces.
+
+The weights that ship took 50,200 residuals and 57 minutes of a core that others were using too. Iterations to 1e-4 of
+independent normal numbers and of a divergence, against those of conjugate gradients: 8 and 8 for 68 and 56 at 32 points
+an axis, 9 and 10 for 124 and 118 at 64, 15 and 21 at 128, these in bfloat16. Of 600 residuals at 64 points the network
+has learned little: for more, raise the steps of the last stage and call `train` on the same folder, where it goes on.
+"""
