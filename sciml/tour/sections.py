@@ -9,6 +9,7 @@ from . import (
     convergence,
     hard_coefficients,
     jumping_coefficient,
+    learned_solvers,
     learning,
     nonlinear,
     obstacles,
@@ -20,6 +21,7 @@ from . import (
     scan,
     sensitivity,
     shock,
+    tuned_solvers,
     turbulence,
     warming,
 )
@@ -44,5 +46,7 @@ SECTIONS: tuple[Section, ...] = (
     shock.SECTION,
     sensitivity.SECTION,
     learning.SECTION,
+    learned_solvers.SECTION,
+    tuned_solvers.SECTION,
     comparison.SECTION,
 )
