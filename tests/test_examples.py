@@ -17,6 +17,7 @@ import torch
 
 import sciml
 from sciml import Solution, datasets, operators
+from sciml.solvers.tuning import TunerState
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
@@ -382,6 +383,18 @@ def test_operator_as_initial_guess(runs: Runs) -> None:
     zero, answer = (numbers(rf"from {name}: ([\d.]+) steps", text)[0] for name in ("zero", "the operator's answer"))
     assert answer < zero - 1
     assert text.count("all converged: True") == 2
+
+
+def test_tuner_in_a_heat_simulation(runs: Runs) -> None:
+    text = runs.output("tuner_in_a_heat_simulation.py")
+    fixed = [numbers(rf"relaxation {omega}: (\d+) iterations", text)[0] for omega in ("1.3", "1.6", "1.9")]
+    tuned, apart = numbers(r"tuned: (\d+) iterations, temperatures within ([\d.e+-]+)", text)
+    (again,) = numbers(r"with what was learned: (\d+) iterations", text)
+    assert again < tuned < min(fixed)
+    assert apart < 1e-6
+    standing, stirred = numbers(r"relaxation ([\d.]+) where the melt stands, ([\d.]+) where it is stirred", text)
+    assert standing < stirred
+    TunerState.load(runs.folder("tuner_in_a_heat_simulation.py") / "tuner_in_a_heat_simulation.json")
 
 
 def test_recipes(runs: Runs) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sciml.benchmarks.linear.peers import MULTIGRID_CG, RUGE_STUBEN, SCIPY_CG, SCIPY_DIRECT, SMOOTHED_AGGREGATION
 from sciml.benchmarks.row import Row
-from sciml.tour import SECTIONS, Chapter, hard_coefficients, page, shapes, shock
+from sciml.tour import SECTIONS, Chapter, hard_coefficients, learned_solvers, page, shapes, shock
 from sciml.tour.chapter import Code, Outcome, Paragraph, Section, Table
 from sciml.tour.comparison import _verdict
 
@@ -300,6 +300,45 @@ def test_learning(visit: Visit) -> None:
     assert counts["CG + Jacobi from operator"] < counts["CG + Jacobi from zero"]
     assert counts["CG + Multigrid from operator"] <= counts["CG + Multigrid from zero"]
     assert numbers["apart"] <= 1e-2  # of the solver from the operator's answer, whose own error is ten times as large
+
+
+def test_learned_solvers(visit: Visit) -> None:
+    numbers = visit.numbers("learned-solvers")
+    counts = numbers["iterations"]
+    learned = counts["CG + LearnedMultigrid"]
+    assert 3 * learned <= counts["CG"]
+    assert learned < counts["CG + IC(0)"]
+    assert learned < counts["the same, random weights"]
+    assert numbers["residuals"]["CG + LearnedMultigrid"] <= 1.01e-8
+    assert numbers["direct"] <= 1e-5
+    assert numbers["spread"] <= 1e-5
+    assert len(numbers["random"]) == 5
+    for family in numbers["families"].values():
+        assert 3 * family["CG + LearnedMultigrid"] <= family["CG"]
+        assert family["CG + LearnedMultigrid"] < family["CG + IC(0)"]
+    assert 5 * numbers["directions"]["deep"] <= numbers["directions"]["CG"]
+
+
+def test_the_page_says_where_a_learned_preconditioner_loses() -> None:
+    worse = {"CG + Multigrid": 5, "CG + LearnedMultigrid": 9, "the same, untrained": 30}
+    assert learned_solvers._verdict(worse).startswith("Geometric multigrid takes fewer iterations here, 5 against 9")
+    idle = {"CG + Multigrid": 9, "CG + LearnedMultigrid": 6, "the same, untrained": 7}
+    assert "without any training it takes 7 iterations, and what it learned spares 1" in learned_solvers._verdict(idle)
+    assert learned_solvers._verdict({**idle, "the same, untrained": 30}) == ""
+
+
+def test_tuned_solvers(visit: Visit) -> None:
+    numbers = visit.numbers("tuned-solvers")
+    counts = numbers["iterations"]
+    fixed = [count for name, count in counts.items() if name.startswith("relaxation")]
+    assert len(fixed) == 5
+    assert counts["tuned, a second time"] < counts["tuned"] < min(fixed)
+    assert counts[numbers["best_fixed"]] == min(fixed)
+    assert numbers["best_of_every_step"] < counts["tuned"]
+    assert numbers["apart"] <= 1e-6
+    assert numbers["resumed"]
+    assert len(numbers["relaxations"]) == numbers["steps"]
+    assert 1 <= min(numbers["relaxations"]) < max(numbers["relaxations"]) <= 1.95
 
 
 def test_comparison(visit: Visit) -> None:
