@@ -72,7 +72,7 @@ def write(chapter: Chapter, quick: bool) -> None:
         "by construction. A network with a few hundred weights looks once at every pair of neighbouring cells, their "
         "coefficients and what surrounds them, and says how a coarser grid is made of them; what is then applied is "
         "one multigrid cycle with the sparsest operators on all grids. It was trained on random obstacles, jumps and "
-        "directions, on grids smaller than these, and its weights ship with the package. Here is a block that it has "
+        "directions, and its weights ship with the package. Here is a block that it has "
         "never seen: bodies that nothing enters, and rods and balls that conduct up to ten thousand times as well."
     )
     chapter.equation(system_of(trained).equation)
