@@ -119,8 +119,8 @@ def write(chapter: Chapter, quick: bool) -> None:
         f"the solution is the same but for {spread:.1e}.",
         spread <= 1e-5 and any("over" not in one for one in found),
     )
-    families = _families(chapter, 20 if quick else 32, quick)
-    directions = _directions(chapter, 16 if quick else 32)
+    families = _families(chapter, 24 if quick else 32, quick)
+    directions = _directions(chapter, 24 if quick else 32)
     chapter.headline = (
         f"{counts[LEARNED]} iterations with a learned preconditioner, {counts[IC]} with IC(0), "
         f"{counted(solutions[CG])} without"
@@ -359,9 +359,9 @@ def _directions(chapter: Chapter, cells: int) -> dict[str, float]:
         "in any case."
     )
     chapter.claim(
-        f"On a box like those of its training the directions take {count(deep)} iterations, at most a fifth of CG's "
+        f"On a box like those of its training the directions take {count(deep)} iterations, at most a quarter of CG's "
         f"{count(plain)}.",
-        bool(deep.converged) and 5 * count(deep) <= count(plain),
+        bool(deep.converged) and 4 * count(deep) <= count(plain),
     )
     return {"deep": count(deep), "CG": count(plain), "unseen": count(strange), "unseen_residual": left}
 
