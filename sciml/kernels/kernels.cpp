@@ -6,6 +6,7 @@
 #include "cycle.hpp"
 #include "dense.hpp"
 #include "descent.hpp"
+#include "factorization.hpp"
 #include "fourier.hpp"
 #include "galerkin.hpp"
 #include "network_cycle.hpp"
@@ -103,6 +104,23 @@
                                        T *before, Index batch, int threads) {                                          \
         chebyshev(*a, factors, steps, b, x, before, batch, Team{threads});                                             \
     }                                                                                                                  \
+    extern "C" Index stencil_rows_##suffix(const Stencil<T> *a, int lower, std::int32_t *starts, std::int32_t *columns,   \
+                                           T *values) {                                                                \
+        return stencil_rows(*a, lower, starts, columns, values);                                                       \
+    }                                                                                                                  \
+    extern "C" void incomplete_cholesky_##suffix(const Csr<T> *a, Index systems, const double *shifts, double least,     \
+                                                 double *l, int *failed, int threads) {                                \
+        incomplete_cholesky(*a, systems, shifts, least, l, failed, Team{threads});                                     \
+    }                                                                                                                  \
+    extern "C" void incomplete_lu_##suffix(const Csr<T> *a, Index systems, const std::int32_t *diagonal, double *f,      \
+                                           Index *bad, int threads) {                                                  \
+        incomplete_lu(*a, systems, diagonal, f, bad, Team{threads});                                                   \
+    }                                                                                                                  \
+    extern "C" void split_factors_##suffix(Index rows, const std::int32_t *starts, const std::int32_t *columns,          \
+                                           const std::int32_t *diagonal, const double *f, const CsrParts<T> *lower,      \
+                                           const CsrParts<T> *upper) {                                                 \
+        split_factors(rows, starts, columns, diagonal, f, *lower, *upper);                                             \
+    }                                                                                                                  \
     extern "C" void solve_triangle_##suffix(const Triangle<T> *a, int transposed, const T *b, T *x, Index columns,      \
                                             int threads) {                                                             \
         solve_triangle(*a, transposed, b, x, columns, Team{threads});                                                  \
@@ -145,6 +163,11 @@ extern "C" void advance_rows_float64(Index rows, const StepControl *control, con
 
 extern "C" void invert_float64(double *matrices, Index count, Index n, int *ok, int threads) {
     invert_all(matrices, count, n, ok, Team{threads});
+}
+
+extern "C" void diagonal_places_int32(Index rows, const std::int32_t *starts, const std::int32_t *columns,
+                                      std::int32_t *places) {
+    diagonal_places(rows, starts, columns, places);
 }
 
 extern "C" void buckets_int32(Index size, const std::int32_t *keys, Index count, std::int32_t *starts,

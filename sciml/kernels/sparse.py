@@ -63,11 +63,14 @@ class SparseHierarchyTable(ctypes.Structure):
     )
 
 
+def takes(values: Tensor) -> bool:
+    """Whether there are kernels for numbers like these: on the CPU, float32 or float64."""
+    return values.device.type == "cpu" and values.dtype in layout.NAMES and build.library() is not None
+
+
 def compilable(*matrices: Tensor) -> bool:
     """Whether the kernels take these CSR tensors: on the CPU, float32 or float64, with 32-bit indices."""
-    return build.library() is not None and all(
-        m.device.type == "cpu" and m.dtype in layout.NAMES and m.crow_indices().dtype == torch.int32 for m in matrices
-    )
+    return all(takes(m) and m.crow_indices().dtype == torch.int32 for m in matrices)
 
 
 def csr_table(matrix: Tensor) -> CsrTable:

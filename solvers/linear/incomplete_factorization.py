@@ -1,4 +1,5 @@
-"""Incomplete factorization without fill, level after level of rows that do not depend on each other."""
+"""Incomplete factorization without fill: level after level of rows that do not depend on each other, where no compiled
+kernel goes row by row."""
 
 from __future__ import annotations
 
@@ -6,14 +7,54 @@ from itertools import pairwise
 from typing import Any
 
 import numpy
+import torch
+from torch import Tensor
 
+from sciml.csr import csr_from_starts
 from sciml.errors import InputError
+from sciml.kernels import factorization, sparse
+from sciml.linear_operator import LinearOperator
+from sciml.stencil import StencilOperator
 
 from .inverse import Entries
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
 _CHUNK = 1 << 22
+
+
+def matrix_of(operator: LinearOperator, *, lower: bool = False) -> Tensor | Entries:
+    """The block-diagonal matrix of all rows of an operator's batch.
+
+    Args:
+        operator: the operator.
+        lower: leave out what stands right of the diagonal.
+
+    Returns:
+        CSR tensor, columns ascending, if the compiled kernels take it; otherwise all its entries.
+
+    Raises:
+        InputError: if it holds NaN or infinity.
+    """
+    if isinstance(operator, StencilOperator) and operator.compiled is not None:
+        finite = all(bool(torch.isfinite(coefficient).all()) for coefficient in operator.coefficients)
+        parts = factorization.stencil_rows(operator.compiled, lower=lower) if finite else None
+        if parts is not None:
+            rows = len(parts[0]) - 1
+            return csr_from_starts(*parts, (rows, rows))
+    entries = Entries.of(operator)
+    if not sparse.takes(entries.values):
+        return entries
+    matrix = (entries.select(entries.columns <= entries.rows) if lower else entries).csr()
+    return matrix if sparse.compilable(matrix) else entries
+
+
+def missing_diagonal(rows: Array) -> InputError:
+    """That there are rows without a diagonal entry."""
+    return InputError(
+        f"row {rows[0]} has no diagonal entry ({len(rows)} such rows): incomplete factorizations need one in every "
+        "row; reorder the unknowns, or use Direct"
+    )
 
 
 class IncompleteFactorization:
@@ -38,11 +79,7 @@ class IncompleteFactorization:
         self.rows, self.columns = rows, columns
         self.pivots = numpy.flatnonzero(rows == columns)
         if len(self.pivots) != size:
-            missing = numpy.setdiff1d(numpy.arange(size), rows[self.pivots])
-            raise InputError(
-                f"row {missing[0]} has no diagonal entry ({len(missing)} such rows): incomplete factorizations need "
-                "one in every row; reorder the unknowns, or use Direct"
-            )
+            raise missing_diagonal(numpy.setdiff1d(numpy.arange(size), rows[self.pivots]))
         self.lower = numpy.flatnonzero(columns < rows)
         starts = numpy.searchsorted(rows, numpy.arange(size + 1))
         levels = dependency_levels(rows[self.lower], columns[self.lower], size)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
+import numpy
 import scipy.sparse
 import scipy.sparse.linalg
 import torch
@@ -41,7 +42,7 @@ def triangle(entries: Entries, *, upper: bool = False, bounds: Sequence[int] | N
     if bounds is not None:
         return BlockTriangle(entries, upper, bounds)
     if sparse.compilable(matrix := entries.csr()):
-        return sparse.CompiledTriangle(matrix, upper, _pieces(entries, upper))
+        return compiled_triangle(matrix, upper)
     if torch_solves_triangles(entries.values.device.type):
         return TorchTriangle(entries, upper)
     if entries.values.device.type != "cpu":
@@ -116,17 +117,27 @@ class BlockTriangle:
         return BlockTriangle(self.entries.transpose(), not self.upper, self.bounds)
 
 
-def _pieces(entries: Entries, upper: bool) -> list[int]:
-    """0, ..., size: where the matrix falls into parts that are not coupled, as the rows of a batch."""
-    numbers = torch.arange(entries.size)
-    reach = numbers.clone()
+def compiled_triangle(matrix: Tensor, upper: bool) -> Triangle:
+    """A triangular CSR tensor for compiled solves.
+
+    Args:
+        matrix: as `sparse.CompiledTriangle` takes it.
+        upper: which triangle.
+    """
+    return sparse.CompiledTriangle(matrix, upper, _pieces(matrix, upper))
+
+
+def _pieces(matrix: Tensor, upper: bool) -> list[int]:
+    """0, ..., size: where a triangular matrix falls into parts that are not coupled, as the rows of a batch."""
+    starts, columns = matrix.crow_indices().numpy(), matrix.col_indices().numpy()
+    numbers = numpy.arange(len(starts) - 1)
     if upper:
-        reach.scatter_reduce_(0, entries.rows, entries.columns, "amax")
-        cuts = numbers[:-1][reach.cummax(0).values[:-1] == numbers[:-1]] + 1
+        reach = numpy.maximum.accumulate(columns[starts[1:] - 1])
+        cuts = numbers[:-1][reach[:-1] == numbers[:-1]] + 1
     else:
-        reach.scatter_reduce_(0, entries.rows, entries.columns, "amin")
-        cuts = numbers[1:][reach.flip(0).cummin(0).values.flip(0)[1:] == numbers[1:]]
-    return [0, *cuts[:: len(cuts) // _PIECES + 1].tolist(), entries.size]
+        reach = numpy.minimum.accumulate(columns[starts[:-1]][::-1])[::-1]
+        cuts = numbers[1:][reach[1:] == numbers[1:]]
+    return [0, *cuts[:: len(cuts) // _PIECES + 1].tolist(), len(numbers)]
 
 
 @functools.cache
