@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy
 import torch
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sciml.solvers.linear import ConjugateGradient, Direct, IncompleteCholesky, Multigrid
-from sciml.solvers.linear.base import LinearSolver
+from sciml.solvers.linear.base import LinearSolver, Preconditioner
 from sciml.solvers.linear.learned import CoarseningNetwork, DeepConjugateDirection, LearnedMultigrid
 from sciml.solvers.solve import solve
 
@@ -36,14 +37,14 @@ def solve_block(a: Tensor, solid: Tensor, method: LinearSolver) -> Solution:
     ends, closed = (Dirichlet(1.0), Dirichlet(0.0)), Neumann(0.0)
     sides = {"x": ends, "y": closed, "z": closed}
     block = Grid(tuple(a.shape), boundary=sides, solid=solid, walls=closed)
-    given = {"fields": {"a": a}, "method": method, "rtol": 1e-8}
+    given: dict[str, Any] = {"fields": {"a": a}, "method": method, "rtol": 1e-8}
     return solve(equation, block, throw=False, **given)
 
 
 def preconditioned(most: int) -> dict[str, LinearSolver]:
     """Conjugate gradients, which stop after so many iterations where alone."""
     learned = LearnedMultigrid.pretrained("poisson-3d")
-    chosen = {
+    chosen: dict[str, Preconditioner] = {
         "CG + IC(0)": IncompleteCholesky(),
         "CG + Multigrid": Multigrid(),
         "CG + LearnedMultigrid": learned,
