@@ -14,6 +14,7 @@ from sciml.csr import csr_from_starts
 from sciml.errors import InputError
 from sciml.kernels import factorization, sparse
 from sciml.linear_operator import LinearOperator
+from sciml.sparse import SparseOperator
 from sciml.stencil import StencilOperator
 
 from .inverse import Entries
@@ -37,16 +38,42 @@ def matrix_of(operator: LinearOperator, *, lower: bool = False) -> Tensor | Entr
         InputError: if it holds NaN or infinity.
     """
     if isinstance(operator, StencilOperator) and operator.compiled is not None:
-        finite = all(bool(torch.isfinite(coefficient).all()) for coefficient in operator.coefficients)
+        finite = all(map(_is_finite, operator.coefficients))
         parts = factorization.stencil_rows(operator.compiled, lower=lower) if finite else None
         if parts is not None:
             rows = len(parts[0]) - 1
             return csr_from_starts(*parts, (rows, rows))
+    if isinstance(operator, SparseOperator) and sparse.compilable(matrix := operator.to_sparse()) and _is_plain(matrix):
+        return _lower(matrix) if lower else matrix
     entries = Entries.of(operator)
     if not sparse.takes(entries.values):
         return entries
     matrix = (entries.select(entries.columns <= entries.rows) if lower else entries).csr()
     return matrix if sparse.compilable(matrix) else entries
+
+
+def _is_plain(matrix: Tensor) -> bool:
+    """Whether a CSR tensor is finite, columns ascending."""
+    starts, columns = matrix.crow_indices().numpy(), matrix.col_indices().numpy()
+    ascends = numpy.ones(len(columns) + 1, dtype=bool)
+    numpy.less(columns[:-1], columns[1:], out=ascends[1:-1])
+    ascends[starts] = True
+    return bool(ascends.all()) and _is_finite(matrix.values())
+
+
+def _is_finite(values: Tensor) -> bool:
+    """Whether there is neither NaN nor infinity; a finite sum, which is quicker, tells that."""
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def _lower(matrix: Tensor) -> Tensor:
+    """The entries of a CSR tensor that do not stand right of the diagonal."""
+    starts, columns = matrix.crow_indices().numpy(), matrix.col_indices().numpy()
+    kept = columns <= numpy.repeat(numpy.arange(len(starts) - 1, dtype=columns.dtype), numpy.diff(starts))
+    before = numpy.zeros(len(columns) + 1, dtype=starts.dtype)
+    numpy.cumsum(kept, out=before[1:])
+    parts = before[starts], columns[kept], matrix.values().numpy()[kept]
+    return csr_from_starts(*map(torch.from_numpy, parts), matrix.shape)
 
 
 def missing_diagonal(rows: Array) -> InputError:

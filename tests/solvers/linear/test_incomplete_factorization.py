@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from sciml.csr import csr_from_starts
 from sciml.errors import InputError
 from sciml.kernels import build, factorization
 from sciml.linear_operator import LinearOperator
@@ -264,6 +265,23 @@ def test_what_cannot_be_factorized(compiled, operators, monkeypatch):
     for method in (IncompleteCholesky(), ILU0()):
         with pytest.raises(InputError, match="the operator holds 1 entries that are NaN or infinite"):
             method.prepare(StencilOperator((6, 5), broken.offsets, spoilt, broken.periodic, symmetric=True))
+
+
+def test_entries_in_any_order(operators):
+    """A CSR tensor whose columns do not ascend, or name a place twice, is the matrix with them in order."""
+    matrix = operators.random_matrix(60, symmetric=True)
+    order = numpy.concatenate(
+        [numpy.arange(a, b)[::-1] for a, b in zip(matrix.indptr, matrix.indptr[1:], strict=False)]
+    )
+    starts, columns, values = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    turned = csr_from_starts(starts, columns[order], values[order], matrix.shape)
+    halves = (2 * starts, columns.repeat_interleave(2), 0.5 * values.repeat_interleave(2))
+    twice = csr_from_starts(*halves, matrix.shape)
+    r = operators.field((60,), seed=3)
+    for method in (IncompleteCholesky(), ILU0()):
+        expected = method.prepare(matrix).apply(r)
+        for other in (turned, twice):
+            torch.testing.assert_close(method.prepare(other).apply(r), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_a_coefficient_beyond_the_edge_is_no_entry(operators):
