@@ -72,8 +72,8 @@ def _lower(matrix: Tensor) -> Tensor:
     kept = columns <= numpy.repeat(numpy.arange(len(starts) - 1, dtype=columns.dtype), numpy.diff(starts))
     before = numpy.zeros(len(columns) + 1, dtype=starts.dtype)
     numpy.cumsum(kept, out=before[1:])
-    parts = before[starts], columns[kept], matrix.values().numpy()[kept]
-    return csr_from_starts(*map(torch.from_numpy, parts), matrix.shape)
+    values = torch.from_numpy(matrix.values().numpy()[kept])
+    return csr_from_starts(torch.from_numpy(before[starts]), torch.from_numpy(columns[kept]), values, matrix.shape)
 
 
 def missing_diagonal(rows: Array) -> InputError:
