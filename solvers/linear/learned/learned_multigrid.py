@@ -44,7 +44,7 @@ class LearnedMultigrid:
     A network of some hundred weights looks at every pair of neighbouring cells once, in `prepare`, and says how the
     pairs become the cells of the coarser grid: interpolation, conductances and grounds. What is applied is then one
     V-cycle with operators of next neighbours on all grids, linear and symmetric positive definite by construction, so
-    that conjugate gradients keep their guarantees: a bad network costs time only.
+    that conjugate gradients keep their guarantees: a bad network costs iterations, never a wrong answer.
 
     Works on symmetric stencils with couplings between next neighbours of the sign of diffusion, on grids of any size,
     with obstacles, walls and periodic axes.

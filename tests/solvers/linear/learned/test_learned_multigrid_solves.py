@@ -148,7 +148,6 @@ def test_iterations_do_not_grow_with_the_grid():
         assert max(counts) <= min(counts) + 3
 
 
-@pytest.mark.xfail(strict=False, reason="they are being trained")
 def test_the_weights_that_ship():
     assert {"poisson-2d", "poisson-3d"} <= {*shipped(KIND)}
 
