@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from .boundary import suggestion
 from .command_options import ListRecipes, Quiet, RecipeName, chosen_recipe
 from .errors import InputError
 from .failures import complain, failures, remarks
@@ -50,6 +49,8 @@ def train(
 
         name = chosen_recipe(recipe, list_, shipped)
         if not Path(name).is_file() and name not in shipped():
+            from .boundary import suggestion
+
             raise InputError(f"there is no file {name!r}, and no recipe of this name{suggestion(name, shipped())}")
         if is_recipe(name):
             if data is not None or skip_damaged:
