@@ -101,8 +101,7 @@ class DeepConjugateDirection(LinearSolver):
             slope = rows.dot(direction, r)
             # Steepest descent is compared with at every step: two products of A against a network's cost.
             plain_curvature = rows.apply_and_dot(operator, unit, out=plain_image)
-            size = rows.norm(direction) * rows.norm(image)
-            rounding = torch.finfo(r.dtype).eps * size
+            rounding = torch.finfo(r.dtype).eps * rows.norm(direction) * rows.norm(image)
             task.fail((plain_curvature <= 0) | (curvature < -rounding), Status.INDEFINITE)
             gain = torch.where(curvature > rounding, slope**2 / curvature, 0.0)
             plain = ~(gain >= norms**2 / plain_curvature)
@@ -111,12 +110,14 @@ class DeepConjugateDirection(LinearSolver):
                 direction = torch.where(chosen, unit, direction)
                 image = torch.where(chosen, plain_image, image)
                 slope = torch.where(plain, norms, slope)
+            rounding = torch.finfo(r.dtype).eps * rows.norm(direction) * rows.norm(image)
             for previous, previous_image, previous_curvature in earlier:
                 overlap = rows.spread(rows.dot(direction, previous_image) / previous_curvature, r)
                 direction = direction - overlap * previous
                 image = image - overlap * previous_image
             curvature = rows.dot(direction, image)
             slope = rows.dot(direction, r)
+            task.fail(curvature < -rounding, Status.INDEFINITE)
             task.fail(~(curvature > 0), Status.BREAKDOWN)
             active = task.active()
             length = torch.where(active, slope / curvature, 0.0)

@@ -182,6 +182,14 @@ def test_a_network_of_bad_rows_is_replaced_in_those_rows_only(boxes):
         torch.testing.assert_close(history, one.history["residual_norm"][: len(history)], rtol=1e-8, atol=0.0)
 
 
+def test_an_operator_with_a_few_negative_eigenvalues_is_reported_when_a_direction_meets_them():
+    helmholtz = sciml.Equation("-laplacian(u) - k*u = f", parameters={"k": 60.0})
+    square = sciml.Grid((40, 40), boundary=sciml.Dirichlet(0.0))
+    system = sciml.discretize(helmholtz, square, fields={"f": 1.0})
+    solver = DeepConjugateDirection(DirectionNetwork(2))
+    assert solver.solve(system.operator, system.right_side, throw=False).status == (Status.INDEFINITE,)
+
+
 @pytest.mark.parametrize("sign", ["negative", "indefinite"])
 def test_an_indefinite_operator_is_reported(boxes, sign):
     operator, b = boxes.operator(6), boxes.field(6, 6, 6)
