@@ -23,6 +23,7 @@ from torch import Tensor
 from sciml.errors import InputError
 from sciml.kernels.conductances import CompiledNetworkCycle
 from sciml.linear_operator import Kind, LinearOperator
+from sciml.stencil import StencilOperator
 
 from ..finiteness import check_finite
 from ..inverse import ApproximateInverse, unbatched
@@ -107,7 +108,7 @@ class LearnedMultigrid:
         if not all(bool(torch.isfinite(weight).all()) for weight in self.network.parameters()):
             raise InputError("LearnedMultigrid: the network has weights that are NaN or infinite")
         axes = len(operator.space)
-        if axes not in self.network.dimensions:
+        if isinstance(operator, StencilOperator) and axes not in self.network.dimensions:
             made = " or ".join(str(number) for number in self.network.dimensions)
             advice = f'LearnedMultigrid.pretrained("poisson-{axes}d"), or ' * (axes in (2, 3))
             raise InputError(

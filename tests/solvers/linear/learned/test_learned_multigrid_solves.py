@@ -395,6 +395,12 @@ def test_other_operators_are_refused_with_the_reason(name, precision):
         LearnedMultigrid(precision=precision).prepare(operator)
 
 
+def test_a_matrix_is_refused_for_what_it_is_and_not_for_its_axes():
+    matrix = as_operator(operator_of(POISSON, (12, 12)).to_sparse())
+    with pytest.raises(InputError, match="works on operators of grids: use AlgebraicMultigrid"):
+        LearnedMultigrid.pretrained("poisson-2d").prepare(matrix)
+
+
 def test_operators_that_are_not_finite_are_refused():
     a = torch.ones(12, 12, dtype=torch.float64)
     operator = operator_of(DARCY, (12, 12), a=a)
