@@ -5,8 +5,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-# OpenMP workers that spin while they wait slow down everything else on the machine.
-export GOMP_SPINCOUNT ?= 1000
+# OpenMP workers that spin for long while they wait slow down everything else on the machine; those that do not spin are
+# slow to wake.
+export GOMP_SPINCOUNT ?= 10000
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test bench lint style types format clean

@@ -43,8 +43,9 @@ app.command()(evaluate)
 
 def main() -> None:
     """Entry point of the program."""
-    # Read once, when OpenMP starts, hence before torch is loaded: workers that spin slow down a shared machine.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # Read once, when OpenMP starts, hence before torch is loaded: workers that spin for long slow down
+    # a shared machine, and those that do not spin are slow to wake.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 

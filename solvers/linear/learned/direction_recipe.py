@@ -59,13 +59,14 @@ class Stage:
 @final
 @dataclass(frozen=True)
 class DirectionRecipe:
-    """A training of the published network for 64 points on -laplacian(u) = f in the unit cube, from small to large.
+    """A training of a published network on -laplacian(u) = f in the unit cube, from small to large.
 
     Args:
         name: of the weights.
         boundary: conditions on the faces.
         mirrored: whether the problem has the symmetries of the cube.
         stages: one after the other, each beginning with the weights of the one before.
+        published: 64 or 128, see DirectionNetwork.published.
         seed: of weights, Ritz vectors and residuals.
     """
 
@@ -73,6 +74,7 @@ class DirectionRecipe:
     boundary: Boundary
     mirrored: bool
     stages: tuple[Stage, ...]
+    published: int = 64
     seed: int = 0
 
     def operator(self, points: int) -> LinearOperator:
@@ -95,7 +97,7 @@ class DirectionRecipe:
             KeyboardInterrupt: SIGINT or SIGTERM ended it, after a checkpoint.
         """
         place = Path(folder)
-        network = DirectionNetwork.published(64, mean_square=True, seed=self.seed)
+        network = DirectionNetwork.published(self.published, mean_square=True, seed=self.seed)
         about: list[Mapping[str, Any]] = []
         for number, stage in enumerate(self.stages):
             training = train_direction_network(

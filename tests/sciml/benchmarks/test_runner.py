@@ -64,7 +64,7 @@ def test_environment_against_spinning_threads(tmp_path: Path, monkeypatch: pytes
     names = list(runner.ENVIRONMENT)
     lines = [f"row['extra'] = {{name: os.environ[name] for name in {names}}}", "say('row', row=row)"]
     script(tmp_path, monkeypatch, *lines)
-    assert run(suite([case("")])).rows[0].extra == {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert run(suite([case("")])).rows[0].extra == {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def test_a_process_that_dies_costs_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
