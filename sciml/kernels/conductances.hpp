@@ -15,7 +15,12 @@ struct Couplings {
     const S *const *c;
 };
 
-constexpr double ROUNDING = 1e-12;   // shares of the diagonal below which a row sum is taken for rounding
+// Shares of the diagonal below which a row sum is taken for rounding; what counts as nothing beside the mean diagonal.
+template <class S>
+constexpr double ROUNDING = sizeof(S) == 4 ? 16 * 1.1920929e-7 : 1e-12;
+constexpr float LEAST = 1e-30f;
+
+inline float or_nothing(double x) { return x < LEAST ? 0.0f : float(x); }
 
 // `conductances_of` in multigrid_conductances.py, over `unit`: faces, which are null for axes that there are none of,
 // ground and diagonal. least[0] and least[1] are the least conductance and diagonal entry.
@@ -57,10 +62,10 @@ void read_couplings(const Couplings<S> &a, double unit, float *const *faces, flo
                 if (begins) walls += 2 * up[2][k];
                 if (ends) walls += 2 * low[2][k];
                 const double sum = incident > 0 ? middle[k] - incident : 0.0;
-                const double surplus = sum > ROUNDING * middle[k] ? sum : 0.0;
+                const double surplus = sum > ROUNDING<S> * middle[k] ? sum : 0.0;
                 const double part = walls > 0 ? surplus / walls : 0.0, share = part < 1.0 ? part : 1.0;
                 const double left = surplus - walls * share;
-                ground[at] = left > ROUNDING * (walls + 1) ? float(left) : 0.0f;
+                ground[at] = left > ROUNDING<S> * (walls + surplus) ? or_nothing(left) : 0.0f;
                 diagonal[at] = float(middle[k]);
                 shares[k] = share;
             };
@@ -78,15 +83,15 @@ void read_couplings(const Couplings<S> &a, double unit, float *const *faces, flo
                 float *const face = faces[axis] + (axis == 0   ? row * n[2]
                                                    : axis == 1 ? (place[0] * (n[1] + 1) + place[1]) * n[2]
                                                                : row * (n[2] + 1));
-                for (Index k = 0; k < n[2]; ++k) face[next + k] = float(up[axis][k]);
+                for (Index k = 0; k < n[2]; ++k) face[next + k] = or_nothing(up[axis][k]);
                 if (axis == 2) {
-                    face[0] = float(2 * up[2][0] * shares[0]);
-                    face[n[2]] = float(2 * low[2][n[2] - 1] * shares[n[2] - 1]);
+                    face[0] = or_nothing(2 * up[2][0] * shares[0]);
+                    face[n[2]] = or_nothing(2 * low[2][n[2] - 1] * shares[n[2] - 1]);
                 } else {
                     if (place[axis] == 0)
-                        for (Index k = 0; k < n[2]; ++k) face[k] = float(2 * up[axis][k] * shares[k]);
+                        for (Index k = 0; k < n[2]; ++k) face[k] = or_nothing(2 * up[axis][k] * shares[k]);
                     if (place[axis] == n[axis] - 1)
-                        for (Index k = 0; k < n[2]; ++k) face[next + k] = float(2 * low[axis][k] * shares[k]);
+                        for (Index k = 0; k < n[2]; ++k) face[next + k] = or_nothing(2 * low[axis][k] * shares[k]);
                 }
             }
             found[2 * row] = smallest[0], found[2 * row + 1] = smallest[1];
@@ -142,7 +147,7 @@ inline float positive(float x) {
 }
 
 // One step of `coarsen` in multigrid_coarsening.py, whose names these are. `edges[a]` has n[a] + 1 faces along a. The
-// fields of `pairs` have the coarse shape: own and outward weights of the members, and room for nine more.
+// fields of `pairs` have the coarse shape: own and outward weights of the members, and room for eleven more.
 struct Pairing {
     Index n[3], axis;
     const float *edges[3], *ground;
@@ -151,10 +156,10 @@ struct Pairing {
     float *scratch;
 };
 
-constexpr float LEAST = 1e-5f, FLOOR = 1e-16f;
+constexpr float LEAST_INNER = 1e-5f, FLOOR = 1e-16f;
 
 inline float over(float outward, float inner) {
-    const float least = inner + LEAST * outward;
+    const float least = inner + LEAST_INNER * outward;
     return outward / (least > 0 ? least : 1.0f);
 }
 
@@ -172,7 +177,8 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
     float *const away_first = p.scratch, *const away_second = away_first + size, *const factor_first = away_second + size,
                 *const factor_second = factor_first + size, *const scale_first = factor_second + size,
                 *const scale_second = scale_first + size, *const across = scale_second + size,
-                *const between_low = across + size, *const between_high = between_low + size;
+                *const between_low = across + size, *const between_high = between_low + size,
+                *const held_first = between_high + size, *const held_second = held_first + size;
     const Index shape[4][3] = {{n[0] + 1, n[1], n[2]}, {n[0], n[1] + 1, n[2]}, {n[0], n[1], n[2] + 1}, {n[0], n[1], n[2]}};
     // The first element of a row of first members (member 0) or second members in a field of shape[which].
     const auto place = [&](int which, Index i, Index j, int member) {
@@ -235,7 +241,7 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                 for (Index c = 0; c < CHUNK; ++c) total[c] = 0.0f;
                 for (const float *share : shares)
                     for (Index c = 0; c < count; ++c) total[c] += share[c];
-                for (Index c = 0; c < CHUNK; ++c) total[c] = total[c] > 0 ? 1.0f / total[c] : 1.0f;
+                for (Index c = 0; c < CHUNK; ++c) total[c] = total[c] > LEAST ? 1.0f / total[c] : 1.0f;
                 for (int f = 0; f < FEATURES; ++f) {
                     for (Index c = 0; c < count; ++c)
                         features[f][c] = std::sqrt(std::sqrt(std::max(shares[f][c] * total[c], FLOOR)));
@@ -253,7 +259,7 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                     const float live_first = all_first + (single ? out_second[c] : 0.0f), live_second = single ? 0.0f : all_second;
                     const float weight_first = live_first * positive(answers[0][5][c]),
                                 weight_second = live_second * positive(answers[1][5][c]);
-                    const float sum = weight_first + weight_second, unit = sum > 0 ? 1.0f / sum : 1.0f;
+                    const float sum = weight_first + weight_second, unit = sum > LEAST ? 1.0f / sum : 1.0f;
                     const bool alone = !(live_first > 0 && live_second > 0);
                     away_first[to + c] = alone ? 0.0f
                                                : weight_second * unit * positive(answers[0][0][c]) *
@@ -266,8 +272,8 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
                     scale_first[to + c] = live_first > 0 ? positive(answers[0][1][c]) : 0.0f;
                     scale_second[to + c] = live_second > 0 ? positive(answers[1][1][c]) : 0.0f;
                     across[to + c] = positive(0.5f * (answers[0][3][c] + answers[1][3][c]));
-                    p.coarse_ground[to + c] = (live_first > 0 ? ground_first[c] * positive(answers[0][4][c]) : 0.0f) +
-                                              (live_second > 0 ? ground_second[c] * positive(answers[1][4][c]) : 0.0f);
+                    held_first[to + c] = live_first > 0 ? ground_first[c] * positive(answers[0][4][c]) : 0.0f;
+                    held_second[to + c] = live_second > 0 ? ground_second[c] * positive(answers[1][4][c]) : 0.0f;
                     between_low[to + c] = out_first[c];
                     between_high[to + c] = out_second[c];
                 }
@@ -320,6 +326,25 @@ inline void pair_up(const CoarseningNetwork &net, const Pairing &p, const Team &
             const Index i = row / m[1], j = row % m[1], from = row * m[2];
             const bool row_single = odd && (axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1);
             for (Index k = 0; k < m[2]; ++k) to_low[from + k] = to_high[from + k] = 0.0f;
+            // What the members hold goes to zero from the pairs that they are interpolated from, in these shares.
+            const auto hold = [=](Index k, bool first, bool last) {
+                const Index at = from + k, previous = first ? at : at - stride, next = last ? at : at + stride;
+                const float before = held_second[previous] * outward_second[previous],
+                            behind = held_first[next] * outward_first[next];
+                p.coarse_ground[at] = held_first[at] * (1 - outward_first[at]) + held_second[at] * (1 - outward_second[at]) +
+                                      (first ? 0.0f : before) + (last ? 0.0f : behind);
+            };
+            const bool first_of_axis = axis == 0 ? i == 0 : axis == 1 && j == 0;
+            const bool last_of_axis = axis == 0 ? i == m[0] - 1 : axis == 1 && j == m[1] - 1;
+            if (last_axis) {
+                hold(0, true, m[2] == 1);
+#pragma GCC ivdep
+                for (Index k = 1; k < m[2] - 1; ++k) hold(k, false, false);
+                if (m[2] > 1) hold(m[2] - 1, false, true);
+            } else {
+#pragma GCC ivdep
+                for (Index k = 0; k < m[2]; ++k) hold(k, first_of_axis, last_of_axis);
+            }
             for (int other = 0; other < 3; ++other) {
                 if (other == axis || !p.edges[other]) continue;
                 const Index up = face_step(other);

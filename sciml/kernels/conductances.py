@@ -194,7 +194,7 @@ class CompiledCoarsening:
             torch.empty([n + (k == other) for k, n in enumerate(pairs)], dtype=torch.float32) for other in range(axes)
         )
         ground, *weights = (torch.empty(pairs, dtype=torch.float32) for _ in range(5))
-        scratch = torch.empty(9 * prod(pairs), dtype=torch.float32)
+        scratch = torch.empty(11 * prod(pairs), dtype=torch.float32)
         table = PairingTable(
             layout.three(cells, 1),
             axis + 3 - axes,

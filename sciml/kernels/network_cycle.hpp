@@ -126,7 +126,7 @@ void lay_out(const NetworkLevel<C> &level, const float *const *faces, const floa
             const bool cut_off = !(total > 0);
             total += widen(level.ground[at]);
             if (diagonal && cut_off) total = diagonal[at];
-            narrow(total > 0 ? 1.0f / total : 0.0f, level.inverse[at]);
+            narrow(total > 1e-30f ? 1.0f / total : 0.0f, level.inverse[at]);
         }
     });
 }

@@ -31,7 +31,7 @@ from ..rows import Rows
 from ..settings import check_count
 from .multigrid_coarsening import CoarseningNetwork
 from .multigrid_compiled import compilable, compiled_cycle
-from .multigrid_conductances import conductances_of
+from .multigrid_conductances import conductances_of, mean_diagonal
 from .multigrid_cycle import ConductanceCycle
 from .weights import Weights, fill, load_shipped, load_weights, save_weights
 
@@ -140,7 +140,7 @@ class LearnedCycle(ApproximateInverse):
         check_finite(operator)
         self._settings, self._operator = settings, operator
         self._cycles = settings.cycles(operator)
-        self._unit = float(operator.diagonal().expand(*operator.batch, *operator.space).mean())
+        self._unit = mean_diagonal(operator).double()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,8 +149,14 @@ class LearnedCycle(ApproximateInverse):
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
-        x = x.expand(*batch, *self.space).contiguous()
-        value = torch.empty_like(x) if out is None or not out.is_contiguous() else out
+        if x.dtype != self.dtype or tuple(x.shape[x.ndim - len(self.space) :]) != self.space:
+            raise InputError(
+                f"a field of shape {tuple(x.shape)} and {x.dtype}, and the preconditioner was prepared for "
+                f"(*batch, *{self.space}) and {self.dtype}"
+            )
+        x = x.resolve_neg().expand(*batch, *self.space).contiguous()
+        fits = out is not None and out.is_contiguous() and (out.shape, out.dtype) == (x.shape, x.dtype)
+        value = out if out is not None and fits else torch.empty_like(x)
         self.apply_and_dot(x, value)
         return value if out is None or value is out else out.copy_(value)
 

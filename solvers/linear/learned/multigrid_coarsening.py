@@ -141,7 +141,8 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
     that between the members of the next; interpolation to a member is linear along that line. Conductances across go
     with the members, as these are interpolated from the one pair or the other. Where neighbours across a face are
     interpolated with different weights, the energy of that difference is added to the conductance between the pairs.
-    The network corrects each of these rules by factors.
+    A member's ground goes to the pairs in the shares in which it is interpolated from them, which bounds its energy
+    however much it differs from its neighbours'. The network corrects each of these rules by factors.
 
     Args:
         fine: the network of conductances.
@@ -211,6 +212,8 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
         edges.append((one - below + two - above + to_next + to_previous) * before * behind)
     ground_first = torch.where(alive[0], ground_first * positive(first[4]), 0.0)
     ground_second = torch.where(alive[1], ground_second * positive(second[4]), 0.0)
+    from_previous, from_next = (outer(x, place, periodic) for x in (ground_second * to_high, ground_first * to_low))
+    ground = ground_first * (1 - to_low) + ground_second * (1 - to_high) + from_previous[0] + from_next[1]
     scale_first = torch.where(alive[0], positive(first[1]), 0.0)
     scale_second = torch.where(alive[1] & ~single, positive(second[1]), 0.0)
     transfer = PairTransfer(
@@ -220,7 +223,7 @@ def coarsen(fine: Conductances, axis: int, network: CoarseningNetwork) -> tuple[
         n,
         periodic,
     )
-    return Conductances(tuple(edges), ground_first + ground_second, fine.periodic), transfer
+    return Conductances(tuple(edges), ground, fine.periodic), transfer
 
 
 def _over(outward: Tensor, inner: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from math import prod
 
 from torch import Tensor
 
-from sciml.kernels import build
+from sciml.kernels import build, layout
 from sciml.kernels.conductances import (
     WIDEST,
     CompiledCoarsening,
@@ -19,7 +19,14 @@ from sciml.linear_operator import LinearOperator
 from sciml.stencil import StencilOperator
 
 from .multigrid_coarsening import CoarseningNetwork
-from .multigrid_conductances import Conductances, check_least, coarsened_axes, coupling_terms, without_zeros
+from .multigrid_conductances import (
+    Conductances,
+    check_least,
+    coarsened_axes,
+    coupling_terms,
+    mean_diagonal,
+    without_zeros,
+)
 from .multigrid_cycle import direct_inverse, smoothing_weights
 
 
@@ -29,6 +36,7 @@ def compilable(operator: LinearOperator, network: CoarseningNetwork) -> bool:
         build.library() is not None
         and isinstance(operator, StencilOperator)
         and operator.device.type == "cpu"
+        and operator.dtype in layout.NAMES
         and not any(operator.periodic)
         and network.width <= WIDEST
         and network.smoothing.device.type == "cpu"
@@ -42,7 +50,7 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
         InputError: for an operator that is no network of conductances.
     """
     terms = coupling_terms(operator)
-    unit = float(operator.diagonal().expand(operator.space).mean())
+    unit = float(mean_diagonal(operator))
     check_least(1.0, 0.0, unit)
     space = operator.space
     axes, coefficients = zip(*terms, strict=True)

@@ -12,8 +12,10 @@ from sciml.errors import InputError
 from sciml.linear_operator import LinearOperator
 from sciml.stencil import StencilOperator
 
-_ROUNDING = 1e-12
-"""Shares of the diagonal below which a row sum is taken for rounding."""
+_ROUNDING, _DIGITS = 1e-12, 16
+"""Shares of the diagonal below which a row sum is taken for rounding: this, or so many units of the last digit."""
+LEAST = 1e-30
+"""Of the mean diagonal, what counts as nothing: float32 has no room for reciprocals and products of less."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,16 @@ def outer(x: Tensor, place: int, periodic: bool) -> tuple[Tensor, Tensor]:
     )
 
 
-def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
-    """The conductances of an operator and its diagonal, `(*batch, *space)`, in units of the mean of that diagonal.
+def mean_diagonal(operator: LinearOperator) -> Tensor:
+    """Of every row of a batch the mean of the diagonal, of batch shape."""
+    axes = tuple(range(-len(operator.space), 0))
+    return operator.diagonal().expand(*operator.batch, *operator.space).mean(axes)
 
-    Of a cell whose row is zero the diagonal is given as 1.
+
+def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
+    """The conductances of an operator and its diagonal, `(*batch, *space)`, in units of its `mean_diagonal`.
+
+    The diagonal is given as 1 in a cell whose row is zero, and nowhere less than the conductances that meet there.
 
     Row sums in cells at a wall are taken for the conductances through that wall, up to twice that to the neighbour
     inside; what is more, and the row sums of all other cells, leads to the ground. A negative row sum counts as none.
@@ -109,12 +117,12 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
     """
     terms = coupling_terms(operator)
     space, periodic = operator.space, stencil_of(operator).periodic
-    diagonal = operator.diagonal().expand(*operator.batch, *space)
-    unit = float(diagonal.mean())
-    check_least(1.0, float(diagonal.min()), unit)
+    diagonal, mean = operator.diagonal().expand(*operator.batch, *space), mean_diagonal(operator)
+    check_least(1.0, float(diagonal.min()), float(mean.min()))
+    unit = mean.reshape(*operator.batch, *[1] * len(space))
     upward = [torch.zeros((1,) * len(space), dtype=operator.dtype, device=operator.device) for _ in space]
     for axis, coefficient in terms:
-        if axis >= 0:
+        if axis >= 0 and not (periodic[axis] and space[axis] == 1):  # which leads back to the same cell
             upward[axis] = upward[axis] + coefficient
     edges = []
     for axis, coupling in enumerate(upward):
@@ -126,18 +134,19 @@ def conductances_of(operator: LinearOperator) -> tuple[Conductances, Tensor]:
         else:
             faces = torch.cat([last, faces], place)
         check_least(float(faces.min()), 1.0)
-        edges.append(faces)
+        edges.append(torch.where(faces < LEAST, 0.0, faces))
     diagonal = without_zeros(diagonal / unit)
     loose = Conductances(tuple(edges), torch.zeros_like(diagonal), tuple(periodic))
     incident = loose.incident()
     surplus = torch.where(incident > 0, diagonal - incident, 0.0)
-    surplus = torch.where(surplus > _ROUNDING * diagonal, surplus, 0.0)
-    return _with_walls(loose, surplus), diagonal
+    rounding = max(_ROUNDING, _DIGITS * torch.finfo(operator.dtype).eps)
+    surplus = torch.where(surplus > rounding * diagonal, surplus, 0.0)
+    return _with_walls(loose, surplus, rounding), torch.maximum(diagonal, incident)
 
 
 def without_zeros(diagonal: Tensor) -> Tensor:
-    """With 1 where it is 0, as in a cell that walls or obstacles enclose: there any number will do."""
-    return torch.where(diagonal == 0, 1.0, diagonal)
+    """With 1 where it is nothing, as in a cell that walls or obstacles enclose: there any number will do."""
+    return torch.where(diagonal < LEAST, 1.0, diagonal)
 
 
 def stencil_of(operator: LinearOperator) -> StencilOperator:
@@ -181,14 +190,16 @@ def coupling_terms(operator: LinearOperator) -> list[tuple[int, Tensor]]:
 def check_least(conductance: float, diagonal: float, mean: float = 1.0) -> None:
     """Refuse an operator by its least conductance, and the least and the mean entry of its diagonal."""
     if not (diagonal >= 0 and mean > 0):
-        raise InputError("LearnedMultigrid needs a positive diagonal: use -A where it is negative")
+        raise InputError(
+            "LearnedMultigrid needs a positive diagonal: where it is negative, change the sign of the equation"
+        )
     if not conductance >= 0:
         raise InputError(
             "LearnedMultigrid needs couplings of the sign of diffusion, and some have the other: use Multigrid"
         )
 
 
-def _with_walls(network: Conductances, surplus: Tensor) -> Conductances:
+def _with_walls(network: Conductances, surplus: Tensor, rounding: float) -> Conductances:
     """The network with the row sums given to the walls and the ground."""
     axes = len(network.edges)
     rooms: list[tuple[int, int, Tensor]] = []
@@ -208,7 +219,7 @@ def _with_walls(network: Conductances, surplus: Tensor) -> Conductances:
         through = room * share.narrow(place, cell, 1)
         edges[axis].narrow(place, 0 if cell == 0 else cell + 1, 1).add_(through)
         ground.narrow(place, cell, 1).sub_(through)
-    ground = torch.where(ground > _ROUNDING * (total + 1), ground, 0.0)
+    ground = torch.where(ground > (rounding * (total + surplus)).clamp(min=LEAST), ground, 0.0)
     return Conductances(tuple(edges), ground, network.periodic)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .multigrid_coarsening import CoarseningNetwork, PairTransfer, coarsen
-from .multigrid_conductances import Conductances, coarsened_axes
+from .multigrid_conductances import LEAST, Conductances, coarsened_axes
 
 WIDEST = 2.0
 """No eigenvalue of D^-1 A is larger, since no off-diagonal entry is positive and no row sum negative."""
@@ -122,8 +122,9 @@ def smoothing_weights(learned: CoarseningNetwork, depth: int) -> tuple[Tensor, .
 
 
 def reciprocal(diagonal: Tensor) -> Tensor:
-    """1 / diagonal; 0 where that is 0, in pairs of cells that are cut off."""
-    return torch.where(diagonal > 0, 1 / torch.where(diagonal > 0, diagonal, 1.0), 0.0)
+    """1 / diagonal; 0 where that is nothing, in pairs of cells that are cut off."""
+    alive = diagonal > LEAST
+    return torch.where(alive, 1 / torch.where(alive, diagonal, 1.0), 0.0)
 
 
 def direct_inverse(network: Conductances) -> Tensor:
@@ -139,9 +140,10 @@ def direct_inverse(network: Conductances) -> Tensor:
     columns = torch.eye(size, dtype=torch.float64, device=ground.device).reshape(size, *(1,) * len(batch), *space)
     matrix = wide.apply(columns.expand(size, *batch, *space)).reshape(size, *batch, size).movedim(0, -1)
     diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    scale = torch.where(diagonal > 0, diagonal, 1.0).rsqrt()
+    alive = diagonal > LEAST
+    scale = torch.where(alive, diagonal, 1.0).rsqrt()
     matrix = scale.unsqueeze(-1) * matrix * scale.unsqueeze(-2)
-    matrix = matrix + torch.diag_embed(torch.where(diagonal > 0, 0.0, 1.0).to(matrix))
+    matrix = matrix + torch.diag_embed(torch.where(alive, 0.0, 1.0).to(matrix))
     factor, failed = torch.linalg.cholesky_ex(matrix)
     largest = _DIGITS / torch.finfo(ground.dtype).eps
     if not bool((factor.detach().diagonal(dim1=-2, dim2=-1).amin(-1) > _SINGULAR).all()) or bool((failed > 0).any()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import math
 import pickle
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import sciml
+from sciml.errors import InputError
 from sciml.kernels import build
 from sciml.kernels.conductances import CompiledCoarsening, Faces
 from sciml.solvers.linear.learned import CoarseningNetwork, LearnedMultigrid
@@ -78,6 +80,7 @@ CASES = {
     "2D, long and thin": lambda: diffusion(3, 90, contrast=1e2),
     "2D, one axis wraps": lambda: diffusion(13, 18, boundary={"x": RING, "y": OPEN}, contrast=1e4),
     "2D, both wrap": lambda: diffusion(13, 14, boundary=RING, solid=boxes(13, 14)),
+    "2D, one cell that wraps": lambda: diffusion(40, 1, boundary=RING, contrast=1e2, reaction=5.0),
     "3D": lambda: diffusion(8, 8, 8, contrast=1e4),
     "3D, odd, obstacles": lambda: diffusion(7, 9, 6, solid=boxes(7, 9, 6, seed=3), contrast=1e6),
     "3D, walls": lambda: diffusion(6, 5, 9, boundary={"x": (OPEN, CLOSED), "y": CLOSED, "z": CLOSED}),
@@ -99,10 +102,47 @@ def test_the_cycle_is_symmetric_positive_definite_whatever_the_network_says(name
     matrix = matrix_of(method.prepare(operator))
     rounding = 2e-6 if precision == torch.float32 else 1e-12
     assert float((matrix - matrix.mT).abs().max()) <= rounding * float(matrix.abs().max())
-    # Scaled by the diagonal, since the eigenvalues of the inverse span the contrast.
-    scale_of = operator.diagonal().expand(operator.space).flatten().sqrt()
-    scaled = scale_of[:, None] * (matrix + matrix.mT) / 2 * scale_of
-    assert float(torch.linalg.eigvalsh(scaled)[0]) > 1e-3
+    assert float(scaled_eigenvalues(operator, matrix)[0]) > 1e-3
+
+
+def scaled_eigenvalues(operator, matrix):
+    """Of an inverse, scaled by the diagonal, since those of the inverse itself span the contrast."""
+    scale = operator.diagonal().expand(operator.space).flatten().sqrt()
+    return torch.linalg.eigvalsh(scale[:, None] * (matrix + matrix.mT) / 2 * scale)
+
+
+def with_reaction(c, boundary=OPEN):
+    """-laplacian(u) + c u for a field c."""
+    grid = sciml.Grid(tuple(c.shape), boundary=boundary)
+    return sciml.discretize(sciml.Equation("-laplacian(u) + c*u = f"), grid, fields={"f": 0.0, "c": c}).operator
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("boundary", [OPEN, RING])
+def test_it_is_so_where_row_sums_are_negative_too(boundary, precision):
+    """In single cells, whose neighbours hold them so well that the operator is positive definite."""
+    c = torch.full((12, 12), 5e4, dtype=torch.float64)
+    c[::3, ::3] = -3.9 * 12**2
+    operator = with_reaction(c, boundary)
+    assert float(torch.linalg.eigvalsh(operator.to_sparse().to_dense())[0]) > 0
+    matrix = matrix_of(LearnedMultigrid(coarsest=30, precision=precision).prepare(operator))
+    assert float(scaled_eigenvalues(operator, matrix)[0]) > 1e-2
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("boundary", [OPEN, RING])
+@pytest.mark.parametrize("reaction", [1e3, 1e6, 1e12, 1e18])
+def test_eigenvalues_do_not_grow_with_a_reaction_that_jumps(reaction, boundary, precision):
+    """As that of a penalty does, which holds u at zero in an obstacle."""
+    c = torch.zeros(24, 24, dtype=torch.float64)
+    c[8:14, 6:15] = reaction
+    c[0, 20] = c[17, 3] = reaction
+    operator = with_reaction(c, boundary)
+    factor = torch.linalg.cholesky(operator.to_sparse().to_dense())
+    matrix = matrix_of(LearnedMultigrid(coarsest=30, precision=precision).prepare(operator))
+    eigenvalues = torch.linalg.eigvalsh(factor.mT @ (matrix + matrix.mT) @ factor / 2)
+    assert float(eigenvalues[0]) > 0.25
+    assert float(eigenvalues[-1]) < 1.1
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
@@ -223,7 +263,9 @@ def test_kernels_coarsen_as_torch_does(shape):
     for seed, axis in itertools.product(range(4), range(len(shape))):
         if shape[axis] < 2:
             continue
-        fine = random_network(shape, torch.Generator().manual_seed(seed)).to(torch.float32)
+        fine = random_network(shape, torch.Generator().manual_seed(seed))
+        ground = torch.where(normal(*shape, seed=seed) > 0, 10 ** normal(*shape, seed=seed + 9), 0.0)
+        fine = dataclasses.replace(fine, ground=fine.ground + ground).to(torch.float32)
         with torch.no_grad():
             coarser, transfer = coarsen(fine, axis, learned)
         faces, pairs = compiled(Faces(tuple(edge.contiguous() for edge in fine.edges), fine.ground.contiguous()), axis)
@@ -310,7 +352,26 @@ def test_results_go_where_they_are_wanted(precision):
     for place in (out, turned):
         assert inverse.apply(x, out=place) is place
         torch.testing.assert_close(place, expected, rtol=1e-6, atol=1e-9)
+    short = torch.empty(22, 23)
+    assert inverse.apply(x, out=short) is short
+    torch.testing.assert_close(short, expected.float())
+    torch.testing.assert_close(inverse.apply(torch._neg_view(x.contiguous())), -expected)
     assert inverse.transpose() is inverse
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_fields_of_another_type_or_shape_are_refused(precision):
+    inverse = LearnedMultigrid(precision=precision).prepare(diffusion(22, 23))
+    for x in (torch.ones(22, 23), torch.ones(22, 22, dtype=torch.float64), torch.ones(23, dtype=torch.float64)):
+        with pytest.raises(InputError, match=r"prepared for \(\*batch, \*\(22, 23\)\) and torch.float64"):
+            inverse.apply(x)
+
+
+def test_operators_in_half_precision():
+    operator, x = diffusion(24, 25), normal(24, 25)
+    expected = LearnedMultigrid().prepare(operator).apply(x)
+    found = LearnedMultigrid().prepare(operator.to(torch.bfloat16)).apply(x.to(torch.bfloat16))
+    assert float((found.double() - expected).norm() / expected.norm()) < 0.05
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float64])

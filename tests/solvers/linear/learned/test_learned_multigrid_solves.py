@@ -217,6 +217,41 @@ def test_nearly_singular_operators_take_few_iterations(reaction):
     assert int(solution.statistics["iterations"]) <= 25
 
 
+@pytest.mark.parametrize("boundary", [CLOSED, RING])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_row_sums_that_are_rounding_are_none_in_single_precision(boundary, precision):
+    """Nothing leads out; conductances to zero of 1e-7 would make constants all of the result."""
+    operator = operator_of(DARCY, (200, 200), boundary, a=normal(200, 200).exp()).to(torch.float32)
+    b = normal(200, 200, seed=1)
+    solver = ConjugateGradient(preconditioner=LearnedMultigrid(precision=precision), rtol=1e-5)
+    assert int(solver.solve(operator, (b - b.mean()).float()).statistics["iterations"]) <= 8
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("boundary", [CLOSED, RING])
+@pytest.mark.parametrize("small", [1e-6, 1e-14, 1e-20])
+def test_reactions_count_beside_much_larger_coefficients(small, boundary, precision):
+    """In the other half of a domain, and in the other row of a batch."""
+    equation = sciml.Equation("-div(a*grad(u)) + c*u = f")
+    halves, rows = torch.ones(48, 48, dtype=torch.float64), torch.ones(2, 48, 48, dtype=torch.float64)
+    halves[24:] = rows[1] = small
+    solver = ConjugateGradient(preconditioner=LearnedMultigrid(precision=precision), rtol=1e-8)
+    for a in (halves, rows):
+        operator = operator_of(equation, (48, 48), boundary, a=a, c=1000 * a)
+        b = operator.apply(normal(*a.shape))
+        assert int(solver.solve(operator, b).statistics["iterations"].max()) <= 8
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("width", [1e-2, 1e-3])
+def test_coefficients_beyond_the_range_of_single_precision(width, precision):
+    """Of exp(-r^2 / width) the least are 1e-22 and 0."""
+    x, y = sciml.Grid((48, 48)).coordinates
+    operator = operator_of(DARCY, (48, 48), a=torch.exp(-((x - 0.5) ** 2 + (y - 0.5) ** 2) / width))
+    b = operator.apply(normal(48, 48))
+    assert iterations(operator, b, LearnedMultigrid(precision=precision)) <= 8
+
+
 def test_what_nothing_couples_takes_no_memory():
     equation = sciml.Equation("u - m*laplacian(u) = f", parameters={"m": 0.0})
     operator, b = operator_of(equation, (300, 300)), normal(300, 300)
@@ -382,7 +417,10 @@ def refused():
         "corners": (tensor, r"one across corners \(offset .*\): use Multigrid"),
         "nonsymmetric": (advection, "needs a symmetric operator, and this one is not known to be"),
         "of the other sign": (growth, "needs couplings of the sign of diffusion"),
-        "negative": (operator_of(sciml.Equation("laplacian(u) = f"), (12, 12)), "use -A where it is negative"),
+        "negative": (
+            operator_of(sciml.Equation("laplacian(u) = f"), (12, 12)),
+            "where it is negative, change the sign of the equation",
+        ),
         "CSR": (as_operator(operator_of(POISSON, (12, 12)).to_sparse()), "works on operators of grids"),
     }
 
