@@ -15,7 +15,7 @@ from sciml.status import Status
 
 from ..base import Iteration, LinearSolver
 from ..settings import check_count
-from .direction_inverse import Directions, check_network
+from .direction_inverse import Directions, check_network, solved_alone
 from .direction_network import DirectionNetwork
 
 
@@ -141,7 +141,7 @@ def _proposed(state: Directions, unit: Tensor, task: Iteration) -> Tensor:
 def _solve_alone(task: Iteration, state: Directions) -> Tensor:
     """Solve for the unknowns that are coupled to no other, whose residuals then stay 0; the norms of the residuals."""
     if state.alone is not None:
-        task.x += torch.where(state.alone, task.r / task.operator.diagonal(), 0.0)
+        task.x += torch.where(state.alone, solved_alone(task.operator, task.r), 0.0)
         task.operator.residual(task.b, task.x, out=task.r)
     norms = task.rows.norm(task.r)
     task.codes = torch.where(task.active() & (norms <= task.tolerance), int(Status.CONVERGED), task.codes)

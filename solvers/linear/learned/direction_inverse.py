@@ -90,6 +90,12 @@ class Directions:
         return found
 
 
+def solved_alone(operator: LinearOperator, r: Tensor) -> Tensor:
+    """r/d with the diagonal d, and r where that is zero, as in a cell that walls enclose: there any number will do."""
+    diagonal = operator.diagonal()
+    return r / torch.where(diagonal == 0, 1.0, diagonal)
+
+
 def _coupled_to_none(operator: LinearOperator) -> Tensor | None:
     probe = torch.rand(operator.space, generator=torch.Generator().manual_seed(0), dtype=torch.float64).add_(0.5)
     probe = probe.to(operator.device, operator.dtype).expand(*operator.batch, *operator.space).contiguous()
@@ -161,7 +167,7 @@ class DirectionInverse(MatrixFreeOperator):
         better = rows.spread(gain >= plain_gain, inner).bool()
         result = torch.where(better, q * rows.spread(step, q), unit * rows.spread(plain_step, unit))
         if alone is not None:
-            result = torch.where(alone, r / self.operator.diagonal(), result)
+            result = torch.where(alone, solved_alone(self.operator, r), result)
         return result if out is None else out.copy_(result)
 
     def _step(self, q: Tensor, r: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:

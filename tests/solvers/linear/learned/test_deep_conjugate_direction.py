@@ -298,6 +298,19 @@ def test_unknowns_that_are_coupled_to_no_other(boxes):
     assert Directions(nn.Identity(), boxes.operator(5)).alone is None
 
 
+def test_a_cell_that_walls_enclose_is_left_alone(boxes):
+    """Its row is zero."""
+    solid = torch.zeros(9, 9, dtype=torch.bool)
+    solid[3:6, 3:6] = True
+    solid[4, 4] = False
+    operator, b = boxes.operator(9, 2, solid=solid), boxes.field(9, 9).masked_fill(solid, 0.0)
+    assert float(operator.diagonal().expand(9, 9)[4, 4]) == 0
+    b[4, 4] = 0.0
+    for method in (DeepConjugateDirection(nn.Identity()), FlexibleConjugateGradient(DeepDirection(nn.Identity()))):
+        solution = method.solve(operator, b)
+        assert float(true_residuals(operator, b, solution.value)) <= 1e-8
+
+
 @pytest.mark.cuda
 def test_on_the_gpu_as_on_the_cpu(boxes):
     b = boxes.field(2, 12, 12, 12)
