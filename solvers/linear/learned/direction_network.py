@@ -60,7 +60,7 @@ class DirectionNetwork(nn.Module):
         if dimension not in (1, 2, 3):
             raise InputError(f"dimension must be 1, 2 or 3, got {dimension!r}")
         check_count(channels, "channels")
-        if len(blocks) != 3:
+        if not isinstance(blocks, Sequence) or len(blocks) != 3:
             raise InputError(f"blocks are three counts: before, at and after the coarse resolution, got {blocks}")
         for count in blocks:
             check_count(count, "blocks")
@@ -73,13 +73,14 @@ class DirectionNetwork(nn.Module):
         self.dimension = dimension
         self.mean_square = mean_square
         fine, coarse, end = blocks
-        self.first = self._convolution(1, channels)
-        self.enter = self._convolution(channels, channels)
-        self.fine = self._pairs(fine, channels)
-        self.leave = self._convolution(channels, channels)
-        self.coarse = self._pairs(coarse, channels)
-        self.end = self._pairs(end, channels)
-        self.last = nn.Linear(channels, 1)
+        with torch.random.fork_rng(devices=[]):  # torch's own first weights are replaced
+            self.first = self._convolution(1, channels)
+            self.enter = self._convolution(channels, channels)
+            self.fine = self._pairs(fine, channels)
+            self.leave = self._convolution(channels, channels)
+            self.coarse = self._pairs(coarse, channels)
+            self.end = self._pairs(end, channels)
+            self.last = nn.Linear(channels, 1)
         self._initialize(torch.Generator().manual_seed(seed))
         for parameter in self.parameters():
             if parameter.ndim > 3:

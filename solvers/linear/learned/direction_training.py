@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
@@ -71,12 +70,7 @@ def train_direction_network(
     network: nn.Module,
     operator: LinearOperator,
     settings: DirectionTraining,
-    *,
-    folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    save_every: float = 60.0,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
+    **options: Any,
 ) -> Training:
     """Train a network to return directions along which the residual of an operator falls most.
 
@@ -84,7 +78,7 @@ def train_direction_network(
         network: from residuals `(rows, *space)` of norm 1 to directions, such as DirectionNetwork; trained in place.
         operator: symmetric positive definite, without batch.
         settings: see DirectionTraining.
-        folder, resume, save_every, device, progress: see `sciml.training.train`; a checkpoint resumes to the last bit.
+        options: of `sciml.training.train`, such as folder, resume, device (that of the operator) and progress.
 
     Returns:
         How it went; the validation's "loss" is the mean of |b - A x|^2 / |b|^2 after one step from x = 0.
@@ -106,13 +100,9 @@ def train_direction_network(
         DirectionLoss(operator),
         RitzResiduals.of(ritz, settings, _TRAINED),
         settings.plan,
-        folder=folder,
         validation=RitzResiduals.of(ritz, settings, _HELD_OUT),
-        resume=resume,
         about=about,
-        device=device,
-        save_every=save_every,
-        progress=progress,
+        **options,
     )
 
 

@@ -90,9 +90,7 @@ class LearnedMultigrid:
 
     def save(self, path: str | os.PathLike[str], about: dict[str, object] | None = None) -> None:
         """Write the weights; `about` is what they were trained on."""
-        network = self.network
-        settings = {"width": network.width, "sweeps": network.sweeps, "dimensions": list(network.dimensions)}
-        save_weights(path, KIND, settings, network, about)
+        save_weights(path, KIND, self.network.settings, self.network, about)
 
     def describe(self) -> str:
         """Name in a few words."""
@@ -195,7 +193,7 @@ def network_of(weights: Weights, source: str) -> CoarseningNetwork:
     """
     settings = weights.settings
     try:
-        network = CoarseningNetwork(settings["width"], settings["sweeps"], tuple(settings["dimensions"]))
+        network = CoarseningNetwork(settings["width"], settings["sweeps"], settings["dimensions"])
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{source} are of another architecture than CoarseningNetwork: {error}") from None
     fill(network, weights.tensors, source)

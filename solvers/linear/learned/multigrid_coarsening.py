@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,27 +36,33 @@ class CoarseningNetwork(nn.Module):
         width: of the two hidden layers.
         sweeps: smoothing steps before and after a correction on the finest grid; one more on every coarser one.
         dimensions: numbers of axes it was trained for.
+        seed: of the first weights.
 
     Raises:
         InputError: settings out of range.
 
     Attributes:
+        settings: width, sweeps and dimensions, in JSON's values.
         smoothing: logarithm of the lower end of the interval that is smoothed, as a share of its upper end, times the
             square of the number of steps.
         correction: logarithm of the factor on corrections from the coarser grid.
         mismatch: logarithm of the weight of the energy by which neighbours' interpolations differ.
     """
 
-    def __init__(self, width: int = 16, sweeps: int = 3, dimensions: tuple[int, ...] = (1, 2, 3)) -> None:
+    def __init__(self, width: int = 16, sweeps: int = 3, dimensions: Sequence[int] = (1, 2, 3), seed: int = 0) -> None:
         super().__init__()
         check_count(width, "CoarseningNetwork: width")
         check_count(sweeps, "CoarseningNetwork: sweeps")
-        if not dimensions or not set(dimensions) <= {1, 2, 3}:
+        some = isinstance(dimensions, Sequence) and len(dimensions) > 0
+        if not some or any(number not in (1, 2, 3) for number in dimensions):
             raise InputError(f"CoarseningNetwork: dimensions are some of 1, 2 and 3, got {dimensions!r}")
         self.width, self.sweeps, self.dimensions = width, sweeps, tuple(dimensions)
-        self.first = nn.Linear(FEATURES, width)
-        self.second = nn.Linear(width, width)
-        self.last = nn.Linear(width, ANSWERS)
+        self.settings: dict[str, Any] = {"width": width, "sweeps": sweeps, "dimensions": list(dimensions)}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.first = nn.Linear(FEATURES, width)
+            self.second = nn.Linear(width, width)
+            self.last = nn.Linear(width, ANSWERS)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         self.smoothing = nn.Parameter(torch.tensor(0.0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import pi, prod
@@ -69,12 +68,6 @@ class CoarseningTraining:
 def train_coarsening(
     network: CoarseningNetwork,
     settings: CoarseningTraining,
-    *,
-    folder: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    save_every: float = 60.0,
-    device: str | torch.device = "cpu",
-    progress: bool = False,
     **options: Any,
 ) -> Training:
     """Train a network so that conjugate gradients with its cycle converge fast.
@@ -82,8 +75,7 @@ def train_coarsening(
     Args:
         network: in float64; trained in place.
         settings: see CoarseningTraining.
-        folder, resume, save_every, device, progress: see `sciml.training.train`; a checkpoint resumes to the last bit.
-        options: further ones of `sciml.training.train`.
+        options: of `sciml.training.train`, such as folder, resume, device and progress.
 
     Returns:
         How it went; the "loss" is the mean logarithm of the iterations that reduce the error by a factor of e.
@@ -93,19 +85,13 @@ def train_coarsening(
     """
     if network.smoothing.dtype != torch.float64:
         raise InputError(f"a coarsening network is trained in float64, this one is {network.smoothing.dtype}")
-    described = {"width": network.width, "sweeps": network.sweeps, "dimensions": list(network.dimensions)}
     return train(
         network,
         effort,
         RandomNetworks(settings.largest, settings.samples, mixed(settings.seed, _TRAINED)),
         settings.plan,
-        folder=folder,
         validation=RandomNetworks(settings.largest, settings.held_out, mixed(settings.seed, _HELD_OUT)),
-        resume=resume,
-        about={"network": described, "largest": list(settings.largest), "seed": settings.seed},
-        device=device,
-        save_every=save_every,
-        progress=progress,
+        about={"network": network.settings, "largest": list(settings.largest), "seed": settings.seed},
         **options,
     )
 
@@ -113,8 +99,8 @@ def train_coarsening(
 def effort(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """The loss of every system: the logarithm of the iterations of conjugate gradients for a factor e of error.
 
-    Measured in the energy norm over some steps from the error that two cycles leave of the solution to a random right
-    side. Of all systems a part of their iterations counts the same, be they many or few.
+    Measured in the energy norm over some steps, from an error that two cycles make of a random right side: it has
+    most of what is hardest to remove. Of all systems a part of their iterations counts the same, be they many or few.
     """
     axes = batch["ground"].ndim - 1
     losses = []

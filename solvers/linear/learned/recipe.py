@@ -16,7 +16,8 @@ epochs = 1                           # sciml.training.configuration; on one devi
 or, for -laplacian(u) = f in the unit cube, in stages from small grids to larger ones:
 
 [preconditioner]
-name = "DirectionNetwork"            # of DeepConjugateDirection: the published one for 64 points an axis
+name = "DirectionNetwork"            # of DeepConjugateDirection
+published = 64                       # which of the published networks: that for 64 or 128 points an axis
 insulated = ["x_upper", "y"]         # sides, or both sides of an axis, where the flux is zero; u = 0 on the others
 mirrored = false                     # whether the problem has the symmetries of the cube
 seed = 0                             # of its first weights, the Ritz vectors and the residuals
@@ -33,7 +34,6 @@ from __future__ import annotations
 
 import inspect
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -61,7 +61,7 @@ from .weights import about_weights
 WEIGHTS = "preconditioner.safetensors"
 _SHIPPED = "recipes"
 _DEFAULT = CoarseningTraining()
-_SWEEPS: int = inspect.signature(CoarseningNetwork).parameters["sweeps"].default
+_NETWORK = inspect.signature(CoarseningNetwork).parameters
 
 Side = Literal["x", "x_lower", "x_upper", "y", "y_lower", "y_upper", "z", "z_lower", "z_upper"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -90,13 +90,28 @@ class TrainedPreconditioner:
     notes: tuple[str, ...] = ()
 
 
-class PreconditionerRecipe(ABC):
-    """How the network of a preconditioner is trained; `load_recipe` makes one."""
+@final
+@dataclass(frozen=True, eq=False)
+class CoarseningRecipe:
+    """How the network of a LearnedMultigrid is trained.
+
+    Args:
+        name: for people.
+        network: settings of the CoarseningNetwork.
+        training: on what, and how.
+        options: where: further arguments of `sciml.training.train`.
+    """
 
     name: str
-    kind: ClassVar[str]
+    network: Mapping[str, Any]
+    training: CoarseningTraining
+    options: Mapping[str, Any]
+    kind: ClassVar[str] = "CoarseningNetwork"
 
-    @abstractmethod
+    def make_network(self) -> CoarseningNetwork:
+        """The network with its first weights, in float64."""
+        return CoarseningNetwork(**self.network, seed=self.training.seed).double()
+
     def train(
         self,
         folder: str | os.PathLike[str],
@@ -117,40 +132,6 @@ class PreconditionerRecipe(ABC):
             InputError: the folder holds another training, or one that is not to be resumed; no such device.
             TrainingError, KeyboardInterrupt: see `sciml.training.train`.
         """
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class CoarseningRecipe(PreconditionerRecipe):
-    """How the network of a LearnedMultigrid is trained.
-
-    Args:
-        name: for people.
-        network: settings of the CoarseningNetwork.
-        training: on what, and how.
-        options: where: further arguments of `sciml.training.train`.
-    """
-
-    name: str
-    network: Mapping[str, Any]
-    training: CoarseningTraining
-    options: Mapping[str, Any]
-    kind: ClassVar[str] = "CoarseningNetwork"
-
-    def make_network(self) -> CoarseningNetwork:
-        """The network with its first weights, in float64."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.training.seed)
-            return CoarseningNetwork(**self.network).double()
-
-    def train(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        resume: bool = False,
-        device: str | None = None,
-        progress: bool = False,
-    ) -> TrainedPreconditioner:
         network = self.make_network()
         options = {**self.options, **({} if device is None else {"device": device})}
         done = train_coarsening(network, self.training, folder=folder, resume=resume, progress=progress, **options)
@@ -188,7 +169,7 @@ class CoarseningRecipe(PreconditionerRecipe):
 
 @final
 @dataclass(frozen=True, eq=False)
-class DirectionNetworkRecipe(PreconditionerRecipe):
+class DirectionNetworkRecipe:
     """How the network of a DeepConjugateDirection is trained.
 
     Args:
@@ -208,6 +189,7 @@ class DirectionNetworkRecipe(PreconditionerRecipe):
         device: str | None = None,
         progress: bool = False,
     ) -> TrainedPreconditioner:
+        """Train in stages, on the CPU alone; the rest see CoarseningRecipe.train."""
         if device not in (None, "cpu"):
             raise InputError(f"the stages of a direction network are trained on the cpu, got device {device!r}")
         if not resume and (Path(folder) / "stage-0").exists():
@@ -226,13 +208,17 @@ class DirectionNetworkRecipe(PreconditionerRecipe):
         )
 
 
+PreconditionerRecipe = CoarseningRecipe | DirectionNetworkRecipe
+"""How the network of a preconditioner is trained."""
+
+
 class CoarseningTable(Table):
     """A coarsening network, and what it is trained on."""
 
     model_config = ConfigDict(allow_inf_nan=False)
     name: Literal["CoarseningNetwork"]
-    width: Count = 16
-    sweeps: Count = _SWEEPS
+    width: Count = _NETWORK["width"].default
+    sweeps: Count = _NETWORK["sweeps"].default
     largest: list[int] = Field(default_factory=lambda: list(_DEFAULT.largest))
     dimensions: list[int] | None = None
     samples: Count = _DEFAULT.samples
@@ -262,6 +248,7 @@ class DirectionTable(Table):
 
     elsewhere: ClassVar[Mapping[str, str]] = {"points": ": it belongs into [[stages]]"}
     name: Literal["DirectionNetwork"]
+    published: Literal[64, 128] = 64
     insulated: list[Side] = Field(default_factory=list)
     mirrored: bool = False
     seed: Seed = 0
@@ -391,5 +378,7 @@ def load_recipe(source: str | os.PathLike[str]) -> PreconditionerRecipe:
     problem = staged.preconditioner
     boundary: Boundary = problem.boundary() if problem.insulated else Dirichlet(0.0)
     stages = tuple(Stage(**stage.model_dump()) for stage in staged.stages)
-    staged_recipe = DirectionRecipe(path.stem, boundary, problem.mirrored, stages, problem.seed)
-    return DirectionNetworkRecipe(path.stem, staged_recipe)
+    recipe = DirectionRecipe(
+        path.stem, boundary, problem.mirrored, stages, published=problem.published, seed=problem.seed
+    )
+    return DirectionNetworkRecipe(path.stem, recipe)

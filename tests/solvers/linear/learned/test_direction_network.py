@@ -120,8 +120,9 @@ def test_settings_out_of_range_are_refused():
         DirectionNetwork(4)
     with pytest.raises(InputError, match="channels must be a whole number"):
         DirectionNetwork(3, 0)
-    with pytest.raises(InputError, match="blocks are three counts"):
-        DirectionNetwork(3, 16, (1, 2))
+    for blocks in ((1, 2), 5):
+        with pytest.raises(InputError, match="blocks are three counts"):
+            DirectionNetwork(3, 16, blocks)
     with pytest.raises(InputError, match="those for 64 and 128 points an axis, got 256"):
         DirectionNetwork.published(256)
     with pytest.raises(InputError, match=r"of dimension 3: residuals have shape \(rows, \*space\), got \(1, 8, 8\)"):

@@ -388,8 +388,9 @@ def test_settings_out_of_range_are_refused():
         CoarseningNetwork(width=0)
     with pytest.raises(InputError, match=r"sweeps must be a whole number of at least 1, got 2\.5"):
         CoarseningNetwork(sweeps=2.5)
-    with pytest.raises(InputError, match="dimensions are some of 1, 2 and 3"):
-        CoarseningNetwork(dimensions=(4,))
+    for dimensions in ((4,), (), 2):
+        with pytest.raises(InputError, match="dimensions are some of 1, 2 and 3"):
+            CoarseningNetwork(dimensions=dimensions)
 
 
 def test_another_dimension_is_refused_with_the_advice():
