@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from math import sqrt
 
@@ -96,7 +97,7 @@ class ChebCB(Policy):
 
     def probabilities(self, state: ChebState, context: float) -> np.ndarray:
         """Of the next choice, `(arms,)`."""
-        self._widen(state, context)
+        state = self._holding(state, context)
         expected = state.theta @ self._features(state, context)
         arms = len(expected)
         rounds = state.rounds + 1.0
@@ -110,7 +111,7 @@ class ChebCB(Policy):
 
     def expected(self, state: ChebState, context: float | None) -> np.ndarray | None:
         context = 0.0 if context is None else context
-        self._widen(state, context)
+        state = self._holding(state, context)
         return np.maximum(state.theta @ self._features(state, context), state.least)
 
     def update(
@@ -155,6 +156,15 @@ class ChebCB(Policy):
     def _features(self, state: ChebState, context: float) -> np.ndarray:
         low, high = state.interval.tolist()
         return np.array(chebyshev_features(place(context, (low, high)), self.degree))
+
+    def _holding(self, state: ChebState, context: float) -> ChebState:
+        """The state as it would be if its interval held a context."""
+        low, high = state.interval.tolist()
+        if low <= context <= high and low < high:
+            return state
+        state = deepcopy(state)
+        self._widen(state, context)
+        return state
 
     def _widen(self, state: ChebState, context: float) -> None:
         """Make the interval hold a context, by a change of the basis."""

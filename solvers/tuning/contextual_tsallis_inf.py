@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciml.errors import InputError
+
 from ..linear.settings import check_count
 from .policy import Choice, Policy, check_interval
 from .tsallis_inf import TsallisINF, TsallisState
@@ -44,6 +46,8 @@ class ContextualTsallisINF(Policy):
     def validate(self) -> None:
         check_interval(self.interval, "ContextualTsallisINF")
         check_count(self.bins, "ContextualTsallisINF: bins")
+        if not isinstance(self.bandit, TsallisINF):
+            raise InputError(f"ContextualTsallisINF: bandit must be a TsallisINF, got {self.bandit!r}")
 
     def describe(self) -> str:
         return f"Tsallis-INF in {self.bins} bins"

@@ -68,15 +68,17 @@ class TsallisINF(Policy):
         return TsallisState(np.zeros(count), np.full(count, 1.0 / count))
 
     def choose(self, state: TsallisState, context: float | None, generator: np.random.Generator) -> Choice:
-        state.probabilities = self.probabilities(state)
+        state.probabilities, state.distance = self._solved(state)
         return draw(state.probabilities, generator)
 
     def probabilities(self, state: TsallisState) -> np.ndarray:
         """Of the next choice, `(arms,)`."""
+        return self._solved(state)[0]
+
+    def _solved(self, state: TsallisState) -> tuple[np.ndarray, float]:
+        """The probabilities, and the distance of the multiplier."""
         scale = state.total / state.rounds if state.total > 0.0 else 1.0
-        eta = self._eta(state)
-        found, state.distance = tsallis_probabilities(state.losses / scale, eta, state.distance)
-        return found
+        return tsallis_probabilities(state.losses / scale, self._eta(state), state.distance)
 
     def expected(self, state: TsallisState, context: float | None) -> np.ndarray | None:
         return None

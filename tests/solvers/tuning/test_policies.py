@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from math import cos, pi, sqrt
 
@@ -307,6 +308,21 @@ def test_a_state_that_went_through_json_goes_on_bit_for_bit(policy):
     assert as_data(state) == as_data(again)
 
 
+@pytest.mark.parametrize("policy", [TsallisINF(), ChebCB(interval=INTERVAL), ChebCB()], ids=named)
+def test_a_look_changes_nothing(policy):
+    """At contexts within and beyond those so far, what is expected is what a choice there would go by."""
+    shifts = published_shifts(200, 0)
+    _, state, generator = play(policy, sor_costs(shifts), shifts)
+    before = json.dumps([as_data(state), as_data(generator)])
+    for context in (0.0, 3.0, -7.0):
+        found = policy.probabilities(state, context) if policy.contextual else policy.probabilities(state)
+        policy.expected(state, context)
+        assert json.dumps([as_data(state), as_data(generator)]) == before
+        seen = copy.deepcopy(state)
+        choice = policy.choose(seen, context, copy.deepcopy(generator))
+        assert choice.probability == pytest.approx(found[choice.arm], rel=1e-12)
+
+
 @pytest.mark.parametrize("policy", POLICIES, ids=named)
 def test_probabilities_are_those_of_the_draws(policy):
     shifts = published_shifts(200, 3)
@@ -336,6 +352,7 @@ def test_probabilities_are_those_of_the_draws(policy):
         (lambda: ChebCB(interval=(0.0, float("nan"))), "two finite numbers"),
         (lambda: ChebCB(interval=3.0), "interval must be two numbers"),
         (lambda: ContextualTsallisINF(interval=INTERVAL, bins=0), "bins must be a whole number of at least 1"),
+        (lambda: ContextualTsallisINF(interval=INTERVAL, bandit=ChebCB()), "bandit must be a TsallisINF, got ChebCB"),
         (lambda: ThompsonSampling(drift=-0.1), "drift must be a number in"),
         (lambda: ThompsonSampling(jumps=1.0), "jumps must be a number in"),
     ],
