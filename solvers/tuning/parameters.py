@@ -8,8 +8,11 @@ from itertools import product
 from math import isfinite, prod
 from numbers import Real
 from typing import Any
+from zlib import crc32
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sciml.boundary import suggestion
 from sciml.errors import InputError
@@ -30,10 +33,12 @@ class Arm:
     Attributes:
         solver: with the settings of this arm.
         values: of the parameters, by path; a number as it is, anything else by its description.
+        settings: the same, but of anything else all settings, which tell it from others.
     """
 
     solver: LinearSolver
     values: dict[str, float | str]
+    settings: dict[str, float | str]
 
 
 def make_arms(solver: LinearSolver, parameters: Mapping[str, Values], count: int) -> tuple[Arm, ...]:
@@ -72,7 +77,10 @@ def make_arms(solver: LinearSolver, parameters: Mapping[str, Values], count: int
         made = solver
         for path, value in zip(parameters, chosen, strict=True):
             made = _replaced(made, path, value)
-        arms.append(Arm(made, {path: _label(value) for path, value in zip(parameters, chosen, strict=True)}))
+        by_path = dict(zip(parameters, chosen, strict=True))
+        labels = {path: _label(value) for path, value in by_path.items()}
+        settings = {path: labels[path] if isinstance(v, Real) else identity(v) for path, v in by_path.items()}
+        arms.append(Arm(made, labels, settings))
     return tuple(arms)
 
 
@@ -153,3 +161,24 @@ def _label(value: Any) -> float | str:
     if isinstance(value, Real):
         return value if isinstance(value, bool | int) else float(value)
     return value.describe() if hasattr(value, "describe") and not isinstance(value, type) else str(value)
+
+
+def identity(value: Any) -> str:
+    """A text that tells settings apart in any process: solvers by all of theirs, networks by their weights."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return repr(float(value))
+    if isinstance(value, torch.nn.Module):
+        parts = [f"{name}: {identity(part)}" for name, part in value.state_dict().items()]
+        return f"{type(value).__name__}({crc32(', '.join(parts).encode()):08x})"
+    if isinstance(value, Tensor):
+        data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        return f"{value.dtype} {tuple(value.shape)} {crc32(data.tobytes()):08x}"
+    if isinstance(value, tuple | list | np.ndarray):
+        return f"({', '.join(map(identity, value))})"
+    if is_dataclass(value) and not isinstance(value, type):
+        settings = [f"{part.name}={identity(getattr(value, part.name))}" for part in fields(value) if part.init]
+        return f"{type(value).__name__}({', '.join(settings)})"
+    if value is None or isinstance(value, bool | str | torch.dtype):
+        return repr(value)
+    described = value.describe() if hasattr(value, "describe") else getattr(value, "__qualname__", "")
+    return f"{type(value).__name__} {described}".rstrip()

@@ -85,7 +85,7 @@ class TunerState:
     """What a tuner has learned; only solving changes it, and tuners that share it learn together.
 
     Attributes:
-        tuner: what it belongs to: the arms, the policy, the cost.
+        tuner: what it belongs to: the solver, the arms, the policy, the cost, the fallback.
         learned: the numbers.
     """
 
@@ -138,7 +138,7 @@ class TunerState:
             if self.tuner.get(key) != wanted:
                 raise InputError(
                     f"{self._origin} belongs to another tuner: its {key} is {_short(self.tuner.get(key))}, here it is "
-                    f"{_short(wanted)}"
+                    f"{_short(wanted)}; without a state a tuner learns from the beginning"
                 )
         if self._data is not None:
             learned = Learned.nothing(policy, len(tuner["arms"]), 0)

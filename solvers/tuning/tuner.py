@@ -20,7 +20,7 @@ from sciml.status import Status
 from ..linear.base import Iteration, LinearSolver
 from ..linear.settings import check_number, check_word
 from .attempts import Arms, Attempt, attempt
-from .parameters import Arm, Values, make_arms
+from .parameters import Arm, Values, identity, make_arms
 from .policy import Choice, Policy
 from .state import Learned, TunerState
 from .tsallis_inf import TsallisINF
@@ -43,8 +43,8 @@ class BanditTuner(LinearSolver):
     and chooses better the next time. The solution is that of any solver: whatever the arm, the true residual meets the
     tolerance, or the status says that it does not. Of a batch of systems there is one choice for all, and the cost is
     the mean over its rows. Only the arm that was chosen is set up, once for an operator. Derivatives go through the
-    arm that solved, fixed, and teach nothing. As `linear` of an implicit method, every linear system of the run is a
-    round.
+    arm that solved, fixed, and teach nothing; nor does what is solved again in a backward pass, as checkpoints are, by
+    the best arm known then. As `linear` of an implicit method, every linear system of the run is a round.
 
     Statistics of the solution: "arm" (-1 for the fallback alone), "value", a list of one for each parameter,
     "probability" with which it was chosen, "cost", "cut_off" (whether the fallback took over), and "context" where
@@ -111,10 +111,11 @@ class BanditTuner(LinearSolver):
         arms = make_arms(self.solver, self.parameters, self.policy.arms)
         put(self, "arms", arms)
         tuner = {
-            "solver": self.solver.describe(),
-            "arms": [arm.values for arm in arms],
-            "policy": repr(self.policy),
+            "solver": identity(self.solver),
+            "arms": [arm.settings for arm in arms],
+            "policy": identity(self.policy),
             "cost": self.cost,
+            "fallback": self.fallback if self.fallback in (None, "best") else identity(self.fallback),
         }
         if self.state is None:
             put(self, "state", TunerState(tuner, Learned.nothing(self.policy, len(arms), self.seed)))
@@ -146,8 +147,13 @@ class BanditTuner(LinearSolver):
 
     def iterate(self, task: Iteration, state: Arms) -> None:
         learned = self.state.learned
+        if _in_backward():
+            self._repeat(task, state)
+            return
         if task.statistics:  # a second call for the same solve, where the true residual was not what rounding said
-            self._last(task, state, state.latest)
+            further = self._cost(self._last(task, state, state.latest))
+            learned.cost += further
+            task.statistics["cost"] += further
             return
         context = self._context_of(task)
         if self.cost == "seconds" and task.b.device.type == "cuda":
@@ -224,6 +230,13 @@ class BanditTuner(LinearSolver):
         learned.rounds += 1
         learned.cost += cost
         learned.cut_off += second is not None
+
+    def _repeat(self, task: Iteration, arms: Arms) -> None:
+        """Solve without learning."""
+        tried, best = Attempt(), self._best([mean.value for mean in self.state.learned.means])
+        if best != FALLBACK:
+            tried = attempt(task, arms, best, task.max_iterations, inf)
+        self._fix(task, tried if tried.converged else self._last(task, arms, FALLBACK))
 
     def _last(self, task: Iteration, arms: Arms, number: int) -> Attempt:
         """The try after which there is no other; raises where it was refused."""
@@ -321,6 +334,11 @@ class BanditTuner(LinearSolver):
         if self.max_iterations is None:
             put(self, "max_iterations", solver.max_iterations)
         put(self, "solver", replace(solver, rtol=None, atol=0.0, max_iterations=None))
+
+
+def _in_backward() -> bool:
+    """Whether a backward pass is what calls."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _check_context(context: Context) -> Context:

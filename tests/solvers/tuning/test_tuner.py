@@ -25,6 +25,7 @@ from sciml.solvers.linear import (
     FlexibleConjugateGradient,
     IncompleteCholesky,
     Jacobi,
+    LearnedMultigrid,
     Multigrid,
 )
 from sciml.solvers.linear.inverse import MatrixInverse
@@ -433,6 +434,21 @@ def test_methods_stop_at_a_deadline(laplacian, right_side):
         assert int(solution.statistics["iterations"]) == 1  # Direct's
 
 
+def test_what_the_true_residual_asks_for_besides_is_charged():
+    """Of a matrix with a condition of 1e8 the residual that the recursion updates meets the tolerance too early."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(40, 40, generator=generator, dtype=torch.float64)).Q
+    matrix = (basis * torch.logspace(-8, 0, 40, dtype=torch.float64)) @ basis.T
+    b = torch.randn(40, generator=generator, dtype=torch.float64)
+    solver = ConjugateGradient(rtol=1e-10, max_iterations=5000)
+    tuner = BanditTuner(solver, {"preconditioner": [None, Jacobi()]}, policy=InTurn())
+    with pytest.warns(UserWarning, match="cannot be met"):
+        solution = tuner.solve(0.5 * (matrix + matrix.T), b)
+    assert solution.statistics["cost"] == int(solution.statistics["iterations"]) == tuner.state.learned.cost
+    ((_, loss, _),) = told(tuner)
+    assert solution.statistics["cost"] > loss + 1  # there was a second call
+
+
 # Derivatives
 
 
@@ -573,6 +589,52 @@ def put(*path, value):
 def test_the_state_of_another_tuner_or_a_damaged_one_is_refused(change, message, tmp_path):
     with pytest.raises(InputError, match=message):
         state_with(tmp_path, change)
+
+
+def learned_multigrid(change=0.0):
+    solver = LearnedMultigrid.pretrained("poisson-2d")
+    if change:
+        network = copy.deepcopy(solver.network)
+        with torch.no_grad():
+            next(network.parameters()).view(-1)[0] += change
+        solver = replace(solver, network=network)
+    return solver
+
+
+@pytest.mark.parametrize(
+    "one, other, message",
+    [
+        ({"choices": [Jacobi(), SSOR()]}, {"choices": [Jacobi(damping=0.7), SSOR()]}, "its arms is"),
+        ({"choices": [None, SSOR(1.5)]}, {"choices": [None, SSOR(1.5000001)]}, "its arms is"),
+        ({"choices": [Multigrid(coarsest=100), None]}, {"choices": [None, Multigrid(coarsest=100)]}, "its arms is"),
+        ({"choices": [IncompleteCholesky(), None]}, {"choices": [IncompleteCholesky(shift=0.1), None]}, "its arms is"),
+        ({"choices": [learned_multigrid(), None]}, {"choices": [learned_multigrid(1e-6), None]}, "its arms is"),
+        ({"policy": ChebCB(interval=(0, 1))}, {"policy": ChebCB(interval=(0, 2))}, "its policy is"),
+        ({"fallback": SOR(1.5)}, {"fallback": SOR(1.2)}, "its fallback is"),
+        ({"fallback": SOR(1.5)}, {}, "its fallback is"),
+        ({"fallback": None}, {"fallback": "best"}, "its fallback is None, here it is 'best'"),
+    ],
+    ids=["damping", "relaxation", "order", "shift", "weights", "interval", "fallback", "no fallback", "best"],
+)
+def test_tuners_that_differ_in_any_setting_have_states_of_their_own(one, other, message, tmp_path):
+    def made(state=None, choices=(None, Jacobi), **given):
+        choices = [choice() if isinstance(choice, type) else choice for choice in choices]
+        return BanditTuner(ConjugateGradient(), {"preconditioner": choices}, state=state, **given)
+
+    made(**one).state.save(tmp_path / "state.json")
+    assert made(TunerState.load(tmp_path / "state.json"), **one).state.learned.rounds == 0
+    with pytest.raises(InputError, match=message):
+        made(TunerState.load(tmp_path / "state.json"), **other)
+
+
+@pytest.mark.parametrize("interval", [[0, 1], (0.0, 1), numpy.array([0.0, 1.0])], ids=["list", "tuple", "array"])
+def test_the_same_settings_in_another_form_are_the_same(interval, tmp_path):
+    def made(interval, state=None):
+        policy = ContextualTsallisINF(arms=3, interval=interval)
+        return BanditTuner(SOR(), {"relaxation": (1, 1.9)}, policy=policy, state=state)
+
+    made((0.0, 1.0)).state.save(tmp_path / "state.json")
+    assert made(interval, TunerState.load(tmp_path / "state.json")).state.learned.rounds == 0
 
 
 def test_files_that_are_no_states_are_refused(tmp_path):
