@@ -331,7 +331,7 @@ def test_tuned_solvers(visit: Visit) -> None:
     numbers = visit.numbers("tuned-solvers")
     counts = numbers["iterations"]
     fixed = [count for name, count in counts.items() if name.startswith("relaxation")]
-    assert len(fixed) == 5
+    assert len(fixed) in (5, 6)  # and the best in hindsight
     assert counts["tuned, a second time"] < counts["tuned"] < min(fixed)
     assert counts[numbers["best_fixed"]] == min(fixed)
     assert numbers["best_of_every_step"] < counts["tuned"]
