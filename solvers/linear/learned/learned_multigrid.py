@@ -48,11 +48,13 @@ class LearnedMultigrid:
     that conjugate gradients keep their guarantees: a bad network costs iterations, never a wrong answer.
 
     Works on symmetric stencils with couplings between next neighbours of the sign of diffusion, on grids of any size,
-    with obstacles, walls and periodic axes.
+    with obstacles, walls and periodic axes. Large jumps that change places from cell to cell are not for grids of
+    pairs: on 64x64 cells of 1 or 10,000 at random it takes some 150 iterations to 1e-6, AlgebraicMultigrid 13.
 
     Args:
         network: as trained by `sciml train`, or `LearnedMultigrid.pretrained(...)`'s.
-        coarsest: largest number of unknowns that is solved directly, by a dense inverse.
+        coarsest: largest number of unknowns that is solved directly, by a dense inverse; three along each axis are so
+            in any case.
         precision: dtype of the cycle.
 
     Raises:
