@@ -79,7 +79,7 @@ class LearnedMultigrid:
         Raises:
             InputError: for another name.
         """
-        return LearnedMultigrid(network_of(load_shipped(name, KIND), f"the weights {name!r}"))
+        return LearnedMultigrid(network_of(load_shipped(name, KIND), f"{name!r}"))
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LearnedMultigrid:
@@ -197,6 +197,7 @@ def network_of(weights: Weights, source: str) -> CoarseningNetwork:
     try:
         network = CoarseningNetwork(settings["width"], settings["sweeps"], settings["dimensions"])
     except (KeyError, TypeError, InputError) as error:
-        raise InputError(f"{source} are of another architecture than CoarseningNetwork: {error}") from None
+        why = error if isinstance(error, InputError) else f"settings {settings!r}"
+        raise InputError(f"the weights of {source} are of another architecture than CoarseningNetwork: {why}") from None
     fill(network, weights.tensors, source)
     return network

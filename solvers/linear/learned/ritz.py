@@ -76,11 +76,16 @@ def ritz_vectors(
         seed: of the first vector.
 
     Raises:
-        InputError: an operator that is not symmetric or has a batch, or a memory with room for fewer than 4 vectors.
+        InputError: an operator that is not symmetric or has a batch, a memory with room for fewer than 4 vectors, or
+            another setting out of range.
     """
     refuse_batch(operator)
     check_count(count, "count")
     check_number(memory, "memory", 0.0, inf)
+    if restarts is not None and (not isinstance(restarts, int) or restarts < 0):
+        raise InputError(f"restarts must be None or a whole number of at least 0, got {restarts!r}")
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype must be torch.float32 or float64, got {dtype!r}")
     if not operator.symmetric:
         raise InputError("Ritz vectors are of a symmetric operator, and this one is not known to be")
     size, width = operator.size, torch.finfo(dtype).bits // 8

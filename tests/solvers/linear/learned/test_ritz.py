@@ -92,3 +92,8 @@ def test_what_cannot_be_is_refused(boxes, operator):
         ritz_vectors(operator @ operator, 10)
     with pytest.raises(InputError, match="count must be a whole number of at least 1"):
         ritz_vectors(operator, 0)
+    for restarts in (-1, 1.5):
+        with pytest.raises(InputError, match="restarts must be None or a whole number of at least 0"):
+            ritz_vectors(operator, 10, restarts=restarts)
+    with pytest.raises(InputError, match=r"dtype must be torch\.float32 or float64, got torch\.int64"):
+        ritz_vectors(operator, 10, dtype=torch.int64)
