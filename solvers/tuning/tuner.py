@@ -46,9 +46,9 @@ class BanditTuner(LinearSolver):
     arm that solved, fixed, and teach nothing; nor does what is solved again in a backward pass, as checkpoints are, by
     the best arm known then. As `linear` of an implicit method, every linear system of the run is a round.
 
-    Statistics of the solution: "arm" (-1 for the fallback alone), "value", a list of one for each parameter,
-    "probability" with which it was chosen, "cost", "cut_off" (whether the fallback took over), and "context" where
-    there is one.
+    Statistics of a solution, unless there was nothing to solve: "arm" (-1 for the fallback alone), "value", a list of
+    one for each parameter, "probability" with which it was chosen, "cost", "cut_off" (whether the fallback took over),
+    "context" where there is one, and "refused", the reason, where the arm does not suit the operator or broke off.
 
     Source: Khodak, Chow, Balcan and Talwalkar, Learning to Relax, ICLR 2024; the fallback: PCGBandit,
     arXiv:2509.08765.
@@ -184,6 +184,8 @@ class BanditTuner(LinearSolver):
         }
         if context is not None:
             task.statistics["context"] = context
+        if second and first.error is not None:
+            task.statistics["refused"] = str(first.error)
 
     def _learn(
         self,

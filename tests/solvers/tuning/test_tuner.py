@@ -354,6 +354,7 @@ def test_without_a_fallback_the_solver_as_given_takes_over_from_what_fails(lapla
     tuner = BanditTuner(ConjugateGradient(), {"preconditioner": [Refusing(), Jacobi()]}, policy=InTurn())
     solution = tuner.solve(operator, b)
     assert solved(operator, b, solution) and solution.statistics["cut_off"]
+    assert solution.statistics["refused"] == "not for this operator"
     assert int(solution.statistics["iterations"]) == int(
         ConjugateGradient().solve(operator, b).statistics["iterations"]
     )
