@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,8 +117,7 @@ class PairTransfer:
 
 def members(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The first and the second members of the pairs along an axis; zeros for a mate that is missing."""
-    even = x.narrow(axis, 0, x.shape[axis])
-    first, second = _every_second(even, axis, 0), _every_second(even, axis, 1)
+    first, second = _every_second(x, axis, 0), _every_second(x, axis, 1)
     if x.shape[axis] % 2:
         second = torch.cat([second, torch.zeros_like(first.narrow(axis, 0, 1))], axis)
     return first, second
@@ -241,7 +240,12 @@ def _over(outward: Tensor, inner: Tensor) -> Tensor:
 
 
 def _mismatch(
-    fine: Conductances, axis: int, to_low: Tensor, to_high: Tensor, between: Tensor, beside: object
+    fine: Conductances,
+    axis: int,
+    to_low: Tensor,
+    to_high: Tensor,
+    between: Tensor,
+    beside: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]],
 ) -> Tensor:
     """At every face between pairs, half of c (w - w')^2 summed over the faces across next to its two members."""
     axes = len(fine.edges)
@@ -263,7 +267,7 @@ def _mismatch(
             )
         energy = energy + 0.5 * (below * (weight - low) ** 2 + above * (weight - high) ** 2)
     first, second = members(energy, place)
-    low, high = beside(first, second, 0.0)  # type: ignore[operator]
+    low, high = beside(first, second, 0.0)
     return torch.where(between > 0, low + high, 0.0)
 
 
