@@ -49,7 +49,9 @@ class LearnedMultigrid:
 
     Works on symmetric stencils with couplings between next neighbours of the sign of diffusion, on grids of any size,
     with obstacles, walls and periodic axes. Large jumps that change places from cell to cell are not for grids of
-    pairs: on 64x64 cells of 1 or 10,000 at random it takes some 150 iterations to 1e-6, AlgebraicMultigrid 13.
+    pairs: on 64x64 cells of 1 or 10,000 at random it takes some 150 iterations to 1e-6, AlgebraicMultigrid 13. The rows
+    of a batch have a hierarchy each only on the CPU in float32 without periodic axes; elsewhere all are coarsened along
+    the same axes, which costs iterations where some conduct best along one axis and some along another.
 
     Args:
         network: as trained by `sciml train`, or `LearnedMultigrid.pretrained(...)`'s.

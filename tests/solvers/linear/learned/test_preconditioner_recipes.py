@@ -168,6 +168,10 @@ def test_a_direction_network_is_trained_in_stages(folder):
     assert float((b - operator.apply(solution.value)).norm() / b.norm()) <= 1.01e-4
     refused = run("mine.toml")
     assert refused.exit_code == 2 and "mine holds a training already" in refused.stderr
+    Path("other").mkdir()
+    Path("mine/preconditioner.safetensors").rename("other/preconditioner.safetensors")
+    refused = run("mine.toml", "--output", "other")
+    assert refused.exit_code == 2 and "other holds a training already" in refused.stderr
     again = run("mine.toml", "--resume")
     assert again.exit_code == 0 and "all 1 stages are done" in again.stdout
     assert 'use it by: DeepConjugateDirection(DirectionNetwork.load("mine/preconditioner.safetensors"))' in again.stdout
