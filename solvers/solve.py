@@ -260,7 +260,7 @@ def _balanced(
         right_side = right_side - component * vector
         share = component.detach().reshape(scale.shape).abs() / torch.where(scale > 0, scale, 1.0)
         if float(share.max()) > worst:
-            worst, names = float(share.max()), names_in(vector, system.unknowns)
+            worst, names = float(share.max()), names_in(vector, system.unknowns) + _where(vector, system)
     if isinstance(system, MeshSystem):
         cells = len(system.domain.cells) ** (1 / system.domain.dimension)
     else:
@@ -269,8 +269,8 @@ def _balanced(
     if worst > allowed:
         raise InputError(
             f"no side fixes the value of {names}, so that the source and the boundary fluxes must balance, and they do "
-            f"not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source, change a "
-            "flux, or give a Dirichlet or Robin condition on one side"
+            f"not (relative imbalance {worst:.2e}): there is no solution. Subtract the mean from the source there, "
+            "change a flux, or give a Dirichlet or Robin condition on one side of it"
         )
     if worst < 1e-12:
         return right_side, ("the value is fixed by a zero mean",)
@@ -278,6 +278,17 @@ def _balanced(
         f"the value is fixed by a zero mean; the source was balanced by subtracting its mean (relative {worst:.1e}, "
         "an error of the discretization)",
     )
+
+
+def _where(vector: Tensor, system: System | MeshSystem) -> str:
+    """The part of a grid that a null vector is about; nothing if it is all that is not solid."""
+    domain = system.domain
+    if not isinstance(domain, Grid) or domain.solid is None:
+        return ""
+    cells = (vector != 0).reshape(-1, *domain.shape).any(0).nonzero()
+    if len(cells) == int((~domain.solid).sum()):
+        return ""
+    return f" in the {len(cells)} cells around {tuple(cells[len(cells) // 2].tolist())} that obstacles cut off"
 
 
 def _attempt(

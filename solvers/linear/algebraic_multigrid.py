@@ -8,6 +8,7 @@ from math import prod
 from typing import Any, get_args
 
 import numpy
+import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -211,6 +212,7 @@ def build_cycle(settings: AlgebraicMultigrid, operator: LinearOperator) -> Algeb
     if not matrix.has_canonical_format:
         matrix = matrix.copy()  # it may share the memory of the user's
         matrix.sum_duplicates()
+    matrix = _with_parts_held(matrix, operator.null_space)
     bad = int((~(matrix.diagonal() > 0)).sum())
     if bad:
         raise InputError(
@@ -252,6 +254,21 @@ def _candidates(settings: AlgebraicMultigrid, operator: LinearOperator) -> Any:
 def _transposed(matrix: Tensor) -> Tensor:
     """The transposed CSR tensor."""
     return csr_of(scipy_of(matrix).T.tocsr(), matrix.dtype, matrix.device)
+
+
+def _with_parts_held(matrix: Any, null_space: Tensor | None) -> Any:
+    """The matrix with one diagonal entry doubled in every small part of the domain that nothing fixes: coarsened, it
+    would end in rows that are rounding errors. A change of rank one costs at most an iteration."""
+    if null_space is None:
+        return matrix
+    vectors = null_space.detach().cpu().double().flatten(1)
+    held = vectors.abs().argmax(1)[2 * (vectors != 0).sum(1) < matrix.shape[0]].numpy()
+    if not len(held):
+        return matrix
+    diagonal = matrix.diagonal()
+    more = numpy.zeros_like(diagonal)
+    more[held] = numpy.where(diagonal[held] > 0, diagonal[held], 1.0)
+    return (matrix + scipy.sparse.diags_array(more)).tocsr()
 
 
 def _dense_inverse(matrix: Tensor, symmetric: bool) -> Tensor:

@@ -259,7 +259,7 @@ def build_cycle(settings: Multigrid, operator: StencilOperator, problem: Separab
         omegas = chebyshev_weights(settings.smoothing_interval * bound, bound, settings.sweeps)
         own = operator if not levels else None
         fine, flat = _level_operator(current, own, periodic, symmetric, precision, compiled)
-        inverse = None if isinstance(current, Separable) and compiled else fine.diagonal().reciprocal()
+        inverse = None if isinstance(current, Separable) and compiled else _inverse_diagonal(fine, operator.dtype)
         levels.append(Level(fine, inverse, omegas, transfer.to(precision), flat))
         current, space = coarser, coarsening.coarse
     inverse = _dense_inverse(current.operator(periodic, symmetric, operator.dtype), current.weight(), operator).to(
@@ -286,6 +286,15 @@ def _level_operator(
     if own is not None:
         return own.to(precision), False
     return problem.operator(periodic, symmetric, precision), False
+
+
+def _inverse_diagonal(operator: StencilOperator, computed: torch.dtype) -> Tensor:
+    """1 / a_ii; 0 where a_ii is a rounding error of what it was computed in, as for coarse points that stand for all of
+    a few cells between walls."""
+    diagonal = operator.diagonal()
+    axes = tuple(range(-len(operator.space), 0))
+    least = 8 * torch.finfo(computed).eps * diagonal.abs().amax(axes, keepdim=True)
+    return torch.where(diagonal.abs() > least, diagonal.reciprocal(), 0.0)
 
 
 def is_wide(operator: StencilOperator) -> bool:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sciml
-from sciml.solvers.linear import ConjugateGradient, Direct, Jacobi, Multigrid
+from sciml.solvers.linear import AlgebraicMultigrid, ConjugateGradient, Direct, Jacobi, Multigrid
 from sciml.stencil import StencilOperator
 
 POISSON = sciml.Equation("-laplacian(u) = f")
@@ -385,3 +385,27 @@ def test_batches_that_do_not_broadcast_are_refused():
     operator = sciml.discretize(DARCY, sciml.Grid((8, 8)), {"a": torch.ones(3, 8, 8).double(), "f": 1.0}).operator
     with pytest.raises(sciml.InputError, match=r"batch shapes that do not broadcast: the operator \(3,\)"):
         ConjugateGradient().solve(operator, torch.ones(2, 8, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("shape", [(40, 36), (20, 18, 22)])
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+@pytest.mark.parametrize("method", [None, ConjugateGradient(preconditioner=AlgebraicMultigrid(coarsest=20))])
+def test_cells_that_obstacles_cut_off(shape, width, method):
+    """Coarse grids have points there that are coupled to none."""
+    solid = torch.zeros(shape, dtype=torch.bool)
+    solid[tuple(slice(7, 9 + width) for _ in shape)] = True
+    pocket = tuple(slice(8, 8 + width) for _ in shape)
+    solid[pocket] = False
+    sides = {axis: sciml.Neumann(0.0) for axis in "xyz"[: len(shape)]}
+    grid = sciml.Grid(shape, boundary={**sides, "x": (sciml.Dirichlet(1.0), sciml.Dirichlet(0.0))}, solid=solid)
+    a = 10 ** (3 * torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(width)))
+    equation = sciml.Equation("-div(a*grad(u)) = f")
+    solution = sciml.solve(equation, grid, fields={"a": a, "f": 0.0}, method=method)
+    exact = sciml.solve(equation, grid, fields={"a": a, "f": 0.0}, method=Direct()).value
+    exact[pocket] = 0.0
+    torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-6)
+
+    f = torch.zeros(shape, dtype=torch.float64)
+    f[pocket] = 1e9
+    with pytest.raises(sciml.InputError, match=rf"value of u in the {width ** len(shape)} cells around \(\d+, .* cut"):
+        sciml.solve(equation, grid, fields={"a": a, "f": f}, method=method)
