@@ -16,8 +16,8 @@ from typing import Any
 from .row import Row, Rows
 from .suite import Case, Figure, Plan, Suite
 
-# Read once, when OpenMP starts: workers that spin for long while they wait slow down everything else on the machine, and
-# after seconds of one thread those that do not spin need so long to wake that a second one is of no use.
+# Read once, when OpenMP starts. Workers that spin for long while they wait slow down everything else on the machine;
+# those that do not spin take so long to wake, after seconds of one thread, that a second one is of no use.
 ENVIRONMENT = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "PASSIVE"}
 # -P: a folder in which the program happens to be started is no place to import from.
 COMMAND = (sys.executable, "-P", "-m", "sciml.benchmarks.worker")

@@ -40,11 +40,23 @@ class ApproximateInverse(MatrixFreeOperator):
         """The product with a field `(*batch, *space)`, without gradients."""
 
     def apply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        self._check(x)
         if (torch.is_grad_enabled() and x.requires_grad) or forward_ad._current_level >= 0:
             batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
             product: Tensor = _Product.apply(x.expand(*batch, *self.space), self)
             return product if out is None else out.copy_(product)
+        if out is not None and (out.dtype, out.device) != (x.dtype, x.device):
+            return out.copy_(self.multiply(x))
         return self.multiply(x, out)
+
+    def _check(self, x: Tensor) -> None:
+        """Compiled kernels read memory as they were told at the set-up."""
+        leading = max(x.ndim - len(self.space), 0)
+        if (x.shape[leading:], x.dtype, x.device) != (self.space, self.dtype, self.device):
+            raise InputError(
+                f"a field of shape {tuple(x.shape)}, {x.dtype}, on {x.device}, and the preconditioner was prepared for "
+                f"(*batch, {', '.join(map(str, self.space))}), {self.dtype}, on {self.device}"
+            )
 
     def to(self, dtype: torch.dtype) -> LinearOperator:
         raise InputError("prepare the preconditioner on operator.to(dtype) instead")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.errors import InputError
 from sciml.kernels import build, layout
 from sciml.kernels.relaxation import CompiledLines, CompiledRelaxation, CompiledRows, CourseTable
 from sciml.linear_operator import Kind, LinearOperator
@@ -88,8 +87,6 @@ class RelaxationInverse(ApproximateInverse):
         return self._remake, (self._operator,)
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        if (x.dtype, x.device) != (self.dtype, self.device):
-            raise InputError(f"a field of {x.dtype} on {x.device}, the operator {self.dtype} on {self.device}")
         x = x.resolve_neg()
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
         field = x.expand(*batch, *self.space)

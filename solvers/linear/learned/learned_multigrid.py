@@ -151,11 +151,6 @@ class LearnedCycle(ApproximateInverse):
 
     def multiply(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         batch = torch.broadcast_shapes(self.batch, x.shape[: x.ndim - len(self.space)])
-        if x.dtype != self.dtype or tuple(x.shape[x.ndim - len(self.space) :]) != self.space:
-            raise InputError(
-                f"a field of shape {tuple(x.shape)} and {x.dtype}, and the preconditioner was prepared for "
-                f"(*batch, *{self.space}) and {self.dtype}"
-            )
         x = x.resolve_neg().expand(*batch, *self.space).contiguous()
         fits = out is not None and out.is_contiguous() and (out.shape, out.dtype) == (x.shape, x.dtype)
         value = out if out is not None and fits else torch.empty_like(x)

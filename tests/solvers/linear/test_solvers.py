@@ -330,3 +330,24 @@ def test_solves_on_the_gpu_as_on_the_cpu(solver, operators):
     torch.testing.assert_close(solution.value.cpu(), expected.value, rtol=1e-5, atol=1e-8)
     counts, usual = solution.statistics["iterations"].cpu(), expected.statistics["iterations"]
     assert bool(((counts - usual).abs() <= 2 + usual // 20).all())
+
+
+@pytest.mark.parametrize(
+    "preconditioner",
+    [Jacobi(), SSOR(), IncompleteCholesky(), ILU0(), Chebyshev(), Multigrid(), AlgebraicMultigrid()],
+    ids=identify,
+)
+@pytest.mark.parametrize("name", ["poisson 2D", "poisson CSR"])
+def test_preconditioners_refuse_fields_they_were_not_prepared_for(preconditioner, name, operators):
+    operator = operators.named(name)
+    if isinstance(preconditioner, Multigrid) and name == "poisson CSR":
+        pytest.skip("geometric")
+    inverse = preconditioner.prepare(operator)
+    x = operators.field(operator.space, seed=1)
+    expected = inverse.apply(x)
+    for wrong in (x.float(), x[..., :-1], x.unsqueeze(-1)):
+        with pytest.raises(InputError, match=r"a field of shape .* prepared for \(\*batch, .*64"):
+            inverse.apply(wrong)
+    single = torch.empty_like(x, dtype=torch.float32)
+    assert inverse.apply(x, out=single) is single
+    torch.testing.assert_close(single, expected.float())
