@@ -419,19 +419,17 @@ class Prepared(MatrixFreeOperator):
     def _accept_rounding(self, task: Iteration, norms: Tensor) -> None:
         """Count rows as converged where no x of this dtype has a smaller residual, and warn of it.
 
-        Rounding x alone changes b - A x by about eps |A| |x|, where twice the diagonal's largest entry, or the growth
-        of a random field, stands for |A|. With a residual as large as that of x = 0 nothing is solved.
+        Rounding x alone changes b - A x by about eps |A| |x|, where the larger of the diagonal's entry and the growth of
+        a random field stands for a row of |A|. With a residual as large as that of x = 0 nothing is solved.
         """
         failed = task.codes != Status.CONVERGED
         if not bool(failed.any()):
             return
-        rows, space = task.rows, tuple(range(-len(task.operator.space), 0))
-        diagonal = task.operator.diagonal().abs()
-        largest = diagonal.expand(*task.operator.batch, *task.operator.space).amax(dim=space)
+        rows = task.rows
         signs = torch.rand(task.operator.space, generator=torch.Generator().manual_seed(0)).sub_(0.5).sign_()
         image = task.operator.apply(signs.to(task.x).expand_as(task.x).contiguous())
-        largest = torch.maximum(largest, rows.norm(image) / rows.size**0.5)
-        limit = 8 * torch.finfo(task.x.dtype).eps * largest * rows.norm(task.x)
+        size = torch.maximum(image.abs(), task.operator.diagonal().abs()).mul_(task.x)
+        limit = 8 * torch.finfo(task.x.dtype).eps * rows.norm(size)
         at_limit = failed & (norms <= limit) & (norms < rows.norm(task.b))
         if bool(at_limit.any()):
             advice = "a larger rtol" if task.x.dtype == torch.float64 else "float64 or a larger rtol"
