@@ -419,8 +419,8 @@ class Prepared(MatrixFreeOperator):
     def _accept_rounding(self, task: Iteration, norms: Tensor) -> None:
         """Count rows as converged where no x of this dtype has a smaller residual, and warn of it.
 
-        Rounding x alone changes b - A x by about eps |A| |x|, where the larger of the diagonal's entry and the growth of
-        a random field stands for a row of |A|. With a residual as large as that of x = 0 nothing is solved.
+        Rounding x alone changes b - A x by about eps |A| |x|, where the larger of the diagonal's entry and what
+        becomes of random signs stands for a row of |A|. With a residual as large as that of x = 0 nothing is solved.
         """
         failed = task.codes != Status.CONVERGED
         if not bool(failed.any()):

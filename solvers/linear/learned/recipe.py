@@ -32,6 +32,7 @@ precision = "bf16"                   # of the convolutions
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import os
 from collections.abc import Mapping
@@ -330,12 +331,15 @@ def shipped_recipes() -> dict[str, str]:
 
 
 def is_recipe(source: str | os.PathLike[str]) -> bool:
-    """Whether a file, or the name of a recipe that is shipped, is about a preconditioner.
+    """Whether a file, or the name of a recipe that is shipped, is about a preconditioner; of a file also where the name
+    of the table is misspelt.
 
     Raises:
         InputError: a file that cannot be read, or is not TOML.
     """
-    return "preconditioner" in parse(Path(source)) if Path(source).is_file() else str(source) in shipped_recipes()
+    if not Path(source).is_file():
+        return str(source) in shipped_recipes()
+    return bool(difflib.get_close_matches("preconditioner", parse(Path(source)), n=1, cutoff=0.8))
 
 
 def load_recipe(source: str | os.PathLike[str]) -> PreconditionerRecipe:
@@ -359,9 +363,11 @@ def load_recipe(source: str | os.PathLike[str]) -> PreconditionerRecipe:
     given = content.get("preconditioner")
     name = given.get("name") if isinstance(given, dict) else None
     if not isinstance(name, str):
+        near = [] if given is not None else difflib.get_close_matches("preconditioner", content, n=1, cutoff=0.8)
+        misspelt = f", and [{near[0]}] is none" if near else ""
         raise InputError(
             f"{path.name}, [preconditioner]: a table with the name of a network is needed: "
-            f"{', '.join(_PRECONDITIONERS)}"
+            f"{', '.join(_PRECONDITIONERS)}{misspelt}"
         )
     if name not in _PRECONDITIONERS:
         raise InputError(

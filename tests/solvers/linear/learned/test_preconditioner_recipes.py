@@ -265,6 +265,8 @@ def test_what_is_for_datasets_is_not_for_preconditioners(folder):
     assert refused.exit_code == 2 and "there is no --skip-damaged" in refused.stderr
     refused = run("multigrid-4d")
     assert refused.exit_code == 2 and "no recipe of this name; did you mean 'multigrid-" in refused.stderr
+    refused = run(write(text=STAGED.replace("[preconditioner]", "[precondtioner]")))
+    assert refused.exit_code == 2 and "DirectionNetwork, and [precondtioner] is none" in refused.stderr
     refused = run(write(text=STAGED), "--device", "cuda")
     assert refused.exit_code == 2 and "trained on the cpu, got device 'cuda'" in refused.stderr
 
