@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -75,6 +75,15 @@ class Attempt:
     cut_off: bool = False
     error: Exception | None = None
     prepared: Prepared | None = None
+
+    def continued(self, further: Attempt) -> Attempt:
+        """This try and another by the same solver, as one."""
+        return replace(
+            further,
+            iterations=self.iterations + further.iterations,
+            seconds=self.seconds + further.seconds,
+            seconds_setup=self.seconds_setup,
+        )
 
 
 def attempt(task: Iteration, arms: Arms, number: int, limit: int, deadline: float) -> Attempt:

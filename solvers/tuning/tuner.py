@@ -65,7 +65,8 @@ class BanditTuner(LinearSolver):
         cost: "iterations", the mean over the rows; or "seconds", divided by the number of rows, including the set-up
             where this solve needed it.
         fallback: a solver that takes over from an arm that is cut off or fails, from the better of its iterates and
-            the start; "best": the arm of the least mean cost of late. None: `solver` as it is given takes over from
+            the start; "best": the arm of the least mean cost of late, and where no other has worked, the arm itself
+            goes on. None: `solver` as it is given takes over from
             arms that fail, and none is cut off.
         patience: an arm is cut off at so many times the mean cost of the fallback, which is tried first, and again in
             rounds 1, 2, 4, 8, ... to know it; positive. A solve costs at most that more than the fallback, but for the
@@ -125,7 +126,8 @@ class BanditTuner(LinearSolver):
             self.state.belong(tuner, self.policy)
 
     def describe(self) -> str:
-        return f"{self.solver.describe()}, {' and '.join(self.parameters)} tuned by {self.policy.describe()}"
+        tuned = " and ".join(self.parameters)
+        return f"{self.solver.describe()}, but for {tuned}, tuned by {self.policy.describe()}"
 
     def with_context(self, context: Context) -> BanditTuner:
         """This tuner, its state shared, with another context.
@@ -168,13 +170,23 @@ class BanditTuner(LinearSolver):
         if probing:
             first = self._last(task, state, FALLBACK)
         else:
+            limits = self._limits(task, known)
             if learned.rest[choice.arm] <= learned.rounds:
-                first = attempt(task, state, choice.arm, *self._limits(task, known))
+                first = attempt(task, state, choice.arm, *limits)
             if not first.converged:
-                second = self._last(task, state, self._best(costs, choice.arm) if self.fallback == "best" else FALLBACK)
+                stopped = first.cut_off and limits != (task.max_iterations, inf)
+                other = self._other(choice.arm, stopped, costs)
+                found = self._retry(task, state, other)
+                if other == choice.arm:
+                    first = first.continued(found)
+                else:
+                    second = found
         cost = self._cost(first) + (self._cost(second) if second else 0.0)
         self._learn(choice, first, second, cost, known, context, task.rows.count)
-        self._fix(task, second or first)
+        ended = second or first
+        if ended.error is not None:
+            raise ended.error
+        self._fix(task, ended)
         task.statistics |= {
             "arm": choice.arm,
             "value": [] if probing else list(self.arms[choice.arm].values.values()),
@@ -202,13 +214,13 @@ class BanditTuner(LinearSolver):
         if arm == FALLBACK:
             learned.fallback.add(cost)
         else:
-            failed = second is not None and not first.cut_off
+            failed = first.error is not None or (second is not None and not first.cut_off)
             estimate, charged = None, cost
+            if failed:  # an arm that ends early is no better than one that is cut off
+                rescue = self._cost(second) if second is not None else 0.0
+                charged = max(cost, self.patience * (rescue if known is None else known) + rescue)
             if second is not None:
-                if failed:  # an arm that ends early is no better than one that is cut off
-                    usual = self._cost(second) if known is None else known
-                    charged = max(cost, self.patience * usual + self._cost(second))
-                else:
+                if not failed:
                     setup = first.seconds_setup / rows if self.cost == "seconds" else 0.0
                     steps = self._cost(first) - setup
                     # Cut off in its set-up already, it would not have taken fewer seconds than the best.
@@ -242,12 +254,23 @@ class BanditTuner(LinearSolver):
 
     def _last(self, task: Iteration, arms: Arms, number: int) -> Attempt:
         """The try after which there is no other; raises where it was refused."""
-        failed = (task.codes != Status.CONVERGED) & (task.codes != Iteration.RUNNING)
-        task.codes = torch.where(failed, Iteration.RUNNING, task.codes)
-        found = attempt(task, arms, number, task.max_iterations, inf)
+        found = self._retry(task, arms, number)
         if found.error is not None:
             raise found.error
         return found
+
+    def _retry(self, task: Iteration, arms: Arms, number: int) -> Attempt:
+        """A try of the rows that have not converged, without limits of cost."""
+        failed = (task.codes != Status.CONVERGED) & (task.codes != Iteration.RUNNING)
+        task.codes = torch.where(failed, Iteration.RUNNING, task.codes)
+        return attempt(task, arms, number, task.max_iterations, inf)
+
+    def _other(self, arm: int, stopped: bool, costs: Sequence[float]) -> int:
+        """What takes over from an arm: that itself where only its cost stopped it, and no other is known to be good."""
+        if self.fallback != "best":
+            return FALLBACK
+        best = self._best(costs, arm)
+        return arm if best == FALLBACK and stopped else best
 
     @property
     def _floor(self) -> float:

@@ -374,6 +374,29 @@ def test_the_best_arm_so_far_as_the_fallback(laplacian, right_side):
     assert tuner.settled() == ConjugateGradient(preconditioner=Multigrid())
 
 
+def test_an_arm_goes_on_where_no_other_has_worked(laplacian, right_side):
+    """The solver as it is given is refused, and so is the other arm."""
+    easy, hard, b = laplacian(30.0, 24), laplacian(0.0, 24), right_side(0, 24)
+    tuner = BanditTuner(
+        ConjugateGradient(Refusing()),
+        {"preconditioner": [Refusing(), Jacobi()]},
+        policy=InTurn(order=(0, 1, 1)),
+        fallback="best",
+        patience=1.5,
+    )
+    with pytest.raises(InputError, match="not for this operator"):
+        tuner.solve(easy, b)
+    learned = tuner.state.learned
+    assert (learned.rounds, list(learned.failures)) == (1, [1, 0]), "what broke off is remembered"
+    tuner.solve(easy, b)
+    solution = tuner.solve(hard, b)
+    assert solved(hard, b, solution)
+    assert not solution.statistics["cut_off"]
+    assert solution.statistics["cost"] == int(solution.statistics["iterations"])
+    assert told(tuner)[-1] == (1, solution.statistics["cost"] - 1, None)
+    assert solution.statistics["cost"] > 1.5 * told(tuner)[-2][1], "it ran into its limit on the way"
+
+
 def test_a_failing_fallback_is_reported(laplacian, right_side):
     operator, b = laplacian(0.0), right_side()
     tuner = BanditTuner(
