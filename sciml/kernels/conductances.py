@@ -218,7 +218,6 @@ class CompiledNetworkCycle:
         correction: factor on corrections.
         inverse: `(size, size)`, float32, of the coarsest operator.
         unit: mean of the operator's diagonal.
-        short: whether coefficients are kept in 16 bits.
     """
 
     def __init__(
@@ -227,9 +226,7 @@ class CompiledNetworkCycle:
         correction: float,
         inverse: Tensor,
         unit: float,
-        short: bool,
     ) -> None:
-        self.short = short
         self.size = levels[0][0].ground.numel() if levels else len(inverse)
         tables = (LevelTable * len(levels))()
         self.held: list[object] = [tables, inverse]
@@ -253,7 +250,7 @@ class CompiledNetworkCycle:
 
     def __call__(self, r: Tensor, out: Tensor) -> float:
         """out = B r; returns r . B r. For contiguous fields of one dtype."""
-        function = getattr(build.library(), f"cycle_network_{layout.NAMES[r.dtype]}_{self._suffix}")
+        function = getattr(build.library(), f"cycle_network_{layout.NAMES[r.dtype]}")
         function.restype = ctypes.c_double
         product: float = function(
             ctypes.byref(self.table),
@@ -264,17 +261,12 @@ class CompiledNetworkCycle:
         )
         return product
 
-    @property
-    def _suffix(self) -> str:
-        return "short" if self.short else "float"
-
     def _lay_out(self, table: LevelTable, network: Faces, diagonal: Tensor | None, pairs: Sequence[Pairs]) -> None:
         space = network.ground.shape
         size = network.ground.numel()
         zeros = -(-prod(space[1:]) // _WIDE) * _WIDE
         length = zeros + -(-size // _WIDE) * _WIDE + zeros + _WIDE
-        dtype = torch.bfloat16 if self.short else torch.float32
-        coefficients = torch.zeros(len(space) + 2, length, dtype=dtype)
+        coefficients = torch.zeros(len(space) + 2, length, dtype=torch.bfloat16)
         fields = torch.zeros(3, length, dtype=torch.float32)
         places = [row.data_ptr() + zeros * row.element_size() for row in coefficients]
         table.cells = layout.three(space, 1)
@@ -285,7 +277,7 @@ class CompiledNetworkCycle:
         kept: list[object] = [coefficients, fields]
         for place, pair in enumerate(pairs):
             halves = [
-                weight.to(dtype)
+                weight.to(torch.bfloat16)
                 for weight in (pair.own_first, pair.own_second, pair.outward_first, pair.outward_second)
             ]
             table.transfer[place] = PairsTable(pair.axis, *(weight.data_ptr() for weight in halves))
@@ -294,7 +286,7 @@ class CompiledNetworkCycle:
             if place < 2:
                 setattr(table, ("half", "quarter")[place], between.data_ptr())
         self.held.append(kept)
-        getattr(build.library(), f"lay_out_network_{self._suffix}")(
+        build.library().lay_out_network(  # type: ignore[union-attr]
             ctypes.byref(table),
             _three(network.edges),
             layout.pointer(network.ground),

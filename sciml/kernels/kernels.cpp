@@ -197,20 +197,14 @@ extern "C" void pair_up_float32(const CoarseningNetwork *network, const Pairing 
                                             float *diagonal, double *least, int threads) {                             \
         read_couplings(*a, unit, faces, ground, diagonal, least, Team{threads});                                       \
     }                                                                                                                  \
-    extern "C" double cycle_network_##suffix##_float(const NetworkCycle<float> *h, const S *r, S *z, Index size,        \
-                                                     int threads) {                                                    \
-        return cycle_network(*h, r, z, size, threads);                                                                 \
-    }                                                                                                                  \
-    extern "C" double cycle_network_##suffix##_short(const NetworkCycle<Short> *h, const S *r, S *z, Index size,        \
-                                                     int threads) {                                                    \
+    extern "C" double cycle_network_##suffix(const NetworkCycle *h, const S *r, S *z, Index size, int threads) {       \
         return cycle_network(*h, r, z, size, threads);                                                                 \
     }
 
-#define EXPORT_LAYOUT(C, suffix)                                                                                       \
-    extern "C" void lay_out_network_##suffix(const NetworkLevel<C> *level, const float *const *faces,                  \
-                                             const float *ground, const float *diagonal, int threads) {                \
-        lay_out(*level, faces, ground, diagonal, Team{threads});                                                       \
-    }
+extern "C" void lay_out_network(const NetworkLevel *level, const float *const *faces, const float *ground,
+                                const float *diagonal, int threads) {
+    lay_out(*level, faces, ground, diagonal, Team{threads});
+}
 
 #define EXPORT_FOURIER(T, suffix)                                                                                      \
     extern "C" void combine_##suffix(Index sums, const FourierSum *sum, const FourierTerm *term, T *const *operands,   \
@@ -233,8 +227,6 @@ EXPORT_FOURIER(float, float32)
 EXPORT_FOURIER(double, float64)
 EXPORT_NETWORK(float, float32)
 EXPORT_NETWORK(double, float64)
-EXPORT_LAYOUT(float, float)
-EXPORT_LAYOUT(Short, short)
 EXPORT_CYCLE(float, float, float32_float32)
 EXPORT_CYCLE(float, double, float32_float64)
 EXPORT_CYCLE(double, float, float64_float32)

@@ -33,7 +33,6 @@ inline Floats wide(const Short *from) {
 
 inline void put(float *to, Floats value) { std::memcpy(to, &value, sizeof value); }
 
-inline float widen(float x) { return x; }
 inline float widen(Short x) {
     const std::uint32_t bits = std::uint32_t(x.bits) << 16;
     float value;
@@ -42,7 +41,6 @@ inline float widen(Short x) {
 }
 
 // Towards zero: an inverse of a diagonal must not be too large.
-inline void narrow(float x, float &to) { to = x; }
 inline void narrow(float x, Short &to) {
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -50,7 +48,6 @@ inline void narrow(float x, Short &to) {
 }
 
 // To the nearest: as good for conductances.
-inline void nearest(float x, float &to) { to = x; }
 inline void nearest(float x, Short &to) {
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
@@ -59,24 +56,21 @@ inline void nearest(float x, Short &to) {
 
 // A level: edges[a][k] leads from cell k to the next along a, 0 where there is none; `ground` is all that leads to zero.
 // All fields have zeros before and behind them as far as neighbours are read, and begin at multiples of WIDE numbers.
-template <class C>
 struct Pairs {
     Index axis;
-    const C *own_first, *own_second, *outward_first, *outward_second;
+    const Short *own_first, *own_second, *outward_first, *outward_second;
 };
 
-template <class C>
 struct NetworkLevel {
     Index n[3], transfers, sweeps;
     const double *weights;
-    C *edges[3], *ground, *inverse;
-    Pairs<C> transfer[3];
+    Short *edges[3], *ground, *inverse;
+    Pairs transfer[3];
     float *b, *x, *spare, *half, *quarter;
 };
 
-template <class C>
 struct NetworkCycle {
-    const NetworkLevel<C> *levels;
+    const NetworkLevel *levels;
     Index depth;
     double correction, unit;
     const float *inverse;
@@ -86,8 +80,7 @@ struct NetworkCycle {
 
 // The coefficients of a level from its faces, in their own rounding; `diagonal`, where not null, is that of cells that
 // are cut off.
-template <class C>
-void lay_out(const NetworkLevel<C> &level, const float *const *faces, const float *ground, const float *diagonal,
+inline void lay_out(const NetworkLevel &level, const float *const *faces, const float *ground, const float *diagonal,
              const Team &team) {
     const Index *n = level.n, size = n[0] * n[1] * n[2];
     const Index strides[3] = {n[1] * n[2], n[2], 1};
@@ -100,7 +93,7 @@ void lay_out(const NetworkLevel<C> &level, const float *const *faces, const floa
             for (int a = 0; a < 3; ++a) {
                 if (!faces[a]) continue;
                 const float *face = faces[a] + (a == 0 ? from : a == 1 ? (i * (n[1] + 1) + j) * n[2] : row * (n[2] + 1));
-                C *const edge = level.edges[a] + from;
+                Short *const edge = level.edges[a] + from;
                 for (Index k = 0; k < n[2]; ++k) nearest(face[strides[a] + k], edge[k]);
                 if (a == 2) {
                     zero[0] += face[0], zero[n[2] - 1] += face[n[2]];
@@ -132,11 +125,11 @@ void lay_out(const NetworkLevel<C> &level, const float *const *faces, const floa
 }
 
 // finish(k, what flows into the cells k .. k + WIDE - 1, x there) for all of a level.
-template <class C, class F>
-void over_flows(const NetworkLevel<C> &level, const float *x, const Team &team, F finish) {
+template <class F>
+void over_flows(const NetworkLevel &level, const float *x, const Team &team, F finish) {
     const Index *n = level.n, size = n[0] * n[1] * n[2], blocks = (size + WIDE - 1) / WIDE;
     const Index strides[3] = {n[1] * n[2], n[2], 1};
-    const C *edges[3];
+    const Short *edges[3];
     Index stride[3];
     int axes = 0;
     for (int a = 0; a < 3; ++a)
@@ -162,8 +155,7 @@ void over_flows(const NetworkLevel<C> &level, const float *x, const Team &team, 
 }
 
 // coarse = P^T fine along the axis of a transfer, for fine fields of shape n.
-template <class C>
-void restrict_pairs(const Pairs<C> &p, const Index *n, const float *fine, float *coarse, const Team &team) {
+inline void restrict_pairs(const Pairs &p, const Index *n, const float *fine, float *coarse, const Team &team) {
     const Index outer = p.axis == 0 ? 1 : p.axis == 1 ? n[0] : n[0] * n[1], cells = n[p.axis], pairs = (cells + 1) / 2;
     const Index inner = p.axis == 0 ? n[1] * n[2] : p.axis == 1 ? n[2] : 1;
     if (inner > 1) {
@@ -171,7 +163,7 @@ void restrict_pairs(const Pairs<C> &p, const Index *n, const float *fine, float 
             for (Index row = begin; row < end; ++row) {
                 const Index o = row / pairs, j = row % pairs, at = row * inner;
                 const float *f = fine + (o * cells + 2 * j) * inner;
-                const C *a = p.own_first + at, *b = p.own_second + at, *l = p.outward_second + at - inner,
+                const Short *a = p.own_first + at, *b = p.own_second + at, *l = p.outward_second + at - inner,
                         *h = p.outward_first + at + inner;
                 const bool mate = 2 * j + 1 < cells, low = j > 0, high = j + 1 < pairs;
                 float *to = coarse + at;
@@ -201,8 +193,8 @@ void restrict_pairs(const Pairs<C> &p, const Index *n, const float *fine, float 
 }
 
 // fine = P coarse, or fine += factor P coarse.
-template <bool ADD, class C>
-void prolong_pairs(const Pairs<C> &p, const Index *n, const float *coarse, float *fine, float factor, const Team &team) {
+template <bool ADD>
+void prolong_pairs(const Pairs &p, const Index *n, const float *coarse, float *fine, float factor, const Team &team) {
     const Index outer = p.axis == 0 ? 1 : p.axis == 1 ? n[0] : n[0] * n[1], cells = n[p.axis], pairs = (cells + 1) / 2;
     const Index inner = p.axis == 0 ? n[1] * n[2] : p.axis == 1 ? n[2] : 1;
     const auto give = [factor](float &to, float value) {
@@ -214,7 +206,7 @@ void prolong_pairs(const Pairs<C> &p, const Index *n, const float *coarse, float
             for (Index row = begin; row < end; ++row) {
                 const Index o = row / cells, cell = row % cells, j = cell / 2, at = (o * pairs + j) * inner;
                 const bool second = cell % 2, beside = second ? j + 1 < pairs : j > 0;
-                const C *own = (second ? p.own_second : p.own_first) + at,
+                const Short *own = (second ? p.own_second : p.own_first) + at,
                         *outward = (second ? p.outward_second : p.outward_first) + at;
                 const float *c = coarse + at, *d = c + (second ? inner : -inner);
                 float *to = fine + row * inner;
@@ -251,8 +243,7 @@ void prolong_pairs(const Pairs<C> &p, const Index *n, const float *coarse, float
 }
 
 // One cycle on the right side `b` of a level, into its `x`.
-template <class C>
-void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
+inline void visit_network(const NetworkCycle &h, Index depth, const Team &team) {
     if (depth == h.depth) {
         const Index m = h.coarse_size;
         over_rows(m, m * m, team, [&](Index begin, Index end) {
@@ -260,7 +251,7 @@ void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
         });
         return;
     }
-    const NetworkLevel<C> &level = h.levels[depth];
+    const NetworkLevel &level = h.levels[depth];
     const Index size = level.n[0] * level.n[1] * level.n[2];
     if (team.count > 1 && size * 2 <= SHARED) {
         if (team.me == 0) visit_network(h, depth, Team{});
@@ -268,7 +259,7 @@ void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
     }
     float *x = level.spare, *spare = level.x;   // which exchange places an odd number of times
     const float *b = level.b;
-    const C *inverse = level.inverse;
+    const Short *inverse = level.inverse;
     const auto relax = [&](double weight) {
         const float w = float(weight);
         float *to = spare;
@@ -310,8 +301,8 @@ void visit_network(const NetworkCycle<C> &h, Index depth, const Team &team) {
 }
 
 // z = B r for one field, and r . z. The cycle runs on r / |r|, which keeps short floats clear of overflow and underflow.
-template <class S, class C>
-double cycle_network(const NetworkCycle<C> &h, const S *r, S *z, Index size, int threads) {
+template <class S>
+double cycle_network(const NetworkCycle &h, const S *r, S *z, Index size, int threads) {
     std::vector<double> partial((size + BLOCK - 1) / BLOCK);
     double result = 0;
     const auto work = [&](const Team &team) {

@@ -14,12 +14,14 @@ import numpy as np
 from sciml.errors import InputError
 from sciml.files import write_whole
 
-from .policy import Policy
+from .cheb_cb import ChebCB, ChebState
+from .policy import Choice, Policy
 from .records import as_data, fill
 
 _FORMAT = "sciml tuner state"
 _VERSION = 1
 _LATEST = 20  # numbers over which running means go, about
+_REGRESSION = ChebCB(degree=3, discount=1 - 1 / _LATEST)  # of one arm
 
 
 @dataclass
@@ -53,6 +55,7 @@ class Learned:
         failures: `(arms,)`, how often an arm has failed since it last did not.
         rest: `(arms,)`, the round before which an arm that failed is not tried again.
         fallback: cost of the fallback.
+        fallback_at: its regression on the context, where there is one.
         cut_off: rounds in which the fallback took over.
     """
 
@@ -63,6 +66,7 @@ class Learned:
     failures: np.ndarray
     rest: np.ndarray
     fallback: RunningMean
+    fallback_at: ChebState
     rounds: int = 0
     cost: float = 0.0
     cut_off: int = 0
@@ -78,7 +82,20 @@ class Learned:
             np.zeros(arms, dtype=np.int64),
             np.zeros(arms, dtype=np.int64),
             RunningMean(),
+            _REGRESSION.begin(1),
         )
+
+    def tell_fallback(self, cost: float, context: float | None) -> None:
+        """Learn what the fallback cost."""
+        self.fallback.add(cost)
+        if context is not None:
+            _REGRESSION.update(self.fallback_at, Choice(0, 1.0), cost, context)
+
+    def cost_of_fallback(self, context: float | None) -> float | None:
+        """What the fallback is expected to cost; None where nothing is known of it."""
+        if context is not None and self.fallback_at.rounds > 0.0:
+            return float(_REGRESSION.expected(self.fallback_at, context)[0])
+        return self.fallback.value if self.fallback.count else None
 
 
 class TunerState:

@@ -68,9 +68,10 @@ class BanditTuner(LinearSolver):
             the start; "best": the arm of the least mean cost of late, and where no other has worked, the arm itself
             goes on. None: `solver` as it is given takes over from
             arms that fail, and none is cut off.
-        patience: an arm is cut off at so many times the mean cost of the fallback, which is tried first, and again in
-            rounds 1, 2, 4, 8, ... to know it; positive. A solve costs at most that more than the fallback, but for the
-            set-up of an arm, which is not interrupted.
+        patience: an arm is cut off at so many times the cost of the fallback, by its regression on the context or else
+            its mean; a fallback that is a solver is tried first, and again in rounds 1, 2, 4, 8, ... to know it;
+            positive. A solve costs at most that more than the fallback, but for the set-up of an arm, which is not
+            interrupted.
         seed: of the random numbers.
         state: what was learned before; None for nothing. Tuners made of this one by `dataclasses.replace` share it.
         rtol, atol, max_iterations: see LinearSolver; the limit is that of the arm, and of the fallback anew.
@@ -161,7 +162,7 @@ class BanditTuner(LinearSolver):
         if self.cost == "seconds" and task.b.device.type == "cuda":
             torch.cuda.synchronize(task.b.device)
         costs = self._recent_costs(context)
-        known = self._known(costs)
+        known = self._known(costs, context)
         probing = isinstance(self.fallback, LinearSolver) and learned.rounds & (learned.rounds - 1) == 0
         choice = Choice(FALLBACK, 1.0)
         if not probing:
@@ -212,7 +213,7 @@ class BanditTuner(LinearSolver):
         """Tell the policy, and keep the accounts."""
         learned, arm = self.state.learned, choice.arm
         if arm == FALLBACK:
-            learned.fallback.add(cost)
+            learned.tell_fallback(cost, context)
         else:
             failed = first.error is not None or (second is not None and not first.cut_off)
             estimate, charged = None, cost
@@ -227,7 +228,7 @@ class BanditTuner(LinearSolver):
                     least = known if known is not None else cost
                     estimate = setup + (steps / max(first.progress, _LEAST_PROGRESS) if first.progress else least)
                 if second.converged and first.share_left >= _TELLING and self.fallback != "best":
-                    learned.fallback.add(self._cost(second) / first.share_left)
+                    learned.tell_fallback(self._cost(second) / first.share_left, context)
             if learned.rest[arm] <= learned.rounds:
                 learned.failures[arm] = learned.failures[arm] + 1 if failed else 0
                 if failed:
@@ -300,13 +301,13 @@ class BanditTuner(LinearSolver):
             return task.max_iterations, time.perf_counter() + self.patience * known * task.rows.count
         return min(task.max_iterations, max(1, ceil(self.patience * known))), inf
 
-    def _known(self, costs: Sequence[float]) -> float | None:
-        """The mean cost of the fallback; None where nothing is known of it."""
+    def _known(self, costs: Sequence[float], context: float | None) -> float | None:
+        """The cost of the fallback; None where nothing is known of it."""
         learned = self.state.learned
         if self.fallback == "best":
             best = self._best(costs)
             return None if best == FALLBACK else costs[best]
-        return learned.fallback.value if learned.fallback.count else None
+        return learned.cost_of_fallback(context)
 
     def _recent_costs(self, context: float | None) -> list[float]:
         """What the arms are expected to cost: by the policy where it says so, else as they did of late."""

@@ -76,7 +76,6 @@ def compiled_cycle(operator: LinearOperator, network: CoarseningNetwork, coarses
         float(network.correction.detach().exp()),
         direct_inverse(_conductances(system)).contiguous(),
         unit,
-        short=True,
     )
 
 

@@ -306,6 +306,31 @@ def test_an_arm_is_cut_off_at_a_multiple_of_the_fallback(laplacian, right_side):
     assert tuner.state.learned.fallback.value == pytest.approx(known, rel=0.1)
 
 
+@pytest.mark.parametrize("policy", [ChebCB(), ContextualTsallisINF(interval=(0.0, 1.0))], ids=["ChebCB", "bins"])
+def test_on_hard_systems_arms_have_the_time_that_the_fallback_takes_on_hard_systems(policy, laplacian, right_side):
+    """Seven of eight are easy: by the mean over all every arm would be cut off on the eighth, where it is better than
+    the fallback."""
+    easy, hard, fallback = laplacian(64.0, 32), laplacian(0.0, 32), ConjugateGradient(preconditioner=SSOR(1.0))
+    tuner = BanditTuner(
+        CG_SSOR,
+        {"preconditioner.relaxation": [1.4, 1.8]},
+        policy=policy,
+        context=dominance,
+        fallback=fallback,
+        patience=1.5,
+    )
+    b = right_side(0, 32)
+    least, most = (int(fallback.solve(operator, b).statistics["iterations"]) for operator in (easy, hard))
+    assert most > 8 * least
+    solutions = [(tuner.solve(hard if t % 8 == 7 else easy, right_side(t, 32)), t % 8 == 7) for t in range(160)]
+    latest = [solution.statistics for solution, is_hard in solutions[40:] if is_hard]
+    assert len(latest) == 15 and sum(each["cut_off"] for each in latest) <= 1
+    assert all(each["cost"] < most for each in latest if not each["cut_off"])
+    learned = tuner.state.learned
+    for operator, cost in ((easy, least), (hard, most)):
+        assert learned.cost_of_fallback(dominance(operator, b)) == pytest.approx(cost, rel=0.25, abs=1)
+
+
 def test_a_cut_off_keeps_what_the_arm_reached(laplacian, right_side):
     """The fallback goes on from the arm's iterate where that is better, and from the start where it is not."""
     operator, b = laplacian(0.0), right_side()
