@@ -109,7 +109,7 @@ class ChebCB(Policy):
         found[best] += 1.0 - float(found.sum())
         return found
 
-    def expected(self, state: ChebState, context: float | None) -> np.ndarray | None:
+    def expected(self, state: ChebState, context: float | None) -> np.ndarray:
         context = 0.0 if context is None else context
         state = self._holding(state, context)
         return np.maximum(state.theta @ self._features(state, context), state.least)
