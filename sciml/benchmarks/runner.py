@@ -93,10 +93,12 @@ def run(suite: Suite, size: str, device: str, say: Say, plan: Plan | None = None
     result = Run(suite.name, size, device)
     plan = plan or suite.plan(size, device)
     try:
-        for cases in _by_environment(plan.cases):
+        groups = list(_by_environment(plan.cases))
+        plain = [cases for cases in groups if not cases[0].environment] or groups
+        for cases in groups:
             left = list(cases)
             while left:
-                left = _measure(suite, left, len(plan.cases), result, say)
+                left = _measure(suite, left, len(plan.cases), result, say, describe=cases is plain[0])
     except KeyboardInterrupt:
         result.notes.append("interrupted: the cases from there on were not measured")
     if result.best_copy is not None:
@@ -124,15 +126,15 @@ def _by_environment(cases: Sequence[Case]) -> Iterator[list[Case]]:
     yield from groups.values()
 
 
-def _measure(suite: Suite, cases: Sequence[Case], total: int, result: Run, say: Say) -> list[Case]:
-    """Run cases in one process; returns those that are left if it died."""
+def _measure(suite: Suite, cases: Sequence[Case], total: int, result: Run, say: Say, *, describe: bool) -> list[Case]:
+    """Run cases in one process, which may describe the machine; returns those that are left if it died."""
     order = {
         "suite": suite.name,
         "size": result.size,
         "device": result.device,
         "cases": [case.name for case in cases],
         "best_copy": result.best_copy,
-        "machine": not cases[0].environment,
+        "machine": describe,
     }
     environment = {**ENVIRONMENT, **os.environ, **cases[0].environment}
     finished: set[str] = set()

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from .row import Row
 
 
+BOUND: Mapping[str, str] = {"OMP_PROC_BIND": "true"}
+"""Environment of cases in which methods of two threads take turns with others of one thread: of two threads that may
+move, the one that has slept for seconds wakes on the core of the other, and shares it for some 50 milliseconds."""
+
+
 class Size(StrEnum):
     """How large the problems are."""
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from ..linear.peers import MULTIGRID_CG, RUGE_STUBEN, SMOOTHED_AGGREGATION
 from ..row import Row, Rows
-from ..suite import Case, Figure, Plan
+from ..suite import BOUND, Case, Figure, Plan
 from .methods import CG, DEEP, IC, LEARNED, V_CYCLE
 from .problems import ALONG, BOX, COEFFICIENTS, GEOMETRIES, INCLUSIONS, REGIONS
 from .solves import TIMED, TOLERANCES, case_of, measure
@@ -37,11 +37,12 @@ EXTENTS = {
 
 
 def plan(size: str, device: str) -> Plan:
-    """The cases and the figures at a size on a device."""
+    """The cases and the figures at a size on a device; with tiny problems, which say nothing of the figures, those of
+    medium ones, which are then not measured."""
     extent = EXTENTS[size]
     if device == "cuda" and size == "large":
         extent = Extent((*extent.cubes, 256), extent.squares, extent.boxes)
-    return Plan(tuple(_cases(extent)), tuple(_figures(extent)))
+    return Plan(tuple(_cases(extent)), tuple(figures(EXTENTS["medium"] if size == "tiny" else extent)))
 
 
 def _problems(extent: Extent) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -58,13 +59,11 @@ def _problems(extent: Extent) -> Iterator[tuple[str, tuple[int, ...]]]:
 def _cases(extent: Extent) -> Iterator[Case]:
     for name, shape in _problems(extent):
         for tolerance in TOLERANCES:
-            yield Case(case_of(name, shape, tolerance), partial(measure, name, shape, tolerance))
+            yield Case(case_of(name, shape, tolerance), partial(measure, name, shape, tolerance), BOUND)
 
 
-# The figures
-
-
-def _figures(extent: Extent) -> Iterator[Figure]:
+def figures(extent: Extent) -> Iterator[Figure]:
+    """What is to be reached on the problems of an extent."""
     for n in extent.cubes:
         for name in (*GEOMETRIES, *COEFFICIENTS):
             case = case_of(name, (n, n, n), TIMED)

@@ -58,6 +58,14 @@ def test_rows_come_back_in_the_order_of_the_cases(tmp_path: Path, monkeypatch: p
     assert result.notes == []
 
 
+def test_one_process_describes_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the cases that ask for nothing, else the first."""
+    script(tmp_path, monkeypatch, 'if order["machine"]: say("machine", machine={"processor": os.environ.get("MODE")})')
+    first, second = (case(mode, environment={"MODE": mode}) for mode in ("one", "other"))
+    assert run(suite([first, case("plain"), second])).machine["processor"] is None
+    assert run(suite([first, second])).machine["processor"] == "one"
+
+
 def test_environment_against_spinning_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in runner.ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
