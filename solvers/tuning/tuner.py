@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -31,6 +32,7 @@ Context = Callable[[LinearOperator, Tensor], Any] | float | None
 FALLBACK = -1
 _LONGEST_REST = 30  # failures in a row after which the rest of an arm, 2^failures rounds, grows no more
 _LEAST_PROGRESS = 0.01  # of an arm that was cut off; its cost is not extrapolated further
+_LARGEST_CONTEXT = 1e100  # regressions square and sum them
 _TELLING = 0.5  # share of a solve that the fallback must do to tell what the whole would have cost it
 
 
@@ -370,12 +372,31 @@ def _in_backward() -> bool:
 def _check_context(context: Context) -> Context:
     if isinstance(context, Real):
         return _finite(context)
-    if context is None or callable(context):
+    if context is None:
+        return context
+    if callable(context):
+        _check_arguments(context)
         return context
     raise InputError(f"context must be a number, a function of operator and right side, or None, got {context!r}")
+
+
+def _check_arguments(context: Callable[..., Any]) -> None:
+    try:
+        inspect.signature(context).bind(None, None)
+    except TypeError as error:
+        raise InputError(
+            "context: it is called with the operator and the right side, and does not take these two arguments; of the "
+            "operator alone: lambda operator, b: context(operator)"
+        ) from error
+    except ValueError:
+        pass  # a builtin without a signature
 
 
 def _finite(context: Any) -> float:
     if not isinstance(context, Real) or isinstance(context, bool) or not isfinite(context):
         raise InputError(f"the context must be a finite number, got {context!r}")
+    if abs(context) > _LARGEST_CONTEXT:
+        raise InputError(
+            f"the context must be at most {_LARGEST_CONTEXT:g} in magnitude, got {context!r}: give its logarithm"
+        )
     return float(context)

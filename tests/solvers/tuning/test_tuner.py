@@ -753,6 +753,7 @@ def test_bad_settings_are_refused(make, message):
         (lambda operator, b: b, "one number for the whole batch"),
         (lambda operator, b: "much", "must be a finite number, got 'much'"),
         (lambda operator, b: None, "must be a finite number, got None"),
+        (lambda operator, b: 1e200, "at most 1e.100 in magnitude, got 1e.200: give its logarithm"),
     ],
 )
 def test_contexts_that_are_no_numbers_are_refused(context, message, laplacian, right_side):
@@ -762,3 +763,5 @@ def test_contexts_that_are_no_numbers_are_refused(context, message, laplacian, r
     assert tuner.state.learned.rounds == 0
     with pytest.raises(InputError, match="finite number"):
         tuner.with_context(float("inf"))
+    with pytest.raises(InputError, match="called with the operator and the right side, and does not take these two"):
+        tuner.with_context(lambda operator: 1.0)
