@@ -395,8 +395,8 @@ def _check_arguments(context: Callable[..., Any]) -> None:
 def _finite(context: Any) -> float:
     if not isinstance(context, Real) or isinstance(context, bool) or not isfinite(context):
         raise InputError(f"the context must be a finite number, got {context!r}")
-    if abs(context) > _LARGEST_CONTEXT:
-        raise InputError(
-            f"the context must be at most {_LARGEST_CONTEXT:g} in magnitude, got {context!r}: give its logarithm"
-        )
-    return float(context)
+    found = float(context)
+    if abs(found) > _LARGEST_CONTEXT:
+        most = f"{_LARGEST_CONTEXT:g}"
+        raise InputError(f"the context must be at most {most} in magnitude, got {found}: give its logarithm")
+    return found
