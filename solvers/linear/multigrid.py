@@ -289,12 +289,16 @@ def _level_operator(
 
 
 def _inverse_diagonal(operator: StencilOperator, computed: torch.dtype) -> Tensor:
-    """1 / a_ii; 0 where a_ii is a rounding error of what it was computed in, as for coarse points that stand for all of
-    a few cells between walls."""
+    """1 / a_ii; 0 for points that are coupled to none and where a_ii is a rounding error of what it was computed in:
+    coarse ones that stand for all of a few cells between walls."""
     diagonal = operator.diagonal()
     axes = tuple(range(-len(operator.space), 0))
-    least = 8 * torch.finfo(computed).eps * diagonal.abs().amax(axes, keepdim=True)
-    return torch.where(diagonal.abs() > least, diagonal.reciprocal(), 0.0)
+    alone = diagonal.abs() <= 8 * torch.finfo(computed).eps * diagonal.abs().amax(axes, keepdim=True)
+    if bool(alone.any()):
+        for offset, coefficient in zip(operator.offsets, operator.coefficients, strict=True):
+            if any(offset):
+                alone = alone & (coefficient == 0)
+    return torch.where(alone, 0.0, diagonal.reciprocal())
 
 
 def is_wide(operator: StencilOperator) -> bool:

@@ -409,3 +409,13 @@ def test_cells_that_obstacles_cut_off(shape, width, method):
     f[pocket] = 1e9
     with pytest.raises(sciml.InputError, match=rf"value of u in the {width ** len(shape)} cells around \(\d+, .* cut"):
         sciml.solve(equation, grid, fields={"a": a, "f": f}, method=method)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_geometric_multigrid_tells_small_coefficients_from_rounding(dtype):
+    a = torch.ones(64, 64, dtype=dtype)
+    a[:32] = 1e7
+    grid = sciml.Grid((64, 64), boundary=sciml.Dirichlet(0.0), dtype=dtype)
+    system = sciml.discretize(sciml.Equation("-div(a*grad(u)) = f"), grid, fields={"a": a, "f": 1.0})
+    method = ConjugateGradient(preconditioner=Multigrid(), rtol=1e-4)
+    assert int(method.solve(system.operator, system.right_side).statistics["iterations"]) <= 5
