@@ -169,7 +169,9 @@ def test_a_schedule_follows_the_seconds() -> None:
     plan = Plan(seconds=0.2, optimizer=Adam(1.0), schedule=Exponential(0.1), batch_size=8, clock="cpu")
     training = train(network(), loss, samples(), plan)
     assert training.seconds >= 0.2
-    expected = 0.1 ** (training.history["seconds"] / 0.2)
+    # Storing losses takes time as well: where the seconds run out in it, one step at the end of the schedule is left.
+    assert (training.history["seconds"] < 0.2)[:-1].all()
+    expected = 0.1 ** (training.history["seconds"] / 0.2).clamp(max=1.0)
     torch.testing.assert_close(training.history["rate"], expected, rtol=1e-9, atol=0)
     assert training.why.startswith("the 0.2 cpu seconds are over")
 
