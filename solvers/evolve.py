@@ -58,6 +58,7 @@ def evolve(
     gradient: Gradient = "recorded",
     events: Event | Sequence[Event] = (),
     observer: Callable[[int, float, Tensor], None] | None = None,
+    step_observer: Callable[[float, float, Tensor], None] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Integrate an evolving equation in time, on a grid, on a mesh, or as ordinary differential equations.
@@ -88,6 +89,8 @@ def evolve(
         events: what to look for in the course of time.
         observer: called with the index of an output time, the time, and the value `(*batch, *space)` there as soon as
             it is known; for progress, and for keeping what was computed if a run is interrupted.
+        step_observer: called for each accepted step with its start, its size, and the value `(*batch, *space)` at its
+            start; where all rows have the same steps.
         throw: raise SolveError if a row fails; otherwise its status says so, and its later values are NaN.
 
     Returns:
@@ -136,6 +139,7 @@ def evolve(
         gradient=gradient,
         events=(events,) if isinstance(events, Event) else tuple(events),
         observer=None if observer is None else lambda place, t, y: observer(place, t, system.decode(y)),
+        step_observer=None if step_observer is None else lambda t, h, y: step_observer(t, h, system.decode(y)),
         failed=failed,
     )
     state = system.encode(system.hold(u, output_times[0]))
@@ -145,6 +149,8 @@ def evolve(
             raise InputError(f"control='row' is for explicit Runge-Kutta methods, not {chosen.describe()}")
         if step is not None:
             raise InputError("control='row' adapts the steps of every row: give rtol and atol instead of step")
+        if step_observer is not None:
+            raise InputError("step_observer: with control='row' every row has steps of its own; take control='joint'")
         trajectory = integrate_rows(chosen, system, state, task)
     else:
         trajectory = integrate(chosen, system, state, task)

@@ -39,7 +39,19 @@ FLOORS = (
     ),
 )
 
-HEAVY = ("h5py", "lightning_fabric", "matplotlib", "meshio", "pyamg", "pydantic", "rich", "scipy", "sympy")
+HEAVY = (
+    "h5py",
+    "lightning_fabric",
+    "matplotlib",
+    "meshio",
+    "pyamg",
+    "pydantic",
+    "rich",
+    "scipy",
+    "sympy",
+    "torchdiffeq",
+    "torchsde",
+)
 
 # Modules that every program loads; they must not bring the heavy libraries with them.
 LIGHT = ("sciml.boundary", "sciml.errors", "sciml.grid", "sciml.linear_operator", "sciml.status", "sciml.stencil")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf, isfinite
 from numbers import Real
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from sciml.evolving import EvolvingSystem, Tolerance
 
 NEGLIGIBLE = 1e-10  # errors relative to the tolerance that are smaller count as this large
 FORGOTTEN = 1e-2  # earlier steps that were far too small, as the first may be, count as if they had this ratio
+
+
+Rows = Literal["largest", "mean"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Controller:
         first_step: the size of the first step, in the unit of time; None finds one.
         largest_step: that no step exceeds, in the unit of time: at most the duration of what acts for a short while
             only, such as a pulse, which a longer step would pass unseen.
+        rows: what decides on a step of the whole batch: the "largest" error ratio of a row, so that every row meets its
+            tolerance whichever others there are; or their root "mean" square, the convention of torchdiffeq and of the
+            papers on neural ODEs, by which more rows allow longer steps.
 
     Raises:
         InputError: for numbers out of range.
@@ -46,6 +53,7 @@ class Controller:
     max_steps: int = 1_000_000
     first_step: float | None = None
     largest_step: float = inf
+    rows: Rows = "largest"
 
     def __post_init__(self) -> None:
         if not (0 < self.safety < 1 and 0 < self.smallest < 1 < self.largest and self.integral > 0):
@@ -55,9 +63,24 @@ class Controller:
             )
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
+        if self.rows not in get_args(Rows):
+            raise InputError(f"Controller: rows is 'largest' or 'mean', got {self.rows!r}")
         for name, size in (("first_step", self.first_step), ("largest_step", self.largest_step)):
             if size is not None and not (isinstance(size, Real) and size > 0):
                 raise InputError(f"Controller: {name} is a positive number in the unit of time, got {size!r}")
+
+    def of_batch(self, ratios: Tensor, over: Tensor | None = None) -> float:
+        """The one error ratio that decides.
+
+        Args:
+            ratios: of the rows, 0 of those that are over.
+            over: which rows are.
+        """
+        if self.rows == "largest":
+            return float(ratios.amax())
+        if over is not None:
+            ratios = ratios[~over]
+        return float(ratios.square().mean().sqrt())
 
     def after_accepted(self, ratios: tuple[float, float, float], order: int) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""

@@ -181,6 +181,8 @@ class _March:
             if entry.accepted:
                 if self.search is not None:
                     self.search.look(y, attempt, clock.t, h, over)
+                if self.task.step_observer is not None and not replay:
+                    self.task.step_observer(clock.t, h, y.detach())
                 outputs += self._outputs(clock, entry, attempt, observe=not replay)
                 y, memory = attempt.value, attempt.memory
             before, over = over, self._over(entry.after)
@@ -211,8 +213,7 @@ class _March:
             return Entry(clock.t, h, True, self.schedule.accepted(clock, h, 0.0), rows, attempt.stiffness)
         unsolved = self._unsolved(attempt, over)
         ratios = rows.detach() if unsolved is None else torch.where(unsolved, inf, rows.detach())
-        # The largest, so that the error of a row does not depend on which others are in its batch.
-        ratio = float(ratios.amax())
+        ratio = self.controller.of_batch(ratios, over)
         kept = rows if self.record else ratio
         if ratio <= 1.0:
             self._measure(clock, h)

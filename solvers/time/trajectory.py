@@ -16,6 +16,8 @@ Gradient = Literal["recorded", "checkpointed"]
 Control = Literal["joint", "row"]
 Observer = Callable[[int, float, Tensor], None]
 """Called with the index of an output time, the time, and the state `(*batch, *state_space)` there."""
+StepObserver = Callable[[float, float, Tensor], None]
+"""Called with the start of an accepted step, its size, and the state `(*batch, *state_space)` at its start."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Task:
             square root of twice the number of steps, and computes the others again.
         events: what to look for.
         observer: told of every output as soon as it is there.
+        step_observer: told of every accepted step of the whole batch.
         failed: codes of rows that have failed before, int64 of batch shape, 0 of the others; their states are not used.
     """
 
@@ -40,6 +43,7 @@ class Task:
     gradient: Gradient = "recorded"
     events: tuple[Event, ...] = ()
     observer: Observer | None = None
+    step_observer: StepObserver | None = None
     failed: Tensor | None = None
 
 

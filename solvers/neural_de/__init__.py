@@ -1,0 +1,1 @@
+"""Neural ordinary and stochastic differential equations, trained so that they are easy to solve."""
