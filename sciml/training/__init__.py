@@ -2,22 +2,25 @@
 
 from .checkpoint import load_weights
 from .evaluation import Evaluation, Loss, Metrics, evaluate
-from .optimizers import Adam, AdamW, Optimizer
+from .optimizers import SGD, Adam, Adamax, AdamW, Optimizer
 from .plan import Plan
 from .ranks import first_process
 from .result import Best, Training, TrainingError
 from .samples import Samples, TensorSamples
-from .schedules import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
+from .schedules import Constant, Cosine, Exponential, InverseDecay, Linear, OneCycle, Schedule, Steps
 from .train import train
 
 __all__ = [
+    "SGD",
     "Adam",
     "AdamW",
+    "Adamax",
     "Best",
     "Constant",
     "Cosine",
     "Evaluation",
     "Exponential",
+    "InverseDecay",
     "Linear",
     "Loss",
     "Metrics",

@@ -7,11 +7,11 @@
     precision = "float32"              # the other keys of sciml.training.Plan likewise
 
     [training.optimizer]
-    name = "Adam"                      # or "AdamW"; further keys are its arguments
+    name = "Adam"                      # or "AdamW", "Adamax", "SGD"; further keys are its arguments
     rate = 1e-3
 
     [training.schedule]
-    name = "OneCycle"                  # or "Constant", "Cosine", "Linear", "Exponential", "Steps"
+    name = "OneCycle"                  # or "Constant", "Cosine", "Linear", "Exponential", "InverseDecay", "Steps"
     peak = 0.2
 
     [run]                              # where, not what: none of it changes the result but for rounding
@@ -35,9 +35,9 @@ from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, Validation
 
 from ..boundary import suggestion
 from ..tables import Number, Table, shown
-from .optimizers import Adam, AdamW, Optimizer
+from .optimizers import SGD, Adam, Adamax, AdamW, Optimizer
 from .plan import Plan, Precision
-from .schedules import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
+from .schedules import Constant, Cosine, Exponential, InverseDecay, Linear, OneCycle, Schedule, Steps
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -86,9 +86,10 @@ class TrainingTable(Table):
     seconds: Number | None = None
     clock: Literal["wall", "cpu"] = _DEFAULT.clock
     batch_size: Count = _DEFAULT.batch_size
-    optimizer: Annotated[InstanceOf[Optimizer], BeforeValidator(_one_of(Adam, AdamW))] = _DEFAULT.optimizer
+    optimizer: Annotated[InstanceOf[Optimizer], BeforeValidator(_one_of(Adam, AdamW, Adamax, SGD))] = _DEFAULT.optimizer
     schedule: Annotated[
-        InstanceOf[Schedule], BeforeValidator(_one_of(Constant, OneCycle, Cosine, Linear, Exponential, Steps))
+        InstanceOf[Schedule],
+        BeforeValidator(_one_of(Constant, OneCycle, Cosine, Linear, Exponential, InverseDecay, Steps)),
     ] = _DEFAULT.schedule
     clip: Number | None = _DEFAULT.clip
     accumulate: Count = _DEFAULT.accumulate

@@ -78,6 +78,68 @@ class AdamW(Optimizer):
         )
 
 
+@final
+@dataclass(frozen=True)
+class Adamax(Optimizer):
+    """Kingma and Ba (2015), algorithm 2: Adam with the decayed maximum of the gradient in place of its mean square.
+
+    Args:
+        rate: learning rate at the schedule's factor 1, dimensionless.
+        betas: decay of the mean of the gradient and of its maximum, dimensionless, each in [0, 1).
+        epsilon: added to the gradient's size before the maximum, dimensionless.
+        weight_decay: times the weights is added to the gradient, dimensionless.
+    """
+
+    rate: float = 2e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", _check(self.rate, self.betas, self.epsilon, self.weight_decay))
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adamax(parameters(network), self.rate, self.betas, self.epsilon, self.weight_decay)
+
+
+@final
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent with Polyak's or Nesterov's momentum: Sutskever et al. (2013), section 2.
+
+    The velocity is the momentum times itself plus the gradient; a step is the rate times it.
+
+    Args:
+        rate: learning rate at the schedule's factor 1, dimensionless.
+        momentum: dimensionless, in [0, 1).
+        nesterov: look ahead along the velocity.
+        weight_decay: times the weights is added to the gradient, dimensionless.
+    """
+
+    rate: float = 1e-2
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.rate, (0.0, 0.0), 0.0, self.weight_decay)
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"momentum must be at least 0 and below 1, got {self.momentum}")
+        if self.nesterov and self.momentum == 0:
+            raise InputError("nesterov looks ahead along a momentum, and it is 0")
+
+    def build(self, network: nn.Module) -> torch.optim.Optimizer:
+        trained = parameters(network)
+        return torch.optim.SGD(
+            trained,
+            self.rate,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=_can_be_fused(trained),
+        )
+
+
 def parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that are trained.
 

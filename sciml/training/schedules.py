@@ -153,6 +153,25 @@ class Exponential(Schedule):
 
 @final
 @dataclass(frozen=True)
+class InverseDecay(Schedule):
+    """Falling as 1 / (1 + decay * step), however long the training is: Robbins and Monro (1951).
+
+    Args:
+        decay: of a step, dimensionless, at least 0.
+    """
+
+    decay: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < math.inf:
+            raise InputError(f"decay must be at least 0 and finite, got {self.decay}")
+
+    def factor(self, step: float, steps: float) -> float:
+        return 1.0 / (1.0 + self.decay * step)
+
+
+@final
+@dataclass(frozen=True)
 class Steps(Schedule):
     """Multiplied with `ratio` at each of a few moments: torch's MultiStepLR.
 

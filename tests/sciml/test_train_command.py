@@ -120,7 +120,7 @@ def test_a_training_that_diverges_says_so_in_lines(folder: Path) -> None:
         ),
         ("steps = 3", "steps = 3\nmonitor = 'l2'", "monitors 'l2'; an operator is validated by loss, L2, H1"),
         ("steps = 3", "steps = 3\nepochs = 1", "exactly one of epochs, steps and seconds, got epochs and steps"),
-        ("steps = 3", "steps = 3\noptimizer = 'SGD'", "[training] optimizer: unknown name 'SGD'; known: Adam, AdamW"),
+        ("steps = 3", "steps = 3\noptimizer = 'LBFGS'", "[training] optimizer: unknown name 'LBFGS'; known: Adam"),
         ("[training]", "[run]\ndevice = 'meta'\n[training]", "device meta cannot be used"),
         ("[training]", "[loss]\nname = 'L2'\n[training]", "[loss] name: input should be 'RelativeL2'"),
     ],

@@ -15,7 +15,21 @@ from hypothesis import strategies as st
 
 from sciml import InputError
 from sciml.tables import Table, validate
-from sciml.training import Adam, AdamW, Constant, Cosine, Exponential, Linear, OneCycle, Plan, Steps, train
+from sciml.training import (
+    SGD,
+    Adam,
+    Adamax,
+    AdamW,
+    Constant,
+    Cosine,
+    Exponential,
+    InverseDecay,
+    Linear,
+    OneCycle,
+    Plan,
+    Steps,
+    train,
+)
 from sciml.training.configuration import RunTable, TrainingTable
 
 
@@ -97,6 +111,10 @@ def test_what_is_left_out_is_as_in_python() -> None:
         ),
         ("epochs = 1\noptimizer = {name = 'Adam', rate = -1.0}", "rate must be positive and finite, got -1.0"),
         ("epochs = 1\noptimizer = {name = 'Adam', rate = nan}", "rate must be positive and finite, got nan"),
+        ("epochs = 1\noptimizer = {name = 'SGD', momentum = 1.0}", "momentum must be at least 0 and below 1, got 1.0"),
+        ("epochs = 1\noptimizer = {name = 'SGD', nesterov = true}", "nesterov looks ahead along a momentum, and it is"),
+        ("epochs = 1\noptimizer = {name = 'SGD', betas = [0.9, 0.9]}", "unknown key 'betas' of SGD"),
+        ("epochs = 1\nschedule = {name = 'InverseDecay', decay = -1.0}", "decay must be at least 0 and finite"),
         ("epochs = 1\noptimizer = 3", "a table with a name is needed, not 3: Adam, AdamW"),
         ("epochs = 1\nschedule = {name = 'Steps', at = [0.7, 0.2]}", "at holds growing parts of the training"),
         ("epochs = 1\nschedule = {name = 'OneCycle', peak = 2.0}", "peak is a part of the training between 0 and 1"),
@@ -115,12 +133,13 @@ SCHEDULES = {
     OneCycle: {"peak": share, "initial_division": st.floats(1, 1e3), "final_division": st.floats(1, 1e6)},
     Cosine: {"warmup": share, "start": share, "final": share},
     Exponential: {"final": share},
+    InverseDecay: {"decay": st.floats(0, 10)},
     Steps: {"at": st.lists(share, max_size=4).map(sorted), "ratio": share},
 }
 OPTIMIZERS = {
     kind: {"rate": st.floats(1e-9, 10), "betas": st.tuples(share, share), "weight_decay": st.floats(0, 1)}
-    for kind in (Adam, AdamW)
-}
+    for kind in (Adam, AdamW, Adamax)
+} | {SGD: {"rate": st.floats(1e-9, 10), "momentum": share, "weight_decay": st.floats(0, 1)}}
 
 
 @st.composite

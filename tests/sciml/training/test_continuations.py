@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml import InputError
-from sciml.training import Adam, Optimizer, Plan, Samples, TensorSamples, train
+from sciml.training import SGD, Adam, Adamax, Optimizer, Plan, Samples, TensorSamples, train
 from sciml.training import checkpoint as checkpoints
 
 
@@ -95,11 +95,13 @@ class _Averaging(torch.optim.Optimizer):
                 parameter.data.add_(parameter.grad, alpha=-group["lr"] / group["taken"])
 
 
-def test_numbers_in_the_groups_of_an_optimizer_are_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", [Averaging(), Adamax(), SGD(), SGD(0.1, 0.9), SGD(0.1, 0.9, nesterov=True)])
+def test_the_state_of_an_optimizer_is_resumed(optimizer: Optimizer, tmp_path: Path) -> None:
+    """Numbers in its groups too."""
     whole, parts = network(), network()
-    train(whole, loss, samples(), plan(steps=8, optimizer=Averaging()))
-    train(parts, loss, samples(), plan(steps=5, optimizer=Averaging()), folder=tmp_path)
-    train(parts, loss, samples(), plan(steps=8, optimizer=Averaging()), folder=tmp_path, resume=True)
+    train(whole, loss, samples(), plan(steps=8, optimizer=optimizer))
+    train(parts, loss, samples(), plan(steps=5, optimizer=optimizer), folder=tmp_path)
+    train(parts, loss, samples(), plan(steps=8, optimizer=optimizer), folder=tmp_path, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(parts.parameters(), whole.parameters(), strict=True))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from sciml import InputError
-from sciml.training import Constant, Cosine, Exponential, Linear, OneCycle, Schedule, Steps
+from sciml.training import Constant, Cosine, Exponential, InverseDecay, Linear, OneCycle, Schedule, Steps
 
 STEPS = 60
 
@@ -43,6 +43,7 @@ TABLE: list[tuple[Schedule, Callable[[torch.optim.Optimizer], lr_scheduler.LRSch
     (Linear(), lambda o: lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=STEPS)),
     (Linear(warmup=0.25, start=0.1, final=0.05), warm_line),
     (Exponential(0.01), lambda o: lr_scheduler.ExponentialLR(o, 0.01 ** (1 / STEPS))),
+    (InverseDecay(0.02), lambda o: lr_scheduler.LambdaLR(o, lambda step: 1 / (1 + 0.02 * step))),
     (Steps((0.25, 0.5, 0.9), 0.3), lambda o: lr_scheduler.MultiStepLR(o, [15, 30, 54], 0.3)),
 ]
 
@@ -63,7 +64,15 @@ def test_factors_are_those_of_torch(
     assert [schedule.factor(step, STEPS) for step in range(STEPS)] == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
-@pytest.mark.parametrize("make", [lambda: Constant(1.0), lambda: Cosine(final=2.0), lambda: OneCycle(peak=0.0)])
+MISTAKES = [
+    lambda: Constant(1.0),
+    lambda: Cosine(final=2.0),
+    lambda: OneCycle(peak=0.0),
+    lambda: InverseDecay(-1.0),
+]
+
+
+@pytest.mark.parametrize("make", MISTAKES)
 def test_impossible_settings_are_refused(make: Callable[[], Schedule]) -> None:
     with pytest.raises(InputError, match="got"):
         make()

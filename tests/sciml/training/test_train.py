@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from sciml import InputError
 from sciml.training import (
+    SGD,
     Adam,
+    Adamax,
     AdamW,
     Constant,
     Exponential,
@@ -56,15 +58,24 @@ def close(first: nn.Module, second: nn.Module, tolerance: float = 1e-5) -> None:
         torch.testing.assert_close(a, b, rtol=tolerance, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", [Adam, AdamW])
+PEERS: dict[type[Optimizer], tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    Adam: (torch.optim.Adam, {}),
+    AdamW: (torch.optim.AdamW, {}),
+    Adamax: (torch.optim.Adamax, {"betas": (0.8, 0.99)}),
+    SGD: (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+}
+
+
+@pytest.mark.parametrize("kind", PEERS)
 @pytest.mark.parametrize("clip", [None, 0.3])
-def test_it_is_the_plain_loop(kind: type[Adam] | type[AdamW], clip: float | None) -> None:
-    plan = Plan(epochs=4, batch_size=8, optimizer=kind(1e-2, weight_decay=0.1), schedule=OneCycle(), clip=clip, seed=5)
+def test_it_is_the_plain_loop(kind: Any, clip: float | None) -> None:
+    peer, settings = PEERS[kind]
+    optimizer = kind(1e-2, weight_decay=0.1, **settings)
+    plan = Plan(epochs=4, batch_size=8, optimizer=optimizer, schedule=OneCycle(), clip=clip, seed=5)
     trained, expected, data = network(), network(), samples()
     training = train(trained, loss, data, plan)
 
-    peers = {Adam: torch.optim.Adam, AdamW: torch.optim.AdamW}
-    optimizer = peers[kind](expected.parameters(), lr=1e-2, weight_decay=0.1)
+    optimizer = peer(expected.parameters(), lr=1e-2, weight_decay=0.1, **settings)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=28, cycle_momentum=False)
     losses, norms = [], []
     for epoch in range(4):
