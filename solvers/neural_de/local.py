@@ -1,0 +1,218 @@
+"""Local regularizers: one further step from a random point of the trajectory, whichever way that was integrated."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sciml.errors import InputError
+from sciml.evolving import EvolvingSystem, Tolerance
+from sciml.function_system import FunctionSystem
+
+from ..time.explicit import ExplicitRungeKutta
+from ..time.stepper import Attempt
+from .regularizers import Regularizer
+
+Sampling = Literal["unbiased", "biased"]
+
+
+class Sample(NamedTuple):
+    """An accepted step: its start, its size, and the state at its start, without gradients."""
+
+    time: float
+    step: float
+    state: Tensor
+
+
+class LocalRegularizer(Regularizer):
+    """An estimate of one step of the trajectory, repeated with gradients from the state at its start, which is taken
+    as given together with the size of the step.
+
+    Pal, Edelman and Rackauckas, "Locally Regularized Neural Differential Equations: Some Black Boxes Were Meant to
+    Remain Closed!", ICML 2023, section 3. Two things differ from their program. The step repeats one that the solver
+    accepted: a fresh first step is far below the tolerance in float64 and has no effect. And the gradient goes through
+    the first slope, too: the weights of an error estimate add up to 0, so that without it the gradient would be that of
+    the slope itself and not of the error, larger by orders.
+
+    Attributes:
+        sampling: "unbiased": the step in which a uniformly drawn time lies; "biased": each with the same probability.
+    """
+
+    sampling: Sampling
+
+    @abstractmethod
+    def of_step(self, attempt: Attempt, step: float) -> Tensor:
+        """`(*batch)`, differentiable.
+
+        Args:
+            attempt: the step, with error ratio and stiffness.
+            step: its size.
+
+        Raises:
+            InputError: for a method that does not estimate it.
+        """
+
+    def watch(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        *,
+        rtol: float,
+        atol: float,
+        method: ExplicitRungeKutta | None = None,
+    ) -> Watched:
+        """A right-hand side for torchdiffeq that notes a step while it is integrated and knows its penalty afterwards.
+
+            watched = LocalError().watch(function, rtol=1e-6, atol=1e-6)
+            y = torchdiffeq.odeint_adjoint(watched, y0, t, rtol=1e-6, atol=1e-6)
+            loss = criterion(y[-1]) + weight * watched.penalty()
+
+        Args:
+            function: (t, y) -> dy/dt, y `(*batch, n)`.
+            rtol, atol: of the solve, which the error is measured by.
+            method: of the step; None is Dormand and Prince's, torchdiffeq's default.
+        """
+        return Watched(function, self, rtol, atol, method or ExplicitRungeKutta.dormand_prince())
+
+
+@final
+@dataclass(frozen=True)
+class LocalError(LocalRegularizer):
+    """E |h| of one step, E being its estimated error relative to the tolerance; see `LocalRegularizer`.
+
+    With "unbiased" sampling and without the factor its expected value times the length of the interval is
+    `ErrorEstimate()`, with "biased" sampling and the factor `ErrorEstimate(reduction="mean")`; the gradients are not:
+    how the trajectory changes does not enter.
+
+    Args:
+        sampling: which step, see `LocalRegularizer`.
+        step_factor: whether it is multiplied by the size of the step.
+    """
+
+    sampling: Sampling = "unbiased"
+    step_factor: bool = True
+
+    def __post_init__(self) -> None:
+        _check_sampling(self.sampling)
+
+    def of_step(self, attempt: Attempt, step: float) -> Tensor:
+        if attempt.ratio is None:
+            raise InputError("LocalError: the method has no error estimate; take an adaptive one")
+        return attempt.ratio * step if self.step_factor else attempt.ratio
+
+
+@final
+@dataclass(frozen=True)
+class LocalStiffness(LocalRegularizer):
+    """S |h| of one step, S being its estimate of the largest |eigenvalue| of the Jacobian; see `LocalRegularizer`.
+
+    Args:
+        sampling: which step, see `LocalRegularizer`.
+        step_factor: whether it is multiplied by the size of the step.
+    """
+
+    sampling: Sampling = "unbiased"
+    step_factor: bool = True
+
+    def __post_init__(self) -> None:
+        _check_sampling(self.sampling)
+
+    def of_step(self, attempt: Attempt, step: float) -> Tensor:
+        if attempt.stiffness is None:
+            raise InputError(
+                "LocalStiffness: the method has no stiffness estimate; ExplicitRungeKutta.tsit5() and dormand_prince() "
+                "have, and StochasticRungeKutta.sosri2()"
+            )
+        return attempt.stiffness * step if self.step_factor else attempt.stiffness
+
+
+def _check_sampling(sampling: str) -> None:
+    if sampling not in get_args(Sampling):
+        raise InputError(f"sampling is 'unbiased' or 'biased', got {sampling!r}")
+
+
+class Sampler:
+    """Draws one of the accepted steps of a run that tells of each as it goes, holding one state: a step takes the place
+    of the one that is held with the probability of its share in all the time, or in the number, so far.
+
+    Args:
+        sampling: see `LocalRegularizer`.
+        generator: of the draws; None is torch's own.
+    """
+
+    def __init__(self, sampling: Sampling, generator: torch.Generator | None = None) -> None:
+        self.sampling, self.generator = sampling, generator
+        self.total = 0.0
+        self.sample: Sample | None = None
+
+    def __call__(self, t: float, h: float, state: Tensor) -> None:
+        weight = abs(h) if self.sampling == "unbiased" else 1.0
+        self.total += weight
+        if float(torch.rand((), dtype=torch.float64, generator=self.generator)) * self.total < weight:
+            self.sample = Sample(t, h, state.detach())
+
+
+def repeated(
+    method: ExplicitRungeKutta, system: EvolvingSystem, sample: Sample, rtol: float, atol: Tolerance
+) -> Attempt:
+    """A step of the trajectory once more, with gradients, error ratio and stiffness."""
+    stepper = replace(method, record=True, compile=False).stepper(system, rtol, atol)
+    time, step, state = sample
+    attempt = stepper.step(state, time, step, stepper.begin(state, time))
+    if attempt.ratio is not None or attempt.error is None:
+        return attempt
+    return attempt._replace(ratio=system.error_ratio(attempt.error, state, attempt.value, rtol, atol))
+
+
+@final
+class Watched(nn.Module):
+    """A right-hand side of torchdiffeq, see `LocalRegularizer.watch`."""
+
+    def __init__(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        regularizer: LocalRegularizer,
+        rtol: float,
+        atol: float,
+        method: ExplicitRungeKutta,
+    ) -> None:
+        super().__init__()
+        for name, value in (("rtol", rtol), ("atol", atol)):
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name} is a positive number, got {value!r}")
+        self.function, self.regularizer = function, regularizer
+        self.rtol, self.atol, self.method = rtol, atol, method
+        self._sampler = Sampler(regularizer.sampling)
+
+    def forward(self, t: Tensor, y: Tensor) -> Any:
+        return self.function(t, y)
+
+    def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
+        """What torchdiffeq tells of an accepted step."""
+        self._sampler(float(t.detach()), float(h.detach()), y)
+
+    def penalty(self) -> Tensor:
+        """`(*batch)`, differentiable: that of the solve since the latest call.
+
+        Raises:
+            InputError: if nothing was solved since.
+        """
+        sample, self._sampler = self._sampler.sample, Sampler(self.regularizer.sampling)
+        if sample is None:
+            raise InputError(
+                "penalty(): no step was noted since the latest call: integrate the watched function first, by an "
+                "adaptive method of torchdiffeq"
+            )
+        y = sample.state
+        system = FunctionSystem(
+            lambda u, t: self.function(torch.as_tensor(t, dtype=y.dtype, device=y.device), u),
+            y.shape[-1:],
+            dtype=y.dtype,
+            device=y.device,
+        )
+        return self.regularizer.of_step(repeated(self.method, system, sample, self.rtol, self.atol), sample.step)

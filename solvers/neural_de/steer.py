@@ -1,0 +1,58 @@
+"""STEER: integrating to a random end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+from sciml.errors import InputError
+
+from .regularizers import Regularizer
+
+
+@final
+@dataclass(frozen=True)
+class Steer(Regularizer):
+    """In training, the end t1 of the interval is drawn uniformly from (t1 - width, t1 + width); of a model whose values
+    are asked for at several times, each of these after the first moves by up to half of the interval before it.
+
+    Ghosh, Behl, Dupont, Torr and Namboodiri, "STEER: Simple Temporal Regularization For Neural ODE", NeurIPS 2020. It
+    adds nothing to the loss: its penalty is 0, and its weight is of no effect.
+
+    Args:
+        width: b in the paper, in the unit of time; smaller than the interval.
+
+    Raises:
+        InputError: for a width that is not positive.
+    """
+
+    width: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.width > 0:
+            raise InputError(f"Steer: width is a positive time, got {self.width!r}")
+
+    def end(self, start: float, end: float, generator: torch.Generator | None = None) -> float:
+        """A random end of an interval.
+
+        Raises:
+            InputError: for an interval that is not longer than the width.
+        """
+        if not end - start > self.width:
+            raise InputError(
+                f"Steer: width {self.width:g} does not fit an interval from {start:g} to {end:g}: take a smaller one"
+            )
+        return end + self.width * (2 * _uniform(1, generator)[0] - 1)
+
+    def moved(self, times: Sequence[float], generator: torch.Generator | None = None) -> tuple[float, ...]:
+        """Times of which all but the first are moved, in increasing order."""
+        shares = _uniform(len(times) - 1, generator)
+        moved = [b + (share - 0.5) * (b - a) for a, b, share in zip(times, times[1:], shares, strict=False)]
+        return (times[0], *sorted(moved))
+
+
+def _uniform(count: int, generator: torch.Generator | None) -> list[float]:
+    return [float(share) for share in torch.rand(count, dtype=torch.float64, generator=generator)]
