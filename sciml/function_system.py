@@ -16,6 +16,8 @@ from .errors import InputError
 from .evolving import EvolvingSystem, Time, Tolerance, root_mean_square_ratio
 from .linear_operator import LinearOperator
 
+Ratio = Callable[[Tensor, Tensor, Tensor, float, Tolerance], Tensor]
+
 
 @final
 class FunctionSystem(EvolvingSystem):
@@ -30,10 +32,14 @@ class FunctionSystem(EvolvingSystem):
             this order: `lambda u, t: f(t, u)` turns it around.
         space: the trailing shape of a row, `()` for a number; all axes before it are batch.
         dtype, device: of the states, and so of the function's own tensors.
+        counted: how many leading entries of the last axis the error ratio of a step counts, and so decide its size; the
+            others ride along, such as integrals over the solution that nothing depends on. None counts all.
+        ratio: what to take in place of the root mean square over a row: (error, state before, state after, rtol, atol)
+            -> the error relative to the tolerance, one number a row, at most 1 where a step is good enough.
 
     Raises:
-        InputError: for a function of other arguments, or a space that is no shape; from `rate` and the like, for a
-            function that returns another shape or dtype.
+        InputError: for a function of other arguments, a space that is no shape, or a count that it does not have; from
+            `rate` and the like, for a function that returns another shape or dtype.
     """
 
     def __init__(
@@ -43,10 +49,19 @@ class FunctionSystem(EvolvingSystem):
         *,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        counted: int | None = None,
+        ratio: Ratio | None = None,
     ) -> None:
         _check_arguments(function)
         if not isinstance(space, Sequence) or not all(isinstance(n, int) and n > 0 for n in space):
             raise InputError(f"space: expected the shape of one row of u, such as (3,), got {space!r}")
+        if counted is not None and not (space and isinstance(counted, int) and 0 < counted <= space[-1]):
+            raise InputError(
+                "counted: expected a number of leading entries of the last axis of a row, whose shape is "
+                f"{tuple(space)}, got {counted!r}"
+            )
+        if counted is not None and ratio is not None:
+            raise InputError("give either counted or ratio: both say what decides the size of a step")
         self.function = function
         self.equation = None  # type: ignore[assignment]
         self.domain = None
@@ -60,6 +75,7 @@ class FunctionSystem(EvolvingSystem):
         self.axes = len(self.space)
         self.linear_part = None
         self.dtype, self.device = dtype, torch.device(device)
+        self.counted, self.ratio = counted, ratio
 
     def rate(self, u: Tensor, t: Time) -> Tensor:
         found = self.function(u, t)
@@ -86,7 +102,14 @@ class FunctionSystem(EvolvingSystem):
     def slope(self, y: Tensor, t: Time) -> Tensor:
         return self.rate(y, t)
 
+    def counting(self, y: Tensor) -> Tensor:
+        """Those entries of a state that decide the size of a step."""
+        return y if self.counted is None else y[..., : self.counted].contiguous()
+
     def error_ratio(self, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Tolerance) -> Tensor:
+        if self.ratio is not None:
+            return self.ratio(error, before, after, rtol, atol)
+        error, before, after = self.counting(error), self.counting(before), self.counting(after)
         return root_mean_square_ratio(error, before, after, rtol, atol, len(self.space))
 
     def apply_mass(self, y: Tensor) -> Tensor:

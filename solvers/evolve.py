@@ -16,6 +16,7 @@ from torch import Tensor
 from sciml.boundary import Boundary
 from sciml.errors import InputError, SolveError
 from sciml.evolving import EvolvingSystem, Tolerance
+from sciml.function_system import FunctionSystem
 from sciml.grid import Grid
 from sciml.inference import outside_inference_mode
 from sciml.mesh import Mesh
@@ -104,7 +105,7 @@ def evolve(
         SolveError: see `throw`; it carries the solution as far as it got.
     """
     begun = perf_counter()
-    output_times = _check_times(times)
+    output_times = check_times(times)
     _check_words(control, gradient)
     if method is not None and not isinstance(method, Integrator):
         raise InputError(
@@ -123,11 +124,11 @@ def evolve(
     batch = u.shape[: u.ndim - len(system.space)]
     if failed is not None:
         failed = failed.expand(batch) if bool((failed != Status.CONVERGED).any()) else None
-    _check_tolerances(step, rtol, atol)
+    check_tolerances(step, rtol, atol)
     rtol = (RTOL if u.dtype == torch.float64 else 1e-4) if rtol is None else float(rtol)
     if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
         warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
-    allowed: Tolerance = _absolute(rtol, u, system, output_times) if atol is None else float(atol)
+    allowed: Tolerance = absolute_tolerance(rtol, u, system, output_times) if atol is None else float(atol)
     chosen, why = method, "as requested"
     if chosen is None:
         chosen, why = choose(system, u, output_times, step, control, rtol, allowed)
@@ -165,7 +166,7 @@ def evolve(
 # Input
 
 
-def _check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
+def check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
     if isinstance(times, Tensor):
         if times.ndim != 1:
             raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
@@ -198,7 +199,7 @@ def _check_words(control: str, gradient: str) -> None:
             raise InputError(f"{name} is {' or '.join(map(repr, words))}, got {word!r}")
 
 
-def _check_tolerances(step: float | None, rtol: float | None, atol: float | None) -> None:
+def check_tolerances(step: float | None, rtol: float | None, atol: float | None) -> None:
     for name, value, least in (("step", step, 0.0), ("rtol", rtol, 0.0), ("atol", atol, None)):
         if value is None:
             continue
@@ -210,17 +211,20 @@ def _check_tolerances(step: float | None, rtol: float | None, atol: float | None
         raise InputError("give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both")
 
 
-def _absolute(rtol: float, u: Tensor, system: EvolvingSystem, times: tuple[float, ...]) -> Tolerance:
+def absolute_tolerance(rtol: float, u: Tensor, system: EvolvingSystem, times: tuple[float, ...]) -> Tolerance:
     """The default absolute tolerance of each row."""
     axes = tuple(range(-len(system.space), 0))
 
     def largest(field: Tensor) -> Tensor:
         return field.detach().abs().amax(axes) if axes else field.detach().abs()
 
+    def counting(field: Tensor) -> Tensor:
+        return system.counting(field) if isinstance(system, FunctionSystem) else field
+
     with torch.no_grad():
-        scale = largest(u)
+        scale = largest(counting(u))
         if bool((scale == 0).any()):
-            grown = largest(system.rate(u.detach(), times[0])) * (times[1] - times[0])
+            grown = largest(counting(system.rate(u.detach(), times[0]))) * (times[1] - times[0])
             scale = torch.where(scale == 0, torch.where(torch.isfinite(grown) & (grown > 0), grown, 1.0), scale)
     return rtol * scale if scale.ndim else rtol * float(scale)
 

@@ -206,3 +206,62 @@ def test_refused_right_hand_sides(equation: Any, given: dict[str, Any], message:
 def test_refused_functions(function: Any, space: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         FunctionSystem(function, space)
+
+
+def _pendulum(u: Tensor, t: Any) -> Tensor:
+    return torch.stack((u[..., 1], -torch.sin(u[..., 0])), -1)
+
+
+@pytest.mark.parametrize("space", [(3,), (1, 3)], ids=["one axis", "two axes"])
+@pytest.mark.parametrize("control", ["joint", "row"])
+def test_entries_that_do_not_count_ride_along(space: tuple[int, ...], control: Any) -> None:
+    """A pendulum takes the same steps with an integral of its motion beside it, wild as that may be."""
+
+    def with_integral(u: Tensor, t: Any) -> Tensor:
+        state = u[..., :2]
+        return torch.cat((_pendulum(state, t), 1e6 * torch.sin(40 * state[..., :1])), -1)
+
+    alone = torch.tensor([[1.0, 0.5], [2.0, -0.3]], dtype=torch.float64)
+    beside = torch.cat((alone, torch.zeros(2, 1).double()), -1).reshape(2, *space)
+    how: dict[str, Any] = {"times": (0.0, 1.0, 3.0), "control": control, "method": ExplicitRungeKutta.tsit5()}
+    one = sciml.evolve(FunctionSystem(_pendulum, (2,)), initial=alone, **how)
+    two = sciml.evolve(FunctionSystem(with_integral, space, counted=2), initial=beside, **how)
+    torch.testing.assert_close(two.value.reshape(2, 3, 3)[..., :2], one.value, rtol=1e-9, atol=1e-9)
+    for name in ("evaluations", "steps", "rejected"):
+        assert torch.equal(two.statistics[name], one.statistics[name]), name
+    torch.testing.assert_close(two.statistics["largest_step"], one.statistics["largest_step"], rtol=1e-6, atol=0)
+    every = sciml.evolve(FunctionSystem(with_integral, space), initial=beside, **how)
+    assert int(every.statistics["steps"].min()) > 3 * int(one.statistics["steps"].max())
+
+
+def test_another_measure_of_errors() -> None:
+    """By the largest entry of a row, which is the same of a row of one entry."""
+
+    def largest(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: Any) -> Tensor:
+        scale = torch.as_tensor(atol)[..., None] + rtol * torch.maximum(before.abs(), after.abs())
+        return (error / scale).abs().amax(-1)
+
+    start = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    usual = sciml.evolve(FunctionSystem(_pendulum, (2,)), initial=start, times=(0.0, 30.0))
+    strict = sciml.evolve(FunctionSystem(_pendulum, (2,), ratio=largest), initial=start, times=(0.0, 30.0))
+    assert int(strict.statistics["steps"]) > int(usual.statistics["steps"])
+    one, same = (
+        sciml.evolve(FunctionSystem(lambda u, t: -u, (1,), ratio=ratio), initial=start[:, :1], times=(0.0, 3.0))
+        for ratio in (None, largest)
+    )
+    torch.testing.assert_close(one.value, same.value, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"counted": 4}, r"counted: expected .* whose shape is \(3,\), got 4"),
+        ({"counted": 0}, "counted: expected"),
+        ({"counted": 1.0}, "counted: expected"),
+        ({"space": (), "counted": 1}, r"counted: expected .* whose shape is \(\), got 1"),
+        ({"counted": 2, "ratio": torch.add}, "either counted or ratio"),
+    ],
+)
+def test_refused_counts(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        FunctionSystem(still, **{"space": (3,), **given})
