@@ -34,8 +34,9 @@ class NeuralODE(nn.Module):
     Chen, Rubanova, Bettencourt and Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018.
 
     Args:
-        rate: (u, t) -> du/dt, a torch.nn.Module to be trained, or any function; u is `(*batch, *space)`, and t a float,
-            for some regularizers and adjoints a tensor without axes: `torch.as_tensor(t, dtype=u.dtype)` goes with both.
+        rate: (u, t) -> du/dt, a torch.nn.Module to be trained, or any function; u is `(*batch, *space)`, and t is a
+            float, for some regularizers and adjoints a tensor without axes; `torch.as_tensor(t, dtype=u.dtype)` takes
+            both.
         interval: (t0, t1) in the unit of time; None: from the first to the last of the `times` of a call, (0, 1) if it
             has none.
         axes: how many trailing axes are the space of a row; all before them are batch.
@@ -80,7 +81,7 @@ class NeuralODE(nn.Module):
             )
         if backend == "torchdiffeq" and adjoint == "checkpointed":
             raise InputError(
-                "torchdiffeq has no checkpoints: take adjoint='recorded' or 'continuous', or backend='sciml'"
+                "torchdiffeq has no checkpoints: take adjoint='recorded' or 'continuous', or the other backend"
             )
         self.rate = rate
         self.interval = None if interval is None else checked_interval(interval)

@@ -18,7 +18,7 @@ Reduction = Literal["sum", "mean", "max"]
 Rows = Literal["each", "together"]
 
 
-class Regularizer(ABC):
+class Regularizer(ABC):  # noqa: B024
     """A term of a loss; sums of them with weights are one, too: `0.5 * ErrorEstimate() + 0.1 * StiffnessEstimate()`.
 
     Given to a model such as `NeuralODE`, it acts in training mode only, and `solution.statistics["penalty"]` has its
@@ -162,7 +162,7 @@ def _check(reduction: str, rows: str = "each") -> None:
 def _recorded(solution: Solution, name: str) -> Tensor:
     """`(accepted steps, *batch)`."""
     history = solution.history
-    if name not in history or "accepted" not in history or name == "error" and "step" not in history:
+    if name not in history or "accepted" not in history or "step" not in history:
         what = {"error": "error ratios", "stiffness": "stiffness estimates"}[name]
         raise InputError(
             f"the history of the solution has no {what}: give the regularizer to a NeuralODE or NeuralSDE in training "
