@@ -1,0 +1,1 @@
+"""Tasks to train neural differential equations on, with their data and recipes."""
