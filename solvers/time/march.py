@@ -137,7 +137,7 @@ class _March:
 
     def _first(self, y: Tensor, memory: Any) -> Clock:
         task, h = self.task, inf
-        if task.step is None:
+        if task.step is None and self.controller.first_step is None:
             with torch.no_grad():
                 known = memory is not None and isinstance(self.stepper, ExplicitStepper)
                 slope = memory if known else self.system.slope(y, self.times[0])
@@ -227,7 +227,9 @@ class _March:
                 codes = torch.where(unsolved, int(Status.STEP_UNDERFLOW), codes)
             codes = torch.where(ratios <= 1.0, 0, codes)
             after = self.schedule.resumed(self._failed(after, codes, after.t))
-        return Entry(clock.t, h, False, after, kept, attempt.stiffness)
+        # The solution does not depend on it, and where it overflowed even a gradient of 0 would come back as NaN.
+        stiffness = None if attempt.stiffness is None else attempt.stiffness.detach()
+        return Entry(clock.t, h, False, after, rows.detach() if self.record else ratio, stiffness)
 
     def _measure(self, clock: Clock, h: float) -> None:
         """Remember the smallest and the largest step; one that is cut short to end on an output time says nothing."""
