@@ -159,14 +159,14 @@ class Sampler:
 
 def repeated(
     method: ExplicitRungeKutta, system: EvolvingSystem, sample: Sample, rtol: float, atol: Tolerance
-) -> Attempt:
-    """A step of the trajectory once more, with gradients, error ratio and stiffness."""
+) -> tuple[Attempt, float]:
+    """A step of the trajectory once more, with gradients, error ratio and stiffness; and its size."""
     stepper = replace(method, record=True, compile=False).stepper(system, rtol, atol)
     time, step, state = sample
     attempt = stepper.step(state, time, step, stepper.begin(state, time))
-    if attempt.ratio is not None or attempt.error is None:
-        return attempt
-    return attempt._replace(ratio=system.error_ratio(attempt.error, state, attempt.value, rtol, atol))
+    if attempt.ratio is None and attempt.error is not None:
+        attempt = attempt._replace(ratio=system.error_ratio(attempt.error, state, attempt.value, rtol, atol))
+    return attempt, step
 
 
 @final
@@ -215,4 +215,4 @@ class Watched(nn.Module):
             dtype=y.dtype,
             device=y.device,
         )
-        return self.regularizer.of_step(repeated(self.method, system, sample, self.rtol, self.atol), sample.step)
+        return self.regularizer.of_step(*repeated(self.method, system, sample, self.rtol, self.atol))

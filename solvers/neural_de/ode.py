@@ -153,17 +153,20 @@ class NeuralODE(nn.Module):
             totals = solution.value[..., -1, n:]
             value = solution.value[..., :n].reshape(*solution.value.shape[:-1], *space)
             solution = replace(solution, value=value, system=self._system(initial))
+        system = self._system(initial)
+        attempts = {
+            sampling: repeated(self.method, system, sampler.sample, rtol, atol)
+            for sampling, sampler in samplers.items()
+            if sampler.sample is not None
+        }
         penalty = initial.new_zeros(initial.shape[: initial.ndim - self.axes])
         for weight, term in terms:
             if isinstance(term, StepRegularizer):
                 penalty = penalty + weight * term(solution)
             elif isinstance(term, IntegralRegularizer) and totals is not None:
                 penalty = penalty + weight * totals[..., integrals.index(term)]
-            elif isinstance(term, LocalRegularizer):
-                sample = samplers[term.sampling].sample
-                if sample is not None:
-                    attempt = repeated(self.method, self._system(initial), sample, rtol, atol)
-                    penalty = penalty + weight * term.of_step(attempt, sample.step)
+            elif isinstance(term, LocalRegularizer) and term.sampling in attempts:
+                penalty = penalty + weight * term.of_step(*attempts[term.sampling])
         solution.statistics["penalty"] = penalty
         values = solution.value.movedim(initial.ndim - self.axes, 0)
         if wanted is None:

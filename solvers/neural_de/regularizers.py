@@ -179,8 +179,7 @@ def _recorded(solution: Solution, name: str) -> Tensor:
 
 
 def _kept(solution: Solution) -> Tensor:
-    """Which entries of the history are steps that some row accepted. Those that all rejected are left out before
-    anything is computed: where they overflowed even a gradient of zero would come back as NaN."""
+    """Which entries of the history are steps that some row accepted; the others may have overflowed."""
     accepted = solution.history["accepted"]
     return accepted.reshape(len(accepted), -1).any(1)
 
