@@ -76,9 +76,7 @@ class NeuralODE(nn.Module):
         if not isinstance(axes, int) or axes < 0:
             raise InputError(f"axes is the number of trailing axes of a row, at least 0, got {axes!r}")
         if method is not None and not isinstance(method, ExplicitRungeKutta):
-            raise InputError(
-                f"method is an explicit Runge-Kutta method such as ExplicitRungeKutta.tsit5(), got {method}"
-            )
+            raise InputError(f"method is an ExplicitRungeKutta, such as ExplicitRungeKutta.tsit5(), got {method!r}")
         if backend == "torchdiffeq" and adjoint == "checkpointed":
             raise InputError(
                 "torchdiffeq has no checkpoints: take adjoint='recorded' or 'continuous', or the other backend"
@@ -296,10 +294,10 @@ def spread_times(
             "or give NeuralODE(interval=(t0, t1))"
         )
     start, end = interval or (found[0], found[-1])
-    close = 1e-6 * (end - start)  # times in float32
+    close = 1e-6 * (end - start)  # for times in float32
     for place, time in enumerate(found):
-        if place and not time > found[place - 1]:
-            raise InputError(f"times must increase: times[{place - 1}] is {found[place - 1]} and times[{place}] {time}")
+        if not isfinite(time) or (place and time <= found[place - 1]):
+            raise InputError(f"times must increase: times[{place}] is {time}, after {found[max(place - 1, 0)]}")
         if not start - close <= time <= end + close:
             raise InputError(f"times[{place}] = {time} lies outside the interval of integration, from {start} to {end}")
     wanted = tuple(start if abs(t - start) <= close else end if abs(t - end) <= close else t for t in found)
