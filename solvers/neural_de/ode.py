@@ -293,11 +293,12 @@ def spread_times(
             f"times: at least one is needed, and two where they are to say the interval, got {len(found)}; "
             "or give NeuralODE(interval=(t0, t1))"
         )
-    start, end = interval or (found[0], found[-1])
-    close = 1e-6 * (end - start)  # for times in float32
     for place, time in enumerate(found):
         if not isfinite(time) or (place and time <= found[place - 1]):
             raise InputError(f"times must increase: times[{place}] is {time}, after {found[max(place - 1, 0)]}")
+    start, end = interval or (found[0], found[-1])
+    close = 1e-6 * (end - start)  # for times in float32
+    for place, time in enumerate(found):
         if not start - close <= time <= end + close:
             raise InputError(f"times[{place}] = {time} lies outside the interval of integration, from {start} to {end}")
     wanted = tuple(start if abs(t - start) <= close else end if abs(t - end) <= close else t for t in found)
