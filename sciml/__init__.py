@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .solvers.evolve import evolve as evolve
     from .solvers.solve import solve as solve
     from .status import Status as Status
+    from .stochastic_system import StochasticSystem as StochasticSystem
     from .surfaces import surface_check as surface_check
     from .surfaces import surface_volume as surface_volume
 else:
@@ -63,6 +64,7 @@ else:
         "SolveError": "errors",
         "Spectral": "scheme",
         "Status": "status",
+        "StochasticSystem": "stochastic_system",
         "System": "discretization",
         "discretize": "solvers.discretize",
         "discretize_nonlinear": "discretization",

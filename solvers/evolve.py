@@ -16,13 +16,14 @@ from torch import Tensor
 from sciml.boundary import Boundary
 from sciml.errors import InputError, SolveError
 from sciml.evolving import EvolvingSystem, Tolerance
-from sciml.function_system import FunctionSystem
 from sciml.grid import Grid
 from sciml.inference import outside_inference_mode
 from sciml.mesh import Mesh
+from sciml.row_system import RowSystem
 from sciml.scheme import FiniteElement, Scheme, Spectral
 from sciml.solution import Solution
 from sciml.status import Status
+from sciml.stochastic_system import StochasticSystem
 
 from .discretize import evolving_system
 from .start import continued, resolve_start
@@ -67,7 +68,8 @@ def evolve(
     Args:
         equation, domain, fields, parameters, boundary, scheme: see `sciml.discretize`. What that returns may stand in
             place of the equation, without the others, so that many runs discretize once; and so may a
-            `sciml.FunctionSystem`, whose right-hand side is a function such as a neural network.
+            `sciml.FunctionSystem`, whose right-hand side is a function such as a neural network, or a
+            `sciml.StochasticSystem`, which is one of noise, too.
         initial: the state at times[0]: a number, a tensor that broadcasts to `(*batch, *space)`, a function of the
             coordinates; of several unknowns a dict of these by name (of an equation of second order in time also
             "u_t"), or a tensor `(*batch, channel, *space)`; or the solution of an earlier run on the same domain and
@@ -80,8 +82,9 @@ def evolve(
         step: size of the steps; a little less where the time between two outputs is no multiple of it. None adapts
             the steps to `rtol` and `atol`.
         rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6 in float64,
-            1e-4 in float32), and besides in its unit (None: rtol times the largest |initial| of each row of the batch;
-            where that is 0, the largest |du/dt| times the time to the first output stands in).
+            1e-4 in float32, 1e-3 of stochastic systems), and besides in its unit (None: rtol times the largest
+            |initial| of each row of the batch; where that is 0, the largest |du/dt| times the time to the first output
+            stands in, of stochastic systems with the diffusion times the root of this time).
         control: "joint": one step for the whole batch, so that every row meets its tolerance; "row": steps of its own
             for every row, of explicit methods with dense output; functions of the time are then called with a tensor
             of the times of the rows.
@@ -125,7 +128,7 @@ def evolve(
     if failed is not None:
         failed = failed.expand(batch) if bool((failed != Status.CONVERGED).any()) else None
     check_tolerances(step, rtol, atol)
-    rtol = (RTOL if u.dtype == torch.float64 else 1e-4) if rtol is None else float(rtol)
+    rtol = _default_rtol(system) if rtol is None else float(rtol)
     if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
         warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
     allowed: Tolerance = absolute_tolerance(rtol, u, system, output_times) if atol is None else float(atol)
@@ -211,6 +214,12 @@ def check_tolerances(step: float | None, rtol: float | None, atol: float | None)
         raise InputError("give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both")
 
 
+def _default_rtol(system: EvolvingSystem) -> float:
+    if isinstance(system, StochasticSystem):
+        return 1e-3  # at strong order 3/2 a digit costs nearly five times the steps
+    return RTOL if system.dtype == torch.float64 else 1e-4
+
+
 def absolute_tolerance(rtol: float, u: Tensor, system: EvolvingSystem, times: tuple[float, ...]) -> Tolerance:
     """The default absolute tolerance of each row."""
     axes = tuple(range(-len(system.space), 0))
@@ -219,12 +228,15 @@ def absolute_tolerance(rtol: float, u: Tensor, system: EvolvingSystem, times: tu
         return field.detach().abs().amax(axes) if axes else field.detach().abs()
 
     def counting(field: Tensor) -> Tensor:
-        return system.counting(field) if isinstance(system, FunctionSystem) else field
+        return system.counting(field) if isinstance(system, RowSystem) else field
 
     with torch.no_grad():
         scale = largest(counting(u))
         if bool((scale == 0).any()):
-            grown = largest(counting(system.rate(u.detach(), times[0]))) * (times[1] - times[0])
+            u, span = u.detach(), times[1] - times[0]
+            grown = largest(counting(system.rate(u, times[0]))) * span
+            if isinstance(system, StochasticSystem):
+                grown = grown + largest(counting(system.diffusion(u, times[0]))) * span**0.5
             scale = torch.where(scale == 0, torch.where(torch.isfinite(grown) & (grown > 0), grown, 1.0), scale)
     return rtol * scale if scale.ndim else rtol * float(scale)
 

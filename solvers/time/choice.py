@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 
 from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.spectral import SpectralSystem
+from sciml.stochastic_system import StochasticSystem
 
 from .control import Controller, initial_step
 from .explicit import ExplicitRungeKutta
@@ -20,6 +21,7 @@ from .implicit_linear import healthy
 from .spectrum import Projection, damped, eigenvalues, mean_eigenvalues, settled
 from .stability import additive_limit, always_grows, growth_of, limit
 from .stepper import Integrator
+from .stochastic import Milstein, StochasticRungeKutta
 from .trajectory import Control
 
 # Stable steps of an explicit method over the whole time, beyond which an implicit one was quicker for the heat equation
@@ -58,6 +60,11 @@ def choose(
         control: "row" leaves explicit methods only.
         rtol, atol: the tolerances of steps that adapt.
     """
+    if isinstance(system, StochasticSystem):
+        if system.calculus == "ito" and system.noise.has_integrals:
+            return StochasticRungeKutta.sosri2(), "a stochastic system in Ito's calculus"
+        reason = "Stratonovich's calculus" if system.calculus != "ito" else "a path without integrals of the noise"
+        return Milstein(), f"a stochastic system, {reason}"
     if control == "row":
         return ExplicitRungeKutta.tsit5(), "rows with steps of their own"
     explicit = ExplicitRungeKutta.tsit5() if step is None else ExplicitRungeKutta.rk4()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import ceil, inf, log2
 from typing import NamedTuple
@@ -51,12 +52,20 @@ class Schedule:
         even: whether adaptive steps are equal parts of the time between two outputs, halved and doubled.
         order: of the error of a step.
         controller: of adaptive steps.
+        fitted: (t, h) -> a step from t, at most h and not much less, that suits the method better; None where all do.
     """
 
     def __init__(
-        self, times: tuple[float, ...], step: float | None, even: bool, order: int, controller: Controller
+        self,
+        times: tuple[float, ...],
+        step: float | None,
+        even: bool,
+        order: float,
+        controller: Controller,
+        fitted: Callable[[float, float], float] | None = None,
     ) -> None:
         self.times, self.step, self.even, self.order, self.controller = times, step, even, order, controller
+        self._fitted = fitted
         self.interpolated = False
         span = times[-1] - times[0]
         # Steps below this would hardly change the time.
@@ -86,7 +95,12 @@ class Schedule:
         remaining = (self.times[-1] if self.interpolated else self.times[clock.next]) - clock.t
         if clock.h >= remaining * (1 - 1e-10):
             return remaining
-        return 0.5 * remaining if clock.h > 0.5 * remaining else clock.h
+        h = 0.5 * remaining if clock.h > 0.5 * remaining else clock.h
+        return h if self._fitted is None else self._fitted(clock.t, h)
+
+    def is_cut(self, clock: Clock, h: float) -> bool:
+        """Whether a step is shorter than it should have been, to end on an output time."""
+        return h < 0.99 * (clock.h if self._fitted is None or clock.left else self._fitted(clock.t, clock.h))
 
     def accepted(self, clock: Clock, h: float, ratio: float) -> Clock:
         """The clock after a step that was accepted, with the error `ratio`."""
@@ -153,5 +167,5 @@ class Schedule:
         if passed > clock.next and abs(self.times[passed - 1] - t) <= 1e-12 * h:
             t = self.times[passed - 1]
         # A step cut short to end on an output time says nothing against a longer one.
-        wanted = max(h * factor, clock.h) if h < 0.99 * clock.h else h * factor
+        wanted = max(h * factor, clock.h) if self.is_cut(clock, h) else h * factor
         return clock._replace(t=t, h=min(wanted, largest), next=passed)

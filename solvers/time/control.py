@@ -82,7 +82,7 @@ class Controller:
             ratios = ratios[~over]
         return float(ratios.square().mean().sqrt())
 
-    def after_accepted(self, ratios: tuple[float, float, float], order: int) -> float:
+    def after_accepted(self, ratios: tuple[float, float, float], order: float) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""
         target = self.safety**order
         found = 1.0
@@ -92,20 +92,20 @@ class Controller:
                 found *= (max(ratio, least) / target) ** exponent
         return min(max(found, self.smallest), self.largest)
 
-    def after_rejected(self, ratio: float, order: int) -> float:
+    def after_rejected(self, ratio: float, order: float) -> float:
         """The factor of the step after a rejected one; `ratio` may be NaN or infinite."""
         if not isfinite(ratio):
             return self.smallest
         return min(max(self.safety * ratio ** (-1 / order), self.smallest), self.safety)
 
-    def exponents(self, order: int) -> tuple[float, float, float]:
+    def exponents(self, order: float) -> tuple[float, float, float]:
         """Of the ratios of the latest step and the two before."""
         total = self.integral + self.proportional + self.derivative
         return -total / order, (self.proportional + 2 * self.derivative) / order, -self.derivative / order
 
 
 def initial_step(
-    system: EvolvingSystem, y: Tensor, t: float, slope: Tensor, order: int, rtol: float, atol: Tolerance, span: float
+    system: EvolvingSystem, y: Tensor, t: float, slope: Tensor, order: float, rtol: float, atol: Tolerance, span: float
 ) -> Tensor:
     """A first step for each row, at most `span`: `(*batch)`; costs one evaluation.
 

@@ -14,12 +14,14 @@ from torch.utils.checkpoint import checkpoint
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.status import Status
+from sciml.stochastic_system import StochasticSystem
 
 from .clock import Clock, Schedule
 from .control import Controller, initial_step
 from .event_search import EventSearch
 from .explicit import ExplicitStepper
 from .stepper import Attempt, Integrator, Stepper
+from .stochastic import StochasticIntegrator, StochasticStepper
 from .trajectory import Task, Trajectory
 
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
@@ -59,6 +61,8 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
     Raises:
         InputError: for a method that does not fit the system or the task.
     """
+    if isinstance(system, StochasticSystem):
+        _check_stochastic(method, system, task)
     record = bool(getattr(method, "record", False))
     stepper = method.stepper(system, task.rtol if task.step is None or record else None, task.atol)
     if task.step is None and not stepper.embedded:
@@ -68,10 +72,27 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
         for unfit, what in ((task.events, "events do"), (record, "record=True does")):
             if unfit:
                 raise InputError(f"{what} not go with gradient='checkpointed': take 'recorded'")
+    if tracked and task.events and isinstance(system, StochasticSystem):
+        raise InputError("the times of events of a stochastic system have no derivatives: take torch.no_grad()")
     march = _March(method, stepper, system, initial, task, record, tracked)
     # Events may depend on tensors of their own, whatever the steps depend on.
     with torch.set_grad_enabled(tracked or (torch.is_grad_enabled() and bool(task.events))):
         return march.run(tracked and task.gradient == "checkpointed")
+
+
+def _check_stochastic(method: Integrator, system: StochasticSystem, task: Task) -> None:
+    if not isinstance(method, StochasticIntegrator):
+        raise InputError(
+            f"{method.describe()} knows no noise, and the system is stochastic: take StochasticRungeKutta.sosri2() or "
+            "Milstein(), or method=None; without noise, sciml.FunctionSystem(drift, space)"
+        )
+    noise, start, end = system.noise, task.times[0], task.times[-1]
+    slack = 1e-10 * (end - start)
+    if start < noise.start - slack or end > noise.end + slack:
+        raise InputError(
+            f"path is known from time {noise.start} to {noise.end}, and times go from {start} to {end}: make it for "
+            "these times"
+        )
 
 
 class _March:
@@ -89,7 +110,8 @@ class _March:
         self.initial, self.task, self.record, self.tracked = initial, task, record, tracked
         self.times = task.times
         self.controller: Controller = getattr(method, "controller", None) or Controller()
-        self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller)
+        fitted = stepper.fitted if isinstance(stepper, StochasticStepper) else None
+        self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller, fitted)
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
         self.spread = (*self.batch, *(1,) * len(system.state_space))
         self.entries: list[Entry] = []
@@ -138,15 +160,21 @@ class _March:
     def _first(self, y: Tensor, memory: Any) -> Clock:
         task, h = self.task, inf
         if task.step is None and self.controller.first_step is None:
+            span = self.times[-1] - self.times[0]
             with torch.no_grad():
+                if isinstance(self.stepper, StochasticStepper):
+                    rows = self.stepper.first_step(y, self.times[0], task.rtol, task.atol, span)
+                    return self._started(float(rows.min()))
                 known = memory is not None and isinstance(self.stepper, ExplicitStepper)
                 slope = memory if known else self.system.slope(y, self.times[0])
-                span = self.times[-1] - self.times[0]
                 order = self.stepper.embedded
                 rows = initial_step(self.system, y, self.times[0], slope, order, task.rtol, task.atol, span)
             self.extra += 1 if known else 2
             h = float(rows.min())
-        clock = self.schedule.first(h)
+        return self._started(h)
+
+    def _started(self, h: float) -> Clock:
+        task, clock = self.task, self.schedule.first(h)
         return clock if task.failed is None else self._failed(clock, task.failed, self.times[0])
 
     def _is_over(self, clock: Clock) -> bool:
@@ -233,7 +261,7 @@ class _March:
 
     def _measure(self, clock: Clock, h: float) -> None:
         """Remember the smallest and the largest step; one that is cut short to end on an output time says nothing."""
-        if h >= 0.99 * clock.h or not self.sizes[1]:
+        if not self.sizes[1] or not self.schedule.is_cut(clock, h):
             self.sizes = (min(self.sizes[0], h), max(self.sizes[1], h))
 
     # Rows that are over

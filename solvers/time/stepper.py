@@ -42,13 +42,14 @@ class Stepper(ABC):
 
     Attributes:
         order: of the solution that is carried on.
-        embedded: order of the embedded solution; 0 where there is none, and steps have a fixed size.
+        embedded: order in h of the error of the embedded solution in one step, less 1: of deterministic methods its
+            order; 0 where there is none, and steps have a fixed size.
         even: whether steps are equal parts of the interval between two output times, their number halved and doubled,
             because what belongs to a step size is costly to compute and kept.
     """
 
-    order: int
-    embedded: int
+    order: float
+    embedded: float
     even: bool
 
     @abstractmethod
