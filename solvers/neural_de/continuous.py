@@ -229,17 +229,17 @@ class _Backward:
         if not bool(living.all()):
             if not bool(living.any()):
                 return torch.zeros_like(y[0]), total, none
-            # Nothing depends on rows without adjoint, whose states only must not be NaN.
+            # Those that failed have no adjoint and stay where they are, which only must not be NaN.
             jumps = torch.where(living[:, None], jumps, 0.0)
-            y = torch.where(living[:, None], y, y[:, living.nonzero()[0]])
+            y = torch.where(torch.isfinite(y).all(-1, keepdim=True), y, y[:, living.nonzero()[0]])
         adjoint, method = jumps[-1], self.method
         for place in range(len(self.times) - 1, 0, -1):
             if bool((adjoint != 0).any()):
-                reverse = _Reverse(self, adjoint)
+                reverse = _Reverse(self, adjoint, living)
                 start = torch.cat((y[place].reshape(-1), adjoint.reshape(-1), torch.zeros_like(total)))
                 trajectory = self._integrated(method, reverse, start, place)
                 if int(trajectory.codes):
-                    return adjoint, total, reverse.lost(int(trajectory.codes), living)
+                    return adjoint, total, reverse.lost(int(trajectory.codes))
                 _, adjoint, gained = reverse.split(trajectory.states[-1])
                 if not bool(torch.isfinite(gained).all()):
                     return adjoint, total, torch.where(living, int(Status.NON_FINITE), none)
@@ -283,10 +283,12 @@ class _Reverse:
     Args:
         backward: what is to be solved.
         adjoint: `(rows, entries)` at the start; relative to the largest entry of a row its errors are measured.
+        living: `(rows,)`, False of those that do not move.
     """
 
-    def __init__(self, backward: _Backward, adjoint: Tensor) -> None:
+    def __init__(self, backward: _Backward, adjoint: Tensor, living: Tensor) -> None:
         self.of, self.checked = backward, False
+        self.living, self.whole = living, bool(living.all())
         self.rows, self.entries = adjoint.shape
         self.shape = (*backward.codes.shape, *backward.system.space)
         atol = backward.atol
@@ -315,6 +317,9 @@ class _Reverse:
             found = torch.autograd.grad(rate, wanted, adjoint.reshape(self.shape), allow_unused=True)
         parts = [torch.zeros_like(x) if part is None else part for part, x in zip(found, wanted, strict=True)]
         slopes = [rate.detach().neg(), *parts]
+        if not self.whole:
+            moves = self.living.reshape(*self.of.codes.shape, *(1,) * len(self.of.system.space))
+            slopes[:2] = (torch.where(moves, slope, 0.0) for slope in slopes[:2])
         self.latest = slopes[0], slopes[1]
         return torch.cat([part.reshape(-1) for part in slopes]).to(state.dtype)
 
@@ -331,8 +336,9 @@ class _Reverse:
             return self.ratios.amax()
         return self.ratios.square().mean().sqrt()
 
-    def lost(self, code: int, living: Tensor) -> Tensor:
+    def lost(self, code: int) -> Tensor:
         """Which rows are to blame for a failure, by their codes."""
+        living = self.living
         if code == Status.MAX_STEPS:
             blamed = torch.where(living, code, 0)
         elif self.of.step is None:

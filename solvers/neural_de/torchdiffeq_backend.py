@@ -335,7 +335,7 @@ class _Box:
         squares = error.abs().square()
         rows = squares.flatten(-axes).mean(-1).sqrt() if axes else squares.sqrt()
         log.ratios = rows
-        return rows.amax() if self.method.controller.rows == "largest" else rows.square().mean().sqrt()
+        return rows.amax() if self.method.controller.rows == "largest" else squares.mean().sqrt()
 
     def _finite(self, states: Tensor) -> Tensor:
         """`(time, *batch)`."""
