@@ -16,7 +16,7 @@ from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.function_system import FunctionSystem
 
 from ..time.explicit import ExplicitRungeKutta
-from ..time.stepper import Attempt
+from ..time.stepper import Attempt, Integrator
 from .regularizers import Regularizer
 
 Sampling = Literal["unbiased", "biased"]
@@ -158,10 +158,10 @@ class Sampler:
 
 
 def repeated(
-    method: ExplicitRungeKutta, system: EvolvingSystem, sample: Sample, rtol: float, atol: Tolerance
+    method: Integrator, system: EvolvingSystem, sample: Sample, rtol: float, atol: Tolerance
 ) -> tuple[Attempt, float]:
-    """A step of the trajectory once more, with gradients, error ratio and stiffness; and its size."""
-    stepper = replace(method, record=True, compile=False).stepper(system, rtol, atol)
+    """A step of the trajectory once more, by a method that records, with error ratio and stiffness; and its size."""
+    stepper = method.stepper(system, rtol, atol)
     time, step, state = sample
     attempt = stepper.step(state, time, step, stepper.begin(state, time))
     if attempt.ratio is None and attempt.error is not None:
@@ -215,4 +215,6 @@ class Watched(nn.Module):
             dtype=y.dtype,
             device=y.device,
         )
-        return self.regularizer.of_step(*repeated(self.method, system, sample, self.rtol, self.atol))
+        return self.regularizer.of_step(
+            *repeated(replace(self.method, record=True), system, sample, self.rtol, self.atol)
+        )

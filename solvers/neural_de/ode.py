@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import isfinite, prod
-from numbers import Real
+from math import prod
 from typing import Any, Literal, final, get_args
 
 import torch
@@ -19,9 +18,10 @@ from sciml.solution import Solution
 from ..evolve import evolve
 from ..time.explicit import ExplicitRungeKutta
 from .integrals import Augmented, IntegralRegularizer
+from .interval import all_times, at_times, checked_interval, spread_times, steered
 from .local import LocalRegularizer, Sampler, repeated
+from .penalty import check_regularizer, penalty
 from .regularizers import Regularizer, StepRegularizer, terms_of
-from .steer import Steer
 
 Adjoint = Literal["recorded", "checkpointed", "continuous"]
 Backend = Literal["sciml", "torchdiffeq"]
@@ -120,9 +120,7 @@ class NeuralODE(nn.Module):
             raise InputError(f"initial is a real tensor with at least {self.axes} axes, got {what}")
         terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
         span, wanted = spread_times(self.interval, times)
-        for _, term in terms:
-            if isinstance(term, Steer):
-                span, wanted = steered(term, span, wanted)
+        span, wanted = steered(terms, span, wanted)
         known = all_times(span, wanted)
         rtol = self.rtol if self.rtol is not None else (1e-6 if initial.dtype == torch.float64 else 1e-4)
         atol = rtol if self.atol is None else self.atol
@@ -145,32 +143,19 @@ class NeuralODE(nn.Module):
             record=any(isinstance(term, StepRegularizer) for _, term in terms),
             watch=watch if samplers else None,
         )
-        totals: Tensor | None = None
+        totals: dict[Regularizer, Tensor] = {}
         if integrals:
             n = prod(space)
-            totals = solution.value[..., -1, n:]
+            totals = dict(zip(integrals, solution.value[..., -1, n:].unbind(-1), strict=True))
             value = solution.value[..., :n].reshape(*solution.value.shape[:-1], *space)
             solution = replace(solution, value=value, system=self._system(initial))
-        system = self._system(initial)
         attempts = {
-            sampling: repeated(self.method, system, sampler.sample, rtol, atol)
+            sampling: repeated(replace(self.method, record=True), self._system(initial), sampler.sample, rtol, atol)
             for sampling, sampler in samplers.items()
             if sampler.sample is not None
         }
-        penalty = initial.new_zeros(initial.shape[: initial.ndim - self.axes])
-        for weight, term in terms:
-            if isinstance(term, StepRegularizer):
-                penalty = penalty + weight * term(solution)
-            elif isinstance(term, IntegralRegularizer) and totals is not None:
-                penalty = penalty + weight * totals[..., integrals.index(term)]
-            elif isinstance(term, LocalRegularizer) and term.sampling in attempts:
-                penalty = penalty + weight * term.of_step(*attempts[term.sampling])
-        solution.statistics["penalty"] = penalty
-        values = solution.value.movedim(initial.ndim - self.axes, 0)
-        if wanted is None:
-            return values[-1], solution
-        first = known.index(wanted[0])
-        return values[first : first + len(wanted)].movedim(0, initial.ndim - self.axes), solution
+        solution.statistics["penalty"] = penalty(terms, solution, totals, attempts)
+        return at_times(solution, known, wanted), solution
 
     def _system(self, initial: Tensor) -> FunctionSystem:
         space = initial.shape[initial.ndim - self.axes :]
@@ -199,7 +184,15 @@ class NeuralODE(nn.Module):
             from .torchdiffeq_backend import solve_with_torchdiffeq
 
             return solve_with_torchdiffeq(
-                rate, initial, times, axes=axes, method=self.method, adjoint=self.adjoint, throw=self.throw, **options
+                rate,
+                initial,
+                times,
+                axes=axes,
+                counted=counted,
+                method=self.method,
+                adjoint=self.adjoint,
+                throw=self.throw,
+                **options,
             )
         if self.adjoint == "continuous":
             from .continuous import evolve_with_continuous_adjoint
@@ -218,109 +211,3 @@ class NeuralODE(nn.Module):
         return evolve(
             system, initial=initial, times=times, method=method, gradient=self.adjoint, throw=self.throw, **options
         )
-
-
-def checked_interval(interval: tuple[float, float]) -> tuple[float, float]:
-    """An interval of time.
-
-    Raises:
-        InputError: if it is none.
-    """
-    if not (
-        isinstance(interval, tuple | list)
-        and len(interval) == 2
-        and all(isinstance(end, Real) and isfinite(end) for end in interval)
-        and interval[0] < interval[1]
-    ):
-        raise InputError(f"interval is a pair (t0, t1) of times, t0 before t1, got {interval!r}")
-    return float(interval[0]), float(interval[1])
-
-
-def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: str) -> None:
-    """Refuse what does not go together.
-
-    Raises:
-        InputError: for a regularizer that is none, or one of all steps where these are not at hand.
-    """
-    if regularizer is None:
-        return
-    if not isinstance(regularizer, Regularizer):
-        raise InputError(f"regularizer is one of sciml.solvers.neural_de, such as ErrorEstimate(), got {regularizer!r}")
-    terms = [term for _, term in terms_of(regularizer)]
-    for term in terms:
-        if not isinstance(term, StepRegularizer):
-            continue
-        name = type(term).__name__
-        if backend != "sciml":
-            raise InputError(
-                f"{name} needs the stages of every step, and {backend} does not give them: take LocalError() or "
-                "LocalStiffness(), which work with any solver, or backend='sciml'"
-            )
-        if adjoint == "continuous":
-            raise InputError(
-                f"{name} is a function of the steps, whose gradient the continuous adjoint does not see: take "
-                "LocalError() or LocalStiffness(), which work with any adjoint, or adjoint='recorded'"
-            )
-        if adjoint == "checkpointed":
-            raise InputError(
-                f"{name} keeps something of every step: take adjoint='recorded', or LocalError() or LocalStiffness(), "
-                "which work with any adjoint"
-            )
-    if sum(isinstance(term, Steer) for term in terms) > 1:
-        raise InputError("regularizer: Steer stands in it twice")
-
-
-def spread_times(
-    interval: tuple[float, float] | None, times: Sequence[float] | Tensor | None
-) -> tuple[tuple[float, float], tuple[float, ...] | None]:
-    """The interval that is integrated over, and the times that are asked for, those close to its ends put onto them.
-
-    Raises:
-        InputError: for times that do not increase, or lie outside of the interval.
-    """
-    if times is None:
-        return interval or (0.0, 1.0), None
-    if isinstance(times, Tensor):
-        if times.ndim != 1:
-            raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
-        times = times.detach().to("cpu", torch.float64).tolist()
-    try:
-        found = [float(time) for time in times]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"times is a list of numbers, increasing, got {times!r}") from error
-    if not found or (interval is None and len(found) < 2):
-        raise InputError(
-            f"times: at least one is needed, and two where they are to say the interval, got {len(found)}; "
-            "or give NeuralODE(interval=(t0, t1))"
-        )
-    for place, time in enumerate(found):
-        if not isfinite(time) or (place and time <= found[place - 1]):
-            raise InputError(f"times must increase: times[{place}] is {time}, after {found[max(place - 1, 0)]}")
-    start, end = interval or (found[0], found[-1])
-    close = 1e-6 * (end - start)  # for times in float32
-    for place, time in enumerate(found):
-        if not start - close <= time <= end + close:
-            raise InputError(f"times[{place}] = {time} lies outside the interval of integration, from {start} to {end}")
-    wanted = tuple(start if abs(t - start) <= close else end if abs(t - end) <= close else t for t in found)
-    return (start, end), wanted
-
-
-def steered(
-    steer: Steer, span: tuple[float, float], wanted: tuple[float, ...] | None
-) -> tuple[tuple[float, float], tuple[float, ...] | None]:
-    """Interval and times as `Steer` moves them."""
-    start, end = span
-    if wanted is None:
-        return (start, steer.end(start, end)), None
-    moved = steer.moved((start, *wanted) if wanted[0] > start else wanted)
-    if wanted[0] > start:
-        moved = moved[1:]
-    return (start, max(end, moved[-1])), moved
-
-
-def all_times(span: tuple[float, float], wanted: tuple[float, ...] | None) -> tuple[float, ...]:
-    """The times of a solution: both ends of the interval, and those that are asked for."""
-    start, end = span
-    if wanted is None:
-        return span
-    return (*((start,) if wanted[0] > start else ()), *wanted, *((end,) if wanted[-1] < end else ()))

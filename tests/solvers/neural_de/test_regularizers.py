@@ -167,7 +167,7 @@ def test_the_repeated_step_is_the_one_that_was_taken_and_its_mean_the_global_est
         sampler = Sampler("unbiased")
         sampler(t, h, y)
         assert sampler.sample is not None
-        attempt, h = repeated(ExplicitRungeKutta.tsit5(), system, sampler.sample, 1e-5, 1e-5)
+        attempt, h = repeated(TSIT5, system, sampler.sample, 1e-5, 1e-5)
         # Each step in proportion to its length: the expected value is the integral over the interval of length 2.
         total += (h / 2.0) * LocalError(step_factor=False).of_step(attempt, h).detach()
         mean += LocalError("biased").of_step(attempt, h).detach() / len(steps)
@@ -207,7 +207,7 @@ def test_gradients_of_local_estimates_against_differences(local: Any, options: A
     def again(change: float) -> float:
         with torch.no_grad():
             rate.first.weight[2, 1] += change
-            found = local.of_step(*repeated(ExplicitRungeKutta.tsit5(), system, sample, 1e-5, 1e-5)).sum()
+            found = local.of_step(*repeated(TSIT5, system, sample, 1e-5, 1e-5)).sum()
             rate.first.weight[2, 1] -= change
         return float(found)
 

@@ -1,0 +1,74 @@
+"""What the regularizer of a model comes to in one solve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from sciml.errors import InputError
+from sciml.solution import Solution
+
+from ..time.stepper import Attempt
+from .local import LocalRegularizer
+from .regularizers import Regularizer, StepRegularizer, terms_of
+from .steer import Steer
+
+
+def penalty(
+    terms: Sequence[tuple[float, Regularizer]],
+    solution: Solution,
+    totals: Mapping[Regularizer, Tensor],
+    attempts: Mapping[str, tuple[Attempt, float]],
+) -> Tensor:
+    """`(*batch)`, the weighted sum of the terms.
+
+    Args:
+        terms: pairs of weight and regularizer.
+        solution: of the solve.
+        totals: the integrals that were solved for beside the state, by the regularizers that wanted them.
+        attempts: the steps that were repeated, with their sizes, by how they were drawn.
+    """
+    total = solution.value.new_zeros(solution.codes.shape)
+    for weight, term in terms:
+        if isinstance(term, StepRegularizer):
+            total = total + weight * term(solution)
+        elif isinstance(term, LocalRegularizer) and term.sampling in attempts:
+            total = total + weight * term.of_step(*attempts[term.sampling])
+        elif term in totals:
+            total = total + weight * totals[term]
+    return total
+
+
+def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: str) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        InputError: for a regularizer that is none, or one of all steps where these are not at hand.
+    """
+    if regularizer is None:
+        return
+    if not isinstance(regularizer, Regularizer):
+        raise InputError(f"regularizer is one of sciml.solvers.neural_de, such as ErrorEstimate(), got {regularizer!r}")
+    terms = [term for _, term in terms_of(regularizer)]
+    for term in terms:
+        if not isinstance(term, StepRegularizer):
+            continue
+        name = type(term).__name__
+        if backend != "sciml":
+            raise InputError(
+                f"{name} needs the stages of every step, and {backend} does not give them: take LocalError() or "
+                "LocalStiffness(), which work with any solver, or backend='sciml'"
+            )
+        if adjoint == "continuous":
+            raise InputError(
+                f"{name} is a function of the steps, whose gradient the continuous adjoint does not see: take "
+                "LocalError() or LocalStiffness(), which work with any adjoint, or adjoint='recorded'"
+            )
+        if adjoint == "checkpointed":
+            raise InputError(
+                f"{name} keeps something of every step: take adjoint='recorded', or LocalError() or LocalStiffness(), "
+                "which work with any adjoint"
+            )
+    if sum(isinstance(term, Steer) for term in terms) > 1:
+        raise InputError("regularizer: Steer stands in it twice")
