@@ -206,7 +206,7 @@ def test_single_precision() -> None:
     network, initial = Network(torch.float32), start(torch.float32)
     double, begin = Network(), start(torch.float32).detach().double().requires_grad_()
     double.load_state_dict(network.state_dict())
-    how: dict[str, Any] = {"axes": 1, "method": DORMAND_PRINCE, "rtol": 1e-5, "atol": 1e-5}
+    how: dict[str, Any] = {"axes": 1, "method": replace(DORMAND_PRINCE, dense=False), "rtol": 1e-5, "atol": 1e-5}
     one = solve_with_torchdiffeq(network, initial, TIMES, **how)
     two = solve_with_torchdiffeq(double, begin, TIMES, **how)
     assert one.value.dtype == torch.float32
