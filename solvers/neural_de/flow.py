@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.func import jvp, vmap
 
+from sciml.differentiation import in_transform
 from sciml.errors import InputError
 from sciml.evolving import Time
+from sciml.inference import outside_inference_mode
 from sciml.solution import Solution
 
 from ..time.explicit import ExplicitRungeKutta
@@ -115,6 +117,7 @@ class ContinuousNormalizingFlow(nn.Module):
         z, change, solution = self.to_base(x, generator=generator)
         return self._log_base(z) + change, solution
 
+    @outside_inference_mode
     def to_base(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Solution]:
         """The points z(t1), `(*batch, dimension)`, to which x flows; log |det dz/dx|, `(*batch)`; and the solution.
 
@@ -123,7 +126,8 @@ class ContinuousNormalizingFlow(nn.Module):
         self._check(x, "x")
         noise = None if self.divergence == "exact" else self._drawn(x, generator)
         state = torch.cat((x, x.new_zeros(*x.shape[:-1], 1)), -1)
-        lifted = WithDivergence(self.rate, self.dimension, noise, self._settings["adjoint"] == "checkpointed")
+        forward_mode = self._settings["adjoint"] == "checkpointed" or in_transform()
+        lifted = WithDivergence(self.rate, self.dimension, noise, forward_mode)
         ode = self._ode(lifted, self._of_points())
         ode.training = self.training
         end, solution = ode(state)
@@ -213,8 +217,8 @@ class WithDivergence(nn.Module):
         rate: of points.
         dimension: of them.
         noise: `(*batch, dimension)`, for the estimate e^T J e; None: the trace itself.
-        forward_mode: products J e by torch.func in place of e^T J. They take about twice the time, and unlike those
-            may be computed inside torch.utils.checkpoint.
+        forward_mode: products J e by torch.func in place of e^T J: they take about twice the time, and unlike those go
+            with torch.utils.checkpoint and inside torch.func.
     """
 
     def __init__(self, rate: Rate, dimension: int, noise: Tensor | None, forward_mode: bool = False) -> None:
@@ -233,11 +237,14 @@ class WithDivergence(nn.Module):
             return self._checked(self.rate(z, t), z)
 
         if self.noise is not None:
-            slope, product = jvp(rate, (z,), (self.noise,))
+            slope, product = jvp(rate, (z,), (self.noise,))[:2]
             return slope, (product * self.noise).sum(-1)
         unit = torch.eye(self.dimension, dtype=z.dtype, device=z.device)
-        both = vmap(lambda row: jvp(rate, (z,), (row.expand_as(z).contiguous(),)), out_dims=(None, 0))
-        slope, products = both(unit)
+
+        def along(direction: Tensor) -> tuple[Tensor, Tensor]:
+            return jvp(rate, (z,), (direction.expand_as(z).contiguous(),))[:2]
+
+        slope, products = vmap(along, out_dims=(None, 0))(unit)  # type: ignore[arg-type]
         return slope, products.diagonal(dim1=0, dim2=-1).sum(-1)
 
     def _reverse_mode(self, z: Tensor, t: Any) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from sciml.solvers.neural_de import (
     ErrorEstimate,
     JacobianNorm,
     KineticEnergy,
+    LocalError,
     NeuralODE,
     TaylorDerivative,
 )
@@ -230,6 +231,28 @@ def test_regularizers_act_in_training_only_and_may_be_replaced():
     assert rate.training and not rate.net[1].training  # what the solves use inside leaves the modes as they are
     flow.eval()
     assert flow(x)[1].statistics["penalty"].tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("adjoint", ["recorded", "checkpointed", "continuous"])
+def test_local_regularizers_go_with_every_adjoint(adjoint):
+    rate = Rate()
+    flow = ContinuousNormalizingFlow(rate, 2, adjoint=adjoint, regularizer=LocalError(), rtol=1e-4)
+    penalty = flow(drawn(5, 2))[1].statistics["penalty"]
+    assert bool((penalty > 0).all())
+    gradients = torch.autograd.grad(penalty.sum(), list(rate.parameters()))
+    assert all(bool(g.isfinite().all()) and bool(g.any()) for g in gradients)
+
+
+def test_densities_in_inference_mode_and_inside_transforms():
+    flow, x = ContinuousNormalizingFlow(Rate(), 2, **TIGHT), drawn(5, 2)
+    exact, _ = flow(x.requires_grad_())
+    (score,) = torch.autograd.grad(exact.sum(), x)
+    with torch.inference_mode():
+        assert torch.equal(flow(x.detach().clone())[0], exact)
+    x = x.detach()
+    torch.testing.assert_close(torch.func.grad(lambda x: flow(x)[0].sum())(x), score, rtol=1e-7, atol=1e-7)
+    _, slope = torch.func.jvp(lambda x: flow(x)[0], (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(slope, score.sum(-1), rtol=1e-7, atol=1e-7)
 
 
 def test_a_row_that_fails_takes_no_other_down():
