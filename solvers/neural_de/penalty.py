@@ -65,10 +65,5 @@ def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: st
                 f"{name} is a function of the steps, whose gradient the continuous adjoint does not see: take "
                 "LocalError() or LocalStiffness(), which work with any adjoint, or adjoint='recorded'"
             )
-        if adjoint == "checkpointed":
-            raise InputError(
-                f"{name} keeps something of every step: take adjoint='recorded', or LocalError() or LocalStiffness(), "
-                "which work with any adjoint"
-            )
     if sum(isinstance(term, Steer) for term in terms) > 1:
         raise InputError("regularizer: Steer stands in it twice")

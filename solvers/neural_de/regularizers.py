@@ -68,7 +68,7 @@ class StepRegularizer(Regularizer):
     """A regularizer made of an estimate of every accepted step.
 
     The stages of a step are no functions of the exact trajectory, so that its gradient goes through the steps
-    themselves: it needs a record with gradients, adjoint="recorded" of a model.
+    themselves: adjoint="recorded" or "checkpointed" of a model, not "continuous".
     """
 
     @abstractmethod

@@ -69,7 +69,8 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
         raise InputError(f"{method.describe()} has no error estimate: give step=, the size of its steps")
     tracked = torch.is_grad_enabled() and (initial.requires_grad or system.has_derivatives)
     if task.gradient == "checkpointed":
-        for unfit, what in ((task.events, "events do"), (record, "record=True does")):
+        fixed = record and task.step is not None
+        for unfit, what in ((task.events, "events do"), (fixed, "record=True and steps of fixed size do")):
             if unfit:
                 raise InputError(f"{what} not go with gradient='checkpointed': take 'recorded'")
     if tracked and task.events and isinstance(system, StochasticSystem):
@@ -199,7 +200,9 @@ class _March:
             h = replay[place].h if replay else self.schedule.size(clock)
             with torch.set_grad_enabled(self.tracked):
                 attempt = self.stepper.step(y, clock.t, h, memory)
-            entry = replay[place] if replay else self._judge(y, attempt, clock, h, over)
+            # What is recorded has a gradient, too: a repetition computes all that the first passage did.
+            rows = self._ratios(y, attempt, over) if not replay or self.record else None
+            entry = replay[place] if replay else self._judge(rows, attempt, clock, h, over)
             look = fixed and not replay and self._is_due(place, limit, clock, entry, attempt)
             if look and (lost := self._lost(attempt, over)) is not None:
                 del entries[number:]
@@ -225,17 +228,19 @@ class _March:
                 kept, number = Piece(y, memory, list(outputs)), len(entries)
         return Piece(y, memory, outputs)
 
-    def _judge(self, y: Tensor, attempt: Attempt, clock: Clock, h: float, over: Tensor | None) -> Entry:
-        self.tried += 1
-        self.schedule.interpolated = attempt.interpolate is not None
-        adaptive = self.task.step is None
+    def _ratios(self, y: Tensor, attempt: Attempt, over: Tensor | None) -> Tensor | None:
+        """The errors of the rows relative to the tolerance; None where they are not needed, or not known."""
         rows = attempt.ratio
-        if rows is None and (adaptive or self.record) and self.stepper.embedded:
+        if rows is None and (self.task.step is None or self.record) and self.stepper.embedded:
             with torch.set_grad_enabled(self.record and torch.is_grad_enabled()):
                 error = torch.zeros_like(y) if attempt.error is None else attempt.error
                 rows = self.system.error_ratio(error, y, attempt.value, self.task.rtol, self.task.atol)
-        if rows is not None and over is not None:
-            rows = torch.where(over, 0.0, rows)
+        return rows if rows is None or over is None else torch.where(over, 0.0, rows)
+
+    def _judge(self, rows: Tensor | None, attempt: Attempt, clock: Clock, h: float, over: Tensor | None) -> Entry:
+        self.tried += 1
+        self.schedule.interpolated = attempt.interpolate is not None
+        adaptive = self.task.step is None
         if not adaptive or rows is None:
             self._measure(clock, h)
             return Entry(clock.t, h, True, self.schedule.accepted(clock, h, 0.0), rows, attempt.stiffness)

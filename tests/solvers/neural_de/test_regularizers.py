@@ -22,6 +22,7 @@ from sciml.solvers.neural_de import (
     LocalError,
     LocalStiffness,
     NeuralODE,
+    NeuralSDE,
     Regularizer,
     Steer,
     StiffnessEstimate,
@@ -107,6 +108,27 @@ def test_sums_and_weights_are_those_of_the_parts() -> None:
     parts = 0.5 * ErrorEstimate("mean")(solution) + 2 * StiffnessEstimate()(solution)
     expected = parts + 6 * ErrorEstimateSquared()(solution)
     torch.testing.assert_close(solution.statistics["penalty"], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_checkpoints_change_neither_penalty_nor_gradient(stochastic: bool) -> None:
+    """With first steps that are rejected, and outputs in between."""
+    regularizer = 0.5 * ErrorEstimate() + StiffnessEstimate()
+    found = []
+    for adjoint in ("recorded", "checkpointed"):
+        rate = Rate()
+        options: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5, "adjoint": adjoint, "regularizer": regularizer}
+        if stochastic:
+            value, solution = NeuralSDE(rate, lambda u, t: 0.2 * u, **options)(states(), [0.0, 0.4, 1.0], seed=1)
+        else:
+            method = replace(TSIT5, controller=replace(TSIT5.controller, first_step=0.9))
+            value, solution = NeuralODE(rate, method=method, **options)(states(), [0.0, 0.4, 3.0])
+            assert (solution.statistics["rejected"] > 0).all()
+        penalty = solution.statistics["penalty"]
+        (value.square().sum() + penalty.sum()).backward()
+        found.append((penalty, *(parameter.grad for parameter in rate.parameters())))
+    for recorded_one, repeated_one in zip(*found, strict=True):
+        torch.testing.assert_close(recorded_one, repeated_one, rtol=1e-9, atol=1e-12)
 
 
 def test_nothing_acts_in_evaluation_mode() -> None:

@@ -225,6 +225,7 @@ def test_the_history_of_steps_of_fixed_size():
             DECAY,
             initial=tensor(1.0, requires_grad=True),
             times=(0.0, 1.0),
+            step=0.25,
             method=method,
             gradient="checkpointed",
         )
