@@ -175,9 +175,8 @@ class LatentODE(nn.Module):
         found = _checked_times(times, "times")
         if len(found) != values.shape[1]:
             raise InputError(f"times has {len(found)} entries, and the values stand at {values.shape[1]} times")
+        found = self._from_start(found, found, "times")
         start = self._start(found)
-        if found[0] < start:
-            raise InputError(f"times[0] = {found[0]} stands before the latent state, which is that at {start}")
         bad = (mask & ~values.isfinite()).any(-1).any(-1)
         if bool(bad.any()):
             row = int(bad.nonzero()[0])
@@ -229,10 +228,8 @@ class LatentODE(nn.Module):
             raise InputError(f"samples is a number, at least 0, or None, got {samples!r}")
         latent = self.encode(values, mask, times)
         known = _checked_times(times, "times")
-        wanted = known if at is None else _checked_times(at, "at")
         start = self._start(known)
-        if wanted[0] < start:
-            raise InputError(f"at[0] = {wanted[0]} stands before the latent state, which is that at {start}")
+        wanted = self._from_start(known if at is None else _checked_times(at, "at"), known, "at")
         initial = latent.mean if samples == 0 else latent.sample(samples, generator)
         added = self.interval is None and wanted[0] > start
         if self.interval is None and wanted == (start,):
@@ -253,6 +250,14 @@ class LatentODE(nn.Module):
 
     def _start(self, times: tuple[float, ...]) -> float:
         return times[0] if self.interval is None else self.interval[0]
+
+    def _from_start(self, times: tuple[float, ...], known: tuple[float, ...], name: str) -> tuple[float, ...]:
+        """The times, of which the first is put onto the start where it is that but for the rounding of float32."""
+        start, end = self.interval or (known[0], times[-1])
+        close = 1e-6 * abs(end - start)
+        if times[0] < start - close:
+            raise InputError(f"{name}[0] = {times[0]} stands before the latent state, which is that at {start}")
+        return (start, *times[1:]) if times[0] <= start + close else times
 
 
 def _checked_times(times: Sequence[float] | Tensor, name: str) -> tuple[float, ...]:

@@ -278,10 +278,10 @@ def test_a_ring_is_learned():
     radius = test.norm(dim=-1)
     true = 0.5 * ((radius - 2) / 0.3).square() + math.log(0.3 * math.sqrt(2 * math.pi)) + (2 * math.pi * radius).log()
     flow = ContinuousNormalizingFlow(Rate(units=32, scale=1.0, dtype=torch.float32), 2, rtol=1e-3, atol=1e-3)
-    optimizer = torch.optim.Adam(flow.parameters(), lr=0.03)
-    for step in range(150):
+    optimizer = torch.optim.Adam(flow.parameters(), lr=0.05)
+    for step in range(100):
         rows = torch.randperm(4096, generator=generator)[:256]
-        optimizer.param_groups[0]["lr"] = 0.03 * 0.5 * (1 + math.cos(math.pi * step / 150))
+        optimizer.param_groups[0]["lr"] = 0.025 * (1 + math.cos(math.pi * step / 100))
         optimizer.zero_grad()
         (-flow(train[rows])[0].mean()).backward()
         optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -292,6 +293,29 @@ def test_the_latent_state_is_that_of_the_first_time_or_of_the_interval():
             exact = torch.stack([latent.mean @ flow @ decoder.T for flow in flows], 1)
             torch.testing.assert_close(found, exact, rtol=1e-7, atol=1e-7)
             assert solution.statistics["penalty"].shape == (5,)
+
+
+def test_times_may_be_rounded_to_float32():
+    values, mask, _ = series()
+    net = model(interval=(0.7, 1.3))
+    times = torch.linspace(0.7, 1.3, 7, dtype=DOUBLE)
+    exact, _ = net(values, mask, times, samples=0)
+    assert float(times.float()[0]) < 0.7
+    torch.testing.assert_close(net(values, mask, times.float(), samples=0)[0], exact, rtol=1e-5, atol=1e-5)
+    net = model()
+    exact, _ = net(values, mask, times, samples=0)
+    torch.testing.assert_close(net(values, mask, times, times.float(), samples=0)[0], exact, rtol=1e-5, atol=1e-5)
+
+
+def test_solutions_can_be_copied_and_mapped():
+    values, mask, times = series()
+    with torch.no_grad():
+        _, solution = model()(values, mask, times)
+    copied = copy.deepcopy(solution).statistics["latent"]
+    doubled = torch.utils._pytree.tree_map(lambda x: 2 * x, solution).statistics["latent"]
+    assert isinstance(doubled, LatentDistribution)
+    assert torch.equal(copied.mean, solution.statistics["latent"].mean)
+    assert torch.equal(doubled.mean, 2 * copied.mean)
 
 
 def test_draws_come_from_the_generator():
