@@ -156,7 +156,7 @@ class _Attached(torch.autograd.Function):
         return value
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         states = ctx.saved_tensors[0]
         initial, parameters = ctx.solve.gradients(states, gradient)
@@ -327,10 +327,10 @@ class _Reverse:
         """Of the row, or the mean of the rows, that the controller goes by; neither states nor adjoints must exceed
         their tolerance."""
         parts = [[self._counting(x) for x in self.split(whole)[:2]] for whole in (error, before, after)]
-        of_states, of_adjoints = zip(*parts, strict=True)
+        (of_state, y_before, y_after), (of_adjoint, a_before, a_after) = zip(*parts, strict=True)
         self.ratios = torch.maximum(
-            root_mean_square_ratio(*of_states, rtol, self.atol, 1),
-            root_mean_square_ratio(*of_adjoints, rtol, self.adjoint_atol, 1),
+            root_mean_square_ratio(of_state, y_before, y_after, rtol, self.atol, 1),
+            root_mean_square_ratio(of_adjoint, a_before, a_after, rtol, self.adjoint_atol, 1),
         )
         if self.of.method.controller.rows == "largest":
             return self.ratios.amax()

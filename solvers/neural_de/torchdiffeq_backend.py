@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from math import ceil
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,6 @@ from ..time.explicit import ExplicitRungeKutta
 from ..time.stepper import by_row
 from ..time.trajectory import StepObserver
 from .continuous import Rate, known_parameters
-
-BoxAdjoint = Literal["recorded", "continuous"]
 
 _ADAPTIVE = {
     tableaus.DORMAND_PRINCE: "dopri5",  # with Shampine's embedded weights, whose estimate is 2/3 of the original one
@@ -50,7 +48,7 @@ def solve_with_torchdiffeq(
     atol: float | None = None,
     step: float | None = None,
     counted: int | None = None,
-    adjoint: BoxAdjoint = "recorded",
+    adjoint: str = "recorded",
     parameters: Sequence[Tensor] | None = None,
     throw: bool = True,
     step_observer: StepObserver | None = None,
@@ -86,7 +84,7 @@ def solve_with_torchdiffeq(
     """
     begun = perf_counter()
     name = _name(method, step)
-    if adjoint not in get_args(BoxAdjoint):
+    if adjoint not in ("recorded", "continuous"):
         raise InputError(f"adjoint is 'recorded' or 'continuous' with torchdiffeq, got {adjoint!r}")
     if not isinstance(initial, Tensor) or initial.ndim < axes:
         what = f"one of shape {tuple(initial.shape)}" if isinstance(initial, Tensor) else repr(initial)
@@ -210,7 +208,7 @@ class _Box:
         rtol: float,
         atol: float | Tensor,
         step: float | None,
-        adjoint: BoxAdjoint,
+        adjoint: str,
         leaves: tuple[Tensor, ...],
         observer: StepObserver | None,
     ) -> None:
@@ -229,7 +227,8 @@ class _Box:
         counts = torch.zeros(3, *batch, dtype=torch.int64, **place)
         backward = torch.zeros(3, *batch, dtype=torch.int64, **place).unbind()
         lost = torch.where(self._finite(initial.detach()[None])[0], 0, int(Status.NON_FINITE))
-        start, now, states, log = initial, self.times[0], None, _Log(None, backward)
+        now: float | Tensor = self.times[0]
+        start, states, log = initial, None, _Log(None, backward)
         while True:
             codes, since = codes + lost, torch.where(lost != 0, now, since)
             over = codes != 0
