@@ -10,6 +10,7 @@ from sciml.errors import InputError
 from sciml.solution import Solution
 
 from ..time.stepper import Attempt
+from .integrals import JacobianNorm
 from .local import LocalRegularizer
 from .regularizers import Regularizer, StepRegularizer, terms_of
 from .steer import Steer
@@ -51,6 +52,11 @@ def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: st
     if not isinstance(regularizer, Regularizer):
         raise InputError(f"regularizer is one of sciml.solvers.neural_de, such as ErrorEstimate(), got {regularizer!r}")
     terms = [term for _, term in terms_of(regularizer)]
+    if adjoint == "checkpointed" and any(isinstance(term, JacobianNorm) for term in terms):
+        raise InputError(
+            "JacobianNorm has a backward pass of its own, which torch's checkpoints do not allow: take "
+            "adjoint='recorded' or 'continuous'"
+        )
     for term in terms:
         if not isinstance(term, StepRegularizer):
             continue

@@ -386,6 +386,7 @@ def test_annealing_goes_down_by_the_same_factor() -> None:
     [
         (lambda: NeuralODE(Rate(), adjoint="continuous", regularizer=ErrorEstimate()), "work with any adjoint"),
         (lambda: NeuralODE(Rate(), backend="torchdiffeq", regularizer=StiffnessEstimate()), "LocalError"),
+        (lambda: NeuralODE(Rate(), adjoint="checkpointed", regularizer=JacobianNorm()), "'recorded' or 'continuous'"),
         (lambda: NeuralODE(Rate(), regularizer=torch.tensor(1.0)), "regularizer is one of"),
         (lambda: NeuralODE(Rate(), regularizer=Steer(2.0))(states()), "does not fit"),
         (lambda: float("nan") * ErrorEstimate(), "finite"),
