@@ -65,12 +65,12 @@ def solve_with_torchdiffeq(
             it has are Dormand-Prince (dopri5), Bogacki-Shampine (bosh3), Heun (adaptive_heun), Prince-Dormand
             (dopri8), and of fixed steps Euler (euler) and Runge-Kutta of order 4 (rk4, Kutta's 3/8 rule).
         step: of the latter two, the largest step; output times are ends of steps.
-        counted: how many leading entries of the last axis decide the steps; of its adjoint all do.
+        counted: how many leading entries of the last axis decide the steps, also of its adjoint.
         adjoint: "recorded", its odeint, through whose steps gradients go as through constants; or "continuous", its
             odeint_adjoint, whose steps backwards do not depend on the gradient of the parameters.
         parameters: of the continuous adjoint, the tensors that `rate` depends on; None: those of the module it is.
         throw: raise SolveError if a row fails. Otherwise its values are NaN but for the first, and the others are
-            solved for once more, since torchdiffeq gives nothing of a solve that failed.
+            solved for once more, since torchdiffeq gives nothing of a solve that failed; counts are of both.
         step_observer: told of every accepted step.
 
     Returns:

@@ -360,6 +360,45 @@ def test_statistics_of_the_backward_pass() -> None:
         assert torch.equal(evaluations, 6 * (steps + rejected) + 3 + 1)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e9])
+def test_the_unit_of_the_loss_does_not_decide_steps(scale: float) -> None:
+    network, initial = Network(), start()
+    solution = evolve_with_continuous_adjoint(network, initial, TIMES, axes=1, method=TSIT5, rtol=1e-6, atol=1e-6)
+    found, counts = [], []
+    for factor in (1.0, scale):
+        (gradient,) = torch.autograd.grad(factor * loss(solution.value), initial, retain_graph=True)
+        found.append(gradient / factor)
+        counts.append(solution.statistics["backward_evaluations"].tolist())
+    assert counts[0] == counts[1]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=0)
+
+
+def test_parameters_of_another_precision() -> None:
+    """Each gets a gradient of its own dtype."""
+    network = nn.Linear(3, 3)
+
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.scale = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, u: Tensor, t: float) -> Tensor:
+            return self.scale * torch.tanh(u @ self.network.weight.double().t() + self.network.bias.double())
+
+    found = []
+    for continuous in (True, False):
+        rate, initial = Cast(), start()
+        how: dict[str, Any] = {"initial": initial, "times": TIMES, "method": TSIT5, "rtol": 1e-9, "atol": 1e-9}
+        if continuous:
+            value = evolve_with_continuous_adjoint(rate, axes=1, **how).value
+        else:
+            value = sciml.evolve(FunctionSystem(rate, (3,)), **how).value
+        found.append(gradients(value, rate, initial))
+    assert [gradient.dtype for gradient in found[0]] == [gradient.dtype for gradient in found[1]]
+    assert distance(found[0], [gradient.double() for gradient in found[1]]) < 1e-6
+
+
 def test_only_what_the_loss_depends_on_is_integrated() -> None:
     network, initial = Network(), start()
     solution = evolve_with_continuous_adjoint(network, initial, TIMES, axes=1, method=TSIT5, rtol=1e-6, atol=1e-6)
@@ -383,6 +422,9 @@ def test_the_value_is_that_of_evolve() -> None:
     solution = evolve_with_continuous_adjoint(
         network, initial, axes=1, step_observer=lambda t, h, y: seen.append(t), **how
     )
+    with torch.inference_mode():
+        inferred = evolve_with_continuous_adjoint(network, initial, axes=1, **how)
+    assert torch.equal(inferred.value, plain.value)
     assert torch.equal(solution.value, plain.value)
     assert torch.equal(untracked.value, plain.value)
     assert not untracked.value.requires_grad
