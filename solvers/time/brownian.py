@@ -102,6 +102,7 @@ class BrownianPath(Noise):
         self._finest = PARTS**self._depth
         self._length = torch.Size(self.shape).numel()
         self._draw = _Philox(seed) if self.device.type == "cpu" else _OfDevice(seed, self.device)
+        self._whole = torch.tensor([[1.0, 0.0], [0.5, sqrt(1 / 12)]], dtype=dtype, device=self.device)
         self._division = torch.tensor(_division(), dtype=dtype, device=self.device)
         self._kept: dict[_Cell, Tensor] = {}  # parts of the cells that the latest question divided
 
@@ -122,12 +123,17 @@ class BrownianPath(Noise):
         if not pairs:
             zero = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             return zero, zero.clone()
-        weights = [[], []]  # type: tuple[list[float], list[float]] | list[list[float]]
+        if len(spans) == 1:  # the end of which is that of the interval
+            root = sqrt(spans[0][0])
+            growth, integral = pairs[0][0] * root, pairs[0][1] * (spans[0][0] * root)
+            return growth.view(self.shape), integral.view(self.shape)
+        of_growth: list[float] = []
+        of_integral: list[float] = []
         for length, rest in spans:
             root = sqrt(length)
-            weights[0] += (root, 0.0)
-            weights[1] += (rest * root, length * root)
-        table = torch.tensor(weights, dtype=self.dtype, device=self.device)
+            of_growth += (root, 0.0)
+            of_integral += (rest * root, length * root)
+        table = torch.tensor((of_growth, of_integral), dtype=self.dtype, device=self.device)
         growth, integral = (table @ (pairs[0] if len(pairs) == 1 else torch.cat(pairs))).unbind()
         return growth.view(self.shape), integral.view(self.shape)
 
@@ -228,8 +234,7 @@ class BrownianPath(Noise):
         above = _Cell(cell.knot, -1, 0)
         found = self._kept.get(above) if above not in used else used[above]
         if found is None:
-            normal = self._normal(above, 2)
-            found = torch.stack((normal[0], 0.5 * normal[0] + sqrt(1 / 12) * normal[1]))
+            found = self._whole @ self._normal(above, 2)
         used[above] = found
         return found
 
@@ -237,11 +242,11 @@ class BrownianPath(Noise):
         """`(2 * PARTS, length)`: w and k of the parts of a cell, one after the other, in units of their own length."""
         found = used.get(cell)
         if found is None:
+            pair = self._pair(cell, used)  # the cells above are kept, too
             found = self._kept.get(cell)
-        if found is None:
-            pair = self._pair(cell, used)
-            found = self._division @ torch.cat((pair, self._normal(cell, _NORMALS)))
-        used[cell] = found
+            if found is None:
+                found = self._division @ torch.cat((pair, self._normal(cell, _NORMALS)))
+            used[cell] = found
         return found
 
     def _within(self, cell: _Cell, first: float, last: float, used: dict[_Cell, Tensor]) -> Tensor:
