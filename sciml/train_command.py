@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
@@ -32,40 +32,45 @@ def train(
     list_: ListRecipes = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an operator on a dataset, or the network of a preconditioner on problems that are made as they are needed.
+    """Train an operator on a dataset, the network of a preconditioner, or a neural differential equation on a task.
 
-    The folder gets the operator or the weights, checkpoints, a log, and a picture of the losses.
+    The folder gets the operator or the weights, checkpoints, a log, and pictures of how it went.
 
     Ctrl-C ends it after the running step, with a checkpoint from which --resume goes on to the same last bit.
     """
     with failures():
-        from sciml.operators.recipe import load_recipe
-        from sciml.operators.recipe import shipped_recipes as recipes_of_operators
-        from sciml.solvers.linear.learned.recipe import is_recipe
-        from sciml.solvers.linear.learned.recipe import shipped_recipes as recipes_of_preconditioners
+        from sciml.operators import recipe as of_operators
+        from sciml.solvers.linear.learned import recipe as of_preconditioners
+        from sciml.solvers.neural_de.tasks import recipe as of_tasks
 
         def shipped() -> dict[str, str]:
-            return {**recipes_of_operators(), **recipes_of_preconditioners()}
+            return {
+                **of_operators.shipped_recipes(),
+                **of_preconditioners.shipped_recipes(),
+                **of_tasks.shipped_recipes(),
+            }
 
         name = chosen_recipe(recipe, list_, shipped)
         if not Path(name).is_file() and name not in shipped():
             from .boundary import suggestion
 
             raise InputError(f"there is no file {name!r}, and no recipe of this name{suggestion(name, shipped())}")
-        if is_recipe(name):
-            if data is not None or skip_damaged:
-                raise InputError(
-                    f"{name} is about a preconditioner, whose problems are made as they are needed: there is no "
-                    f"{'--data' if data is not None else '--skip-damaged'}"
-                )
-            return _train_preconditioner(name, output, resume, device, quiet)
+        if of_preconditioners.is_recipe(name):
+            _refuse(data, skip_damaged, f"{name} is about a preconditioner, whose problems are made as they are needed")
+            return _train(of_preconditioners.load_recipe(name), output, resume, device, quiet)
+        if of_tasks.is_recipe(name):
+            task = of_tasks.load_recipe(name)
+            if not hasattr(task.problem, "folder"):
+                _refuse(data, skip_damaged, f"{name} is about a task whose data are made, or come with a library")
+            _refuse(None, skip_damaged, f"{name} is about a task, of whose files none may be damaged")
+            return _train(task if data is None else task.with_changes(folder=str(data)), output, resume, device, quiet)
 
         from sciml import datasets
         from sciml.operators import train_operator
 
         from .training import first_process
 
-        made = load_recipe(name)
+        made = of_operators.load_recipe(name)
         # All must agree on what is left out; else one process checks the files for all.
         dataset = datasets.open(
             _folder(made.folder if data is None else data),
@@ -110,22 +115,53 @@ def train(
             print(f"folder {training.folder}")
 
 
-def _train_preconditioner(name: str, output: Path | None, resume: bool, device: str | None, quiet: bool) -> None:
-    from sciml.solvers.linear.learned.recipe import load_recipe
+class _Trained(Protocol):
+    """What a training left behind."""
 
-    made = load_recipe(name)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know besides."""
+
+    @property
+    def usage(self) -> str:
+        """The line that loads it."""
+
+    def lines(self) -> list[str]:
+        """What to tell of it."""
+
+
+class _Recipe(Protocol):
+    """What trains itself."""
+
+    @property
+    def name(self) -> str:
+        """That of the folder, where no other is given."""
+
+    def train(
+        self, folder: Path, *, resume: bool = False, device: str | None = None, progress: bool = False
+    ) -> _Trained:
+        """Train, and write everything into the folder."""
+
+
+def _train(made: _Recipe, output: Path | None, resume: bool, device: str | None, quiet: bool) -> None:
     folder = Path(made.name) if output is None else output
     with _ends(), remarks(quiet) as said:
         done = made.train(folder, resume=resume, device=device, progress=not quiet)
     if quiet:
         return
-    print(f"{made.kind} of {done.parameters:,} parameters, {done.steps:,} steps in {done.seconds:.0f} s: {done.why}")
-    print(f"loss {done.loss:.4g}, the mean over the validation samples")
+    print("\n".join(done.lines()))
     for note in done.notes:
         if note not in said:
             complain(f"note: {note}")
     print(f"folder {folder}")
     print(f"use it by: {done.usage}")
+
+
+def _refuse(data: Path | None, skip_damaged: bool, why: str) -> None:
+    """Options that are about datasets only."""
+    given = "--data" if data is not None else "--skip-damaged" if skip_damaged else ""
+    if given:
+        raise InputError(f"{why}: there is no {given}")
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, InstanceOf, TypeAdapter, ValidationError, model_validator
@@ -42,13 +42,16 @@ from .schedules import Constant, Cosine, Exponential, InverseDecay, Linear, OneC
 Count = Annotated[int, Field(ge=1)]
 
 
-def _one_of(*kinds: type) -> Callable[[Any], Any]:
-    """A validator that makes one of these dataclasses from a table with its name, or from the name alone."""
-    by_name = {kind.__name__: kind for kind in kinds}
-    adapters = {kind.__name__: TypeAdapter[Any](kind) for kind in kinds}
+def one_of(by_name: Mapping[str, type]) -> Callable[[Any], Any]:
+    """A validator that makes one of these dataclasses from a table with its name, or from the name alone.
+
+    Args:
+        by_name: dataclasses, whose fields are the other keys of a table.
+    """
+    adapters = {name: TypeAdapter[Any](kind) for name, kind in by_name.items()}
 
     def choose(content: Any) -> Any:
-        if isinstance(content, kinds):
+        if isinstance(content, tuple(by_name.values())):
             return content
         given = {"name": content} if isinstance(content, str) else content
         if not isinstance(given, dict):
@@ -75,6 +78,10 @@ def _one_of(*kinds: type) -> Callable[[Any], Any]:
     return choose
 
 
+def _by_class(*kinds: type) -> BeforeValidator:
+    return BeforeValidator(one_of({kind.__name__: kind for kind in kinds}))
+
+
 _DEFAULT = Plan(epochs=1)
 
 
@@ -86,10 +93,10 @@ class TrainingTable(Table):
     seconds: Number | None = None
     clock: Literal["wall", "cpu"] = _DEFAULT.clock
     batch_size: Count = _DEFAULT.batch_size
-    optimizer: Annotated[InstanceOf[Optimizer], BeforeValidator(_one_of(Adam, AdamW, Adamax, SGD))] = _DEFAULT.optimizer
+    optimizer: Annotated[InstanceOf[Optimizer], _by_class(Adam, AdamW, Adamax, SGD)] = _DEFAULT.optimizer
     schedule: Annotated[
         InstanceOf[Schedule],
-        BeforeValidator(_one_of(Constant, OneCycle, Cosine, Linear, Exponential, InverseDecay, Steps)),
+        _by_class(Constant, OneCycle, Cosine, Linear, Exponential, InverseDecay, Steps),
     ] = _DEFAULT.schedule
     clip: Number | None = _DEFAULT.clip
     accumulate: Count = _DEFAULT.accumulate

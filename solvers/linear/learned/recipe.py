@@ -78,6 +78,7 @@ class TrainedPreconditioner:
         steps, seconds, loss: of the training; the last loss of its validation.
         why: it ended.
         usage: the line that loads the weights.
+        kind: of network.
         notes: what a user should know besides.
     """
 
@@ -88,7 +89,15 @@ class TrainedPreconditioner:
     loss: float
     why: str
     usage: str
+    kind: str
     notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What to tell of it."""
+        return [
+            f"{self.kind} of {self.parameters:,} parameters, {self.steps:,} steps in {self.seconds:.0f} s: {self.why}",
+            f"loss {self.loss:.4g}, the mean over the validation samples",
+        ]
 
 
 @final
@@ -164,6 +173,7 @@ class CoarseningRecipe:
             loss,
             done.why,
             f'ConjugateGradient(preconditioner=LearnedMultigrid.load("{path.as_posix()}"))',
+            self.kind,
             done.notes,
         )
 
@@ -206,6 +216,7 @@ class DirectionNetworkRecipe:
             about["stages"][-1]["loss"],
             f"all {len(self.recipe.stages)} stages are done",
             f'DeepConjugateDirection(DirectionNetwork.load("{path.as_posix()}"))',
+            self.kind,
         )
 
 

@@ -1,1 +1,41 @@
-"""Tasks to train neural differential equations on, with their data and recipes."""
+"""Tasks to train neural differential equations on, with their data and recipes.
+
+from sciml.solvers.neural_de.tasks import digits_ode
+
+result = digits_ode(regularizer="error", seed=1).train("my-digits")
+result.metrics["accuracy"], result.evaluations, result.training_seconds, result.prediction_seconds
+"""
+
+from .digits import digits
+from .gaussians import gaussians
+from .mnist import read_mnist
+from .physionet import read_physionet
+from .recipe import TrainedTask, load_recipe, load_task, shipped_recipes, shipped_task
+from .regularization import Regularization
+from .shipped import digits_ode, gaussian_flow, latent_spirals, mnist_ode, physionet_2012, spiral_ode
+from .spirals import irregular_spirals, spiral, stochastic_spiral
+from .task import Result, Task
+
+__all__ = [
+    "Regularization",
+    "Result",
+    "Task",
+    "TrainedTask",
+    "digits",
+    "digits_ode",
+    "gaussian_flow",
+    "gaussians",
+    "irregular_spirals",
+    "latent_spirals",
+    "load_recipe",
+    "load_task",
+    "mnist_ode",
+    "physionet_2012",
+    "read_mnist",
+    "read_physionet",
+    "shipped_recipes",
+    "shipped_task",
+    "spiral",
+    "spiral_ode",
+    "stochastic_spiral",
+]

@@ -129,6 +129,7 @@ def irregular_spirals(
     observed: int = 100,
     *,
     noise: float = 0.1,
+    end: float = 10.0,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Series:
@@ -139,9 +140,10 @@ def irregular_spirals(
 
     Args:
         count: spirals.
-        points: common times, equally spaced from 0 to 1.
+        points: common times, equally spaced from 0 to `end`.
         observed: of them, drawn for each spiral.
         noise: standard deviation of what is added to each coordinate; the largest radius is 1 before it.
+        end: the last time, by which a spiral has turned between one and a half and two and a half times.
         dtype: of the values.
         seed: of everything random.
 
@@ -152,15 +154,16 @@ def irregular_spirals(
         raise InputError(f"count: at least one spiral is needed, got {count}")
     if not 1 <= observed <= points:
         raise InputError(f"observed: between 1 and all {points} points, got {observed}")
-    times = _times(points, 1.0)
+    times = _times(points, end)
+    share = times / end
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(count, 1, dtype=torch.float64, generator=generator)
 
-    turned = 2 * pi * uniform(1.5, 2.5) * times
+    turned = 2 * pi * uniform(1.5, 2.5) * share
     outwards = torch.rand(count, 1, generator=generator) < 0.5
-    radius = torch.where(outwards, 0.2 + 0.8 * times, 1.0 - 0.8 * times)
+    radius = torch.where(outwards, 0.2 + 0.8 * share, 1.0 - 0.8 * share)
     direction = torch.where(torch.rand(count, 1, generator=generator) < 0.5, 1.0, -1.0)
     angle = uniform(0.0, 2 * pi) + direction * turned
     exact = torch.stack([radius * angle.cos(), radius * angle.sin()], -1)

@@ -1,0 +1,78 @@
+"""Right-hand sides of small neural differential equations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+
+@final
+class TimeLinear(nn.Module):
+    """A linear layer whose bias changes linearly in time: what a layer is to which the time is given as one input more.
+
+    Its weights begin as those of torch.nn.Linear(inputs + 1, outputs).
+
+    Args:
+        inputs, outputs: channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        whole = nn.Linear(inputs + 1, outputs)
+        self.weight = nn.Parameter(whole.weight.detach()[:, :inputs].clone())
+        self.speed = nn.Parameter(whole.weight.detach()[:, inputs].clone())
+        self.bias = nn.Parameter(whole.bias.detach().clone())
+
+    def forward(self, u: Tensor, t: Any) -> Tensor:
+        return nn.functional.linear(u, self.weight, self.bias + t * self.speed)
+
+
+@final
+class TimeDependent(nn.Module):
+    """Layers that are given the time, with tanh after each of them, or after all but the last.
+
+    Args:
+        sizes: channels from the input to the output.
+        last: whether tanh stands behind the last layer, too.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, last: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TimeLinear(one, other) for one, other in pairwise(sizes))
+        self.last = last
+
+    def forward(self, u: Tensor, t: Any) -> Tensor:
+        for number, layer in enumerate(self.layers, 1):
+            u = layer(u, t)
+            if self.last or number < len(self.layers):
+                u = torch.tanh(u)
+        return u
+
+
+@final
+class Autonomous(nn.Module):
+    """Linear layers with tanh after all but the last, for a right-hand side that does not depend on the time.
+
+    Args:
+        sizes: channels from the input to the output.
+        cubed: whether the input is cubed first, element by element.
+        last: whether tanh stands behind the last layer, too.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, cubed: bool = False, last: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(one, other) for one, other in pairwise(sizes))
+        self.cubed, self.last = cubed, last
+
+    def forward(self, u: Tensor, t: Any) -> Tensor:
+        if self.cubed:
+            u = u * u * u
+        for number, layer in enumerate(self.layers, 1):
+            u = layer(u)
+            if self.last or number < len(self.layers):
+                u = torch.tanh(u)
+        return u
