@@ -12,7 +12,17 @@ from .mnist import read_mnist
 from .physionet import read_physionet
 from .recipe import TrainedTask, load_recipe, load_task, shipped_recipes, shipped_task
 from .regularization import Regularization
-from .shipped import digits_ode, gaussian_flow, latent_spirals, mnist_ode, physionet_2012, spiral_ode
+from .shipped import (
+    digits_ode,
+    digits_sde,
+    gaussian_flow,
+    latent_spirals,
+    mnist_ode,
+    mnist_sde,
+    physionet_2012,
+    spiral_ode,
+    spiral_sde,
+)
 from .spirals import irregular_spirals, spiral, stochastic_spiral
 from .task import Result, Task
 
@@ -23,6 +33,7 @@ __all__ = [
     "TrainedTask",
     "digits",
     "digits_ode",
+    "digits_sde",
     "gaussian_flow",
     "gaussians",
     "irregular_spirals",
@@ -30,6 +41,7 @@ __all__ = [
     "load_recipe",
     "load_task",
     "mnist_ode",
+    "mnist_sde",
     "physionet_2012",
     "read_mnist",
     "read_physionet",
@@ -37,5 +49,6 @@ __all__ = [
     "shipped_task",
     "spiral",
     "spiral_ode",
+    "spiral_sde",
     "stochastic_spiral",
 ]

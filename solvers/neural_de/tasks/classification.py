@@ -133,7 +133,7 @@ class MnistODE(OrdinaryClassification):
     name: ClassVar[str] = "mnist-ode"
 
     def images(self) -> Images:
-        return read_mnist(self.folder, DTYPES[self.dtype])
+        return read_mnist(self.folder, DTYPES[self.dtype], pixels=784, classes=10)
 
     def model(self, regularizer: Regularizer | None) -> nn.Module:
         return self.classifier(784, 10, regularizer)

@@ -49,6 +49,13 @@ class Series:
         """Some of the samples, in this order."""
         return Series(self.times, self.value[indices], self.mask[indices])
 
+    def scaled(self) -> Series:
+        """Every channel scaled to [0, 1] by its least and largest observed value."""
+        low = torch.where(self.mask, self.value, torch.inf).amin((0, 1))
+        high = torch.where(self.mask, self.value, -torch.inf).amax((0, 1))
+        width = torch.where(high > low, high - low, 1.0)
+        return Series(self.times, torch.where(self.mask, (self.value - low) / width, 0.0), self.mask)
+
     def halves(self, share: float, seed: int) -> tuple[Series, Series]:
         """A random division into two, the first having `share` of the samples.
 

@@ -25,7 +25,13 @@ _UNSIGNED_BYTES = 0x08
 _LARGEST = 1 << 31  # bytes; a small compressed file can become any number of them
 
 
-def read_mnist(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Images:
+def read_mnist(
+    folder: str | os.PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    *,
+    pixels: int | None = None,
+    classes: int | None = None,
+) -> Images:
     """MNIST, or a data set in its format such as Fashion-MNIST.
 
     LeCun, Cortes and Burges, "The MNIST database of handwritten digits", whose page describes the format.
@@ -34,9 +40,11 @@ def read_mnist(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
         folder: with the four files as they are distributed, train-images-idx3-ubyte and so on, each with the ending
             .gz or without; a dot before "idx" is taken, too.
         dtype: of the pixels, which are scaled to [0, 1].
+        pixels, classes: numbers of them that are wanted; None takes any.
 
     Raises:
-        InputError: a file is missing, damaged, or of another format, or the files do not belong together.
+        InputError: a file is missing, damaged, or of another format, the files do not belong together, or have other
+            numbers than those wanted.
     """
     place = Path(folder)
     if not place.is_dir():
@@ -59,13 +67,21 @@ def read_mnist(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
             f"{place}: images for training have {tuple(read['image'].shape[1:])} pixels, and those of the test "
             f"{tuple(read['test_image'].shape[1:])}"
         )
-    classes = 1 + max(int(read["label"].max()), int(read["test_label"].max()))
+    found_classes = 1 + max(int(read["label"].max()), int(read["test_label"].max()))
+    found_pixels = read["image"][0].numel()
+    for what, wanted, there in (("pixels", pixels, found_pixels), ("classes", classes, found_classes)):
+        if wanted is not None and there != wanted:
+            raise InputError(f"{place}: images have {there} {what}, and the model is for {wanted}")
 
     def scaled(pixels: Tensor) -> Tensor:
         return pixels.flatten(1).to(dtype) / 255
 
     return Images(
-        scaled(read["image"]), read["label"].long(), scaled(read["test_image"]), read["test_label"].long(), classes
+        scaled(read["image"]),
+        read["label"].long(),
+        scaled(read["test_image"]),
+        read["test_label"].long(),
+        found_classes,
     )
 
 

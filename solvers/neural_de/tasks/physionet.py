@@ -51,14 +51,6 @@ class PhysioNet:
     static: Tensor
     outcome: Tensor | None
 
-    def scaled(self) -> Series:
-        """The series with every parameter scaled to [0, 1] by its least and largest observed value."""
-        value, mask = self.series.value, self.series.mask
-        low = torch.where(mask, value, torch.inf).amin((0, 1))
-        high = torch.where(mask, value, -torch.inf).amax((0, 1))
-        width = torch.where(high > low, high - low, 1.0)
-        return Series(self.series.times, torch.where(mask, (value - low) / width, 0.0), mask)
-
 
 def read_physionet(
     source: str | os.PathLike[str],

@@ -153,15 +153,19 @@ def check_counts(**counts: int) -> None:
             raise InputError(f"{name} must be at least 1, got {count}")
 
 
-def of_rows(solution: Solution, batch: int) -> tuple[Tensor, Tensor]:
-    """Penalty and evaluations of each of the rows of a solution, of models whose solutions have the batch of the data.
+def of_rows(solution: Solution, count: int) -> tuple[Tensor, Tensor]:
+    """Penalty and evaluations of each of a number of samples: of a solution of batch `(*trajectories, count)` the means
+    over the trajectories.
 
     Args:
         solution: of a model.
-        batch: the number of rows.
+        count: of samples.
     """
-    statistics = solution.statistics
-    return statistics["penalty"].expand(batch), statistics["evaluations"].expand(batch)
+    dtype = solution.value.dtype
+    penalty, evaluations = (
+        solution.statistics[name].to(dtype).reshape(-1, count).mean(0) for name in ("penalty", "evaluations")
+    )
+    return penalty, evaluations
 
 
 @final

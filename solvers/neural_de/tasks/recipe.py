@@ -44,11 +44,23 @@ from .fitting import SpiralODE
 from .problem import Problem
 from .regularization import Regularization, named
 from .series import LatentSpirals, PhysioNet2012
+from .stochastic import DigitsSDE, MnistSDE, SpiralSDE
 from .task import KIND, RESULT, WEIGHTS, Task
 
 _SHIPPED = "recipes"
 PROBLEMS: Mapping[str, type[Problem]] = {
-    kind.name: kind for kind in (DigitsODE, SpiralODE, LatentSpirals, Gaussians, MnistODE, PhysioNet2012)
+    kind.name: kind
+    for kind in (
+        DigitsODE,
+        DigitsSDE,
+        SpiralODE,
+        SpiralSDE,
+        LatentSpirals,
+        Gaussians,
+        MnistODE,
+        MnistSDE,
+        PhysioNet2012,
+    )
 }
 """By the names that they have in recipes."""
 

@@ -196,14 +196,14 @@ class PhysioNet2012(SeriesProblem):
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = _USUAL
 
     def series(self) -> Series:
-        found = read_physionet(self.folder, rounded=self.rounded, dtype=DTYPES[self.dtype]).scaled()
+        found = read_physionet(self.folder, rounded=self.rounded, dtype=DTYPES[self.dtype]).series
         place = (found.times / self.rounded).round().long()
         grid = self._grid()
         kept = place < len(grid)
         value = found.value.new_zeros(len(found), len(grid), found.value.shape[-1])
         mask = torch.zeros(value.shape, dtype=torch.bool)
         value[:, place[kept]], mask[:, place[kept]] = found.value[:, kept], found.mask[:, kept]
-        return Series(grid, value, mask)
+        return Series(grid, value, mask).scaled()
 
     def model(self, regularizer: Regularizer | None) -> nn.Module:
         return self.reconstruction(len(MEASURED), self._grid(), regularizer)

@@ -19,9 +19,19 @@ def digits_ode(regularizer: Chosen = None, **changes: Any) -> Task:
     return shipped_task("digits-ode", regularizer, **changes)
 
 
+def digits_sde(regularizer: Chosen = None, **changes: Any) -> Task:
+    """Scikit-learn's digits, classified by a neural SDE. See `DigitsSDE`."""
+    return shipped_task("digits-sde", regularizer, **changes)
+
+
 def spiral_ode(regularizer: Chosen = None, **changes: Any) -> Task:
     """A spiral, followed by a neural ODE. See `SpiralODE`."""
     return shipped_task("spiral-ode", regularizer, **changes)
+
+
+def spiral_sde(regularizer: Chosen = None, **changes: Any) -> Task:
+    """The means and variances of a stochastic spiral, followed by a neural SDE. See `SpiralSDE`."""
+    return shipped_task("spiral-sde", regularizer, **changes)
 
 
 def latent_spirals(regularizer: Chosen = None, **changes: Any) -> Task:
@@ -37,6 +47,11 @@ def gaussian_flow(regularizer: Chosen = None, **changes: Any) -> Task:
 def mnist_ode(folder: str, regularizer: Chosen = None, **changes: Any) -> Task:
     """MNIST, classified by a neural ODE. See `MnistODE`."""
     return shipped_task("mnist-ode", regularizer, folder=folder, **changes)
+
+
+def mnist_sde(folder: str, regularizer: Chosen = None, **changes: Any) -> Task:
+    """MNIST, classified by a neural SDE. See `MnistSDE`."""
+    return shipped_task("mnist-sde", regularizer, folder=folder, **changes)
 
 
 def physionet_2012(folder: str, regularizer: Chosen = None, **changes: Any) -> Task:

@@ -159,7 +159,7 @@ def test_times_are_rounded_to_common_ones(records):
     assert data.series.times.tolist() == [0.0, 1.0, 48.0]
     assert observed(data, 0) == [(0.0, "HR", 73.0), (0.0, "Temp", 35.1), (1.0, "HR", 77.0), (48.0, "HR", 86.0)]
     assert observed(data, 1) == [(0.0, "Weight", 80.6), (1.0, "HR", 89.0), (1.0, "pH", 7.45)]
-    scaled = data.scaled()
+    scaled = data.series.scaled()
     hr = scaled.value[..., MEASURED.index("HR")][scaled.mask[..., MEASURED.index("HR")]]
     assert hr.tolist() == pytest.approx([0.0, 4 / 16, 13 / 16, 1.0])
     assert scaled.value[..., MEASURED.index("pH")].max() == 0

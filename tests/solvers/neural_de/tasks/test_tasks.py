@@ -14,24 +14,28 @@ from sciml.solvers.neural_de.tasks import (
     Regularization,
     Task,
     digits_ode,
+    digits_sde,
     gaussian_flow,
     latent_spirals,
     load_task,
     shipped_recipes,
     shipped_task,
     spiral_ode,
+    spiral_sde,
 )
 from sciml.solvers.neural_de.tasks.layers import TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks.problem import loss_of
 from sciml.solvers.neural_de.tasks.recipe import PROBLEMS
 from sciml.solvers.neural_de.tasks.regularization import NAMES, named
-from sciml.training import SGD, Adamax, Plan
+from sciml.training import SGD, Adam, Adamax, Plan
 from sciml.training.order import permutation
 
 SMALL = {
     "digits-ode": {"hidden": 8},
     "spiral-ode": {"hidden": 6, "points": 4, "end": 0.3, "tolerance": 1e-5},
     "latent-spirals": {"count": 20, "points": 20, "observed": 8, "tolerance": 1e-4, "batch_size": 8},
+    "digits-sde": {"hidden": 8, "channels": 4, "trajectories": 2},
+    "spiral-sde": {"hidden": 6, "points": 4, "observed": 50, "trajectories": 20, "predicted": 20},
     "gaussians": {"samples": 24, "hidden": 6, "tolerance": 1e-4, "batch_size": 12},
 }
 """Settings by which every task runs in a moment."""
@@ -87,6 +91,30 @@ def test_a_spiral_is_approached():
     assert result.evaluations == int(solution.statistics["evaluations"])
 
 
+def test_digits_are_learned_by_a_stochastic_equation():
+    changes = {"epochs": 4, "hidden": 16, "channels": 16, "batch_size": 128, "trajectories": 3, "validate_every": 4}
+    result = digits_sde("error", **changes).train()
+    assert result.metrics["accuracy"] > 0.8
+    images = result.task.data.test.tensors["image"]
+    first, _ = result.model(images)
+    again, solution = result.model(images)
+    assert torch.equal(first, again), "the noise of predictions is always the same"
+    assert solution.value.shape[0] == 3
+    many, few = result.model, result.task.data.test.tensors["image"][:1].expand(2, -1)
+    one, other = many.train()(few)[0]
+    assert not torch.equal(one, other), "in training each sample has its own"
+
+
+def test_the_moments_of_a_stochastic_spiral_are_approached():
+    result = spiral_sde("none", steps=60, optimizer=Adam(3e-2), points=8, observed=500, validate_every=60).train()
+    assert result.metrics["loss"] < 0.3 * float(result.training.history["loss"][0])
+    mean, variance, solution = result.model(torch.tensor([[2.0, 0.0]], dtype=torch.float64))
+    assert solution.value.shape[0] == result.task.problem.predicted
+    test = result.task.data.test.tensors
+    error = (mean - test["mean"]).square() + (variance - test["variance"]).square()
+    assert float(error.detach().mean()) == pytest.approx(result.metrics["loss"])
+
+
 def test_a_flow_finds_the_gaussians():
     result = gaussian_flow("none", epochs=8, samples=256, batch_size=64, tolerance=1e-3, modes=2).train()
     assert result.metrics["excess"] < 0.5 * float(result.training.validations["excess"][0])
@@ -107,9 +135,16 @@ def test_latent_spirals_are_reconstructed():
     assert float(squares.detach().mean()) == pytest.approx(result.metrics["error"], rel=1e-6)
 
 
+INTEGRALS = ("taylor", "kinetic", "jacobian", "kinetic+jacobian")
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("task", SMALL)
 def test_every_task_goes_with_every_regularizer(task, name):
+    if task.endswith("sde") and name in INTEGRALS:
+        with pytest.raises(InputError, match="is an integral along ordinary differential equations"):
+            small(task, name)
+        return
     given = small(task, {"name": name, "width": 0.02} if name.startswith("steer") else name, steps=1)
     network = given.make_network()
     result = given.train()
@@ -119,9 +154,11 @@ def test_every_task_goes_with_every_regularizer(task, name):
         torch.manual_seed(0)
         plain = float(loss_of(network.eval(), given.data.training.batch(first)).mean())
     assert math.isfinite(loss)
-    if name != "none" and not name.startswith("steer") and task != "latent-spirals":
+    if task in ("latent-spirals", "digits-sde", "spiral-sde"):
+        return  # whose training has noise
+    if name != "none" and not name.startswith("steer"):
         assert loss > plain
-    elif name == "none" and task != "latent-spirals":
+    elif name == "none":
         assert loss == pytest.approx(plain, rel=1e-9)
 
 
@@ -238,7 +275,8 @@ def test_regularizers_by_name():
     assert named({"name": "error", "weight": 2.0}, usual) == Regularization(ErrorEstimate("max"), 2.0, None)
     assert named({"name": "error", "last_weight": 2.0}, usual) == Regularization(ErrorEstimate("max"), 9.0, 2.0)
     for problem in PROBLEMS.values():
-        assert set(problem.usual) == set(NAMES) - {"none"}
+        without = INTEGRALS if problem.name.endswith("sde") else ()
+        assert set(problem.usual) == set(NAMES) - {"none", *without}
         for name in problem.usual:
             assert named({"name": name}, problem.usual).regularizer is not None
     assert "with weight 9 falling to 1" in str(named({"name": "error"}, usual))
@@ -283,6 +321,10 @@ def test_regularizers_that_are_none_are_refused(settings, message):
         (lambda: Task(digits_ode().problem, Plan(seconds=3.0)), "seconds: the weight of a regularizer follows"),
         (lambda: latent_spirals(share=1.0), "share of the samples lies between 0 and 1, got 1.0"),
         (lambda: latent_spirals(deviation=0.0), "deviation must be positive and finite, got 0.0"),
+        (lambda: digits_sde(step=0.0), "step must be positive, got 0.0"),
+        (lambda: digits_sde(trajectories=0), "trajectories must be at least 1, got 0"),
+        (lambda: digits_sde("error", backend="torchsde"), "torchsde does not give them"),
+        (lambda: spiral_sde(predicted=1), "predicted must be at least 2, got 1"),
         (lambda: gaussian_flow(radius=-1.0), "radius must be positive, got -1.0"),
         (lambda: spiral_ode(points=1), "points are at least 2 and end is positive, got 1"),
     ],
