@@ -7,7 +7,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
-from math import floor, isfinite, log2, sqrt, ulp
+from math import floor, inf, isfinite, log2, sqrt, ulp
+from numbers import Real
 from typing import NamedTuple, final
 
 import numpy
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.noise import Noise
+
+from .clock import ends_of_steps
 
 PARTS = 4  # into which a cell is divided at once
 _NORMALS = 2 * (PARTS - 1)  # that this takes, for each entry
@@ -63,10 +66,12 @@ class BrownianPath(Noise):
 
     Args:
         times: the knots, increasing, at least two, in the unit of time: the path is known between first and last. Best
-            are the times that will be asked for: outputs, or the steps of a run with steps of fixed size.
+            are the output times of a run.
         shape: of W, `(*batch, *space)`.
         seed: an integer from 0 to 2**64 - 1.
         dtype, device: of the path.
+        step: of a run with steps of fixed size, the same number: the ends of its steps are knots, too, and the noise
+            of a step is one draw.
         levels: how often the interval between two knots is halved at least, so that its finest cells are
             2**-levels of it.
 
@@ -82,9 +87,14 @@ class BrownianPath(Noise):
         seed: int,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
+        step: float | None = None,
         levels: int = 24,
     ) -> None:
         self.times = _knots(times)
+        if step is not None:
+            if not isinstance(step, Real) or not 0.0 < step < inf:
+                raise InputError(f"step: expected a positive number in the unit of time, got {step!r}")
+            self.times = ends_of_steps(self.times, float(step))
         if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n > 0 for n in shape):
             raise InputError(f"shape: expected that of W, such as (100, 2), got {shape!r}")
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
@@ -271,15 +281,14 @@ class _Philox:
 
     def __init__(self, seed: int) -> None:
         self._bits = numpy.random.Philox(0)
-        self._normal = numpy.random.Generator(self._bits).standard_normal
+        self._generator = numpy.random.Generator(self._bits)
         self._state = self._bits.state
         self._state["state"]["key"] = numpy.array([seed, _KEY], dtype=numpy.uint64)
-        self._counter = self._state["state"]["counter"]
 
     def __call__(self, cell: _Cell, count: int, length: int) -> Tensor:
-        self._counter[:] = (0, cell.place, cell.depth + 1, cell.knot)
+        self._state["state"]["counter"][:] = (0, cell.place, cell.depth + 1, cell.knot)
         self._bits.state = self._state
-        return torch.from_numpy(self._normal((count, length)))
+        return torch.from_numpy(self._generator.standard_normal((count, length)))
 
 
 class _OfDevice:

@@ -43,6 +43,17 @@ class Clock(NamedTuple):
     since: Tensor | None = None
 
 
+def ends_of_steps(times: tuple[float, ...], step: float) -> tuple[float, ...]:
+    """The times between the steps of a run with steps of at most this size, outputs included."""
+    schedule = Schedule(times, step, False, 1.0, Controller())
+    clock = schedule.first(step)
+    found = [clock.t]
+    while clock.next < len(times):
+        clock = schedule.accepted(clock, clock.h, 0.0)
+        found.append(clock.t)
+    return tuple(found)
+
+
 class Schedule:
     """The sizes of the steps between the output times.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import vjp
 
 from sciml.differentiation import in_transform
@@ -152,20 +154,26 @@ class _MilsteinStepper(StochasticStepper):
         """The diffusion, and v -> (its derivative by u) transposed times v. That is diagonal, and going backward is
         several times as fast as torch.func.jvp."""
         if in_transform():
-            g, pull = vjp(lambda u: self.diffusion(u, t), y)
-            return g, lambda v: pull(v)[0]
+            pulled = vjp(lambda u: self.diffusion(u, t), y)
+            return pulled[0], lambda v: pulled[1](v)[0]
         tracked = torch.is_grad_enabled()
-        with torch.enable_grad():
+        # Checkpoints do not give tensors back while they are made, so that what this needs is kept in any case.
+        with torch.enable_grad(), saved_tensors_hooks(_same, _same):
             state = y if y.requires_grad else y.detach().requires_grad_()
             g = self.diffusion(state, t)
 
         def transposed(v: Tensor) -> Tensor:
             if not g.requires_grad:
                 return torch.zeros_like(v)
-            (found,) = torch.autograd.grad(g, state, v, create_graph=tracked, retain_graph=tracked, allow_unused=True)
+            with saved_tensors_hooks(_same, _same):
+                (found,) = torch.autograd.grad(g, state, v, create_graph=tracked, allow_unused=True)
             return torch.zeros_like(v) if found is None else found
 
         return g if tracked else g.detach(), transposed
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 @final
@@ -175,11 +183,11 @@ class StochasticRungeKutta(StochasticIntegrator):
 
     A step evaluates the diffusion four times, and the drift as often (SRIW1: twice).
 
-    Its error estimate is the distance from the embedded solution of strong order 1 that has the drift of the first stage
-    for all, and of the diffusions, in the words of `StochasticTableau`, beta[0] and beta[1] alone: all of it is of order
-    h^(3/2), as the local error of Milstein's method. (The estimate of Rackauckas and Nie has the same part of the noise,
-    and for the drift h sum_i f(P_i), which is no difference and falls with h only. The distance from Milstein's own
-    solution makes other terms small, and gave no smaller errors for the same work.)
+    Its error estimate is the distance from the embedded solution of strong order 1 that has the drift of the first
+    stage only, and of the weights of the diffusions, see `StochasticTableau`, beta[0] and beta[1] only: all of it is of
+    order h^(3/2), as the local error of Milstein's method. (The estimate of Rackauckas and Nie has the same part of the
+    noise, and for the drift h sum_i f(P_i), which is no difference and falls with h only. The distance from Milstein's
+    own solution gave no smaller errors for the same work.)
 
     Args:
         tableau: the method; the constructors below name them.
@@ -224,12 +232,12 @@ class StochasticRungeKutta(StochasticIntegrator):
 
 
 class _Coefficients(NamedTuple):
-    """The coefficients of a tableau for one size of the step.
+    """The coefficients of a tableau for one size of the step. They multiply rows: those of each stage are its drift, if
+    anything depends on it, its diffusion, and, but of the last stage, its diffusion times k/h.
 
     Attributes:
-        stages: for each stage but the first `(2, rows)`, of P_i - u and Q_i - u in the drifts, the diffusions, and the
-            diffusions times k/h.
-        last: `(2, rows)`, of the value, less u, and the error in the drifts and the four sums of diffusions.
+        stages: for each stage but the first `(2, rows before it)`, of P_i - u and Q_i - u.
+        last: `(2, all rows + 4)`, of the value, less u, and the error; the last four multiply the sums of diffusions.
     """
 
     stages: tuple[Tensor, ...]
@@ -241,43 +249,57 @@ class _RungeKuttaStepper(StochasticStepper):
     def __init__(self, method: StochasticRungeKutta, system: StochasticSystem) -> None:
         super().__init__(system, 1.5, 0.5)
         self.method, self.tableau = method, method.tableau
-        self.beta = torch.tensor(self.tableau.beta, dtype=system.dtype, device=system.device)
+        weights: list[list[float]] = [[], [], [], []]
+        for kind, j in self._rows(self.tableau.stages):
+            for row, beta in zip(weights, self.tableau.beta, strict=True):
+                row.append(beta[j] if kind == "diffusion" else 0.0)
+        self._beta = torch.tensor(weights, dtype=system.dtype, device=system.device)
         self._coefficients: OrderedDict[float, _Coefficients] = OrderedDict()
+        self._work: _InPlace | None = None
 
     def step(self, y: Tensor, t: float, h: float, memory: None) -> Attempt:
         tableau, system, coefficients = self.tableau, self.system, self._coefficients_of(h)
         growth, integral = system.noise.increments(t, t + h)
         if integral is None:
             raise InputError("the path does not know the integral of the noise")
-        factors = _factors(growth, integral, h, y)
+        rows = self._begun(y)
+        factors = rows.factors
+        _fill(factors, growth, integral, h, y)
         mean = factors[2].view(y.shape)
         both, pair = y.reshape(-1).expand(2, -1), (2, *y.shape)
-        drifts: list[Tensor] = []
-        diffusions: list[Tensor] = []
-        scaled: list[Tensor] = []
-        states: list[Tensor] = []
         first = second = y
+        equal: list[tuple[Tensor, Tensor]] = []
         for i in range(tableau.stages):
             if i:
-                rows = torch.stack([*drifts, *diffusions, *scaled]).flatten(1)
-                first, second = torch.addmm(both, coefficients.stages[i - 1], rows).view(pair).unbind()
+                first, second = torch.addmm(both, coefficients.stages[i - 1], rows.matrix()).view(pair).unbind()
             if i in tableau.drifts:
-                drifts.append(system.rate(first, t + tableau.c_drift[i] * h))
-                if tableau.equal is not None and i in tableau.equal:
-                    states.append(first)
-            diffusions.append(system.diffusion(second, t + tableau.c_noise[i] * h))
+                f = system.rate(first, t + tableau.c_drift[i] * h)
+                rows.add(f)
+                if self.method.record and tableau.equal is not None and i in tableau.equal:
+                    equal.append((first, f))
+            g = system.diffusion(second, t + tableau.c_noise[i] * h)
+            rows.add(g)
             if i + 1 < tableau.stages:
-                scaled.append(diffusions[i] * mean)
-        self._drifts += len(drifts)
-        self._diffusions += len(diffusions)
-        sums = (self.beta @ torch.stack(diffusions).flatten(1)) * factors
-        rows = torch.cat((torch.stack(drifts).flatten(1), sums))
-        change, error = torch.mm(coefficients.last, rows).view(pair).unbind()
-        estimate = None
-        if self.method.record and tableau.equal is not None:
-            pairs = zip(states, (drifts[i] for i in tableau.equal), strict=True)
-            estimate = stiffness(list(pairs), self.axes)
-        return Attempt(y + change, None, error, stiffness=estimate)
+                rows.add_product(g, mean)
+        self._drifts += len(tableau.drifts)
+        self._diffusions += tableau.stages
+        change, error = torch.mm(coefficients.last, rows.with_sums(self._beta)).view(pair).unbind()
+        return Attempt(y + change, None, error, stiffness=stiffness(equal, self.axes) if equal else None)
+
+    def _rows(self, stages: int) -> list[tuple[str, int]]:
+        """What the rows of the first stages are, and of which."""
+        found: list[tuple[str, int]] = []
+        for i in range(stages):
+            found += [("drift", i)] if i in self.tableau.drifts else []
+            found += [("diffusion", i)] + ([("scaled", i)] if i + 1 < self.tableau.stages else [])
+        return found
+
+    def _begun(self, y: Tensor) -> _Rows:
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or in_transform():
+            return _Recorded(y)
+        if self._work is None or self._work.shape != y.shape:
+            self._work = _InPlace(y, self._beta.shape[1])
+        return self._work.begin()
 
     def _coefficients_of(self, h: float) -> _Coefficients:
         found = self._coefficients.get(h)
@@ -289,27 +311,111 @@ class _RungeKuttaStepper(StochasticStepper):
 
     def _make(self, h: float) -> _Coefficients:
         tableau, root = self.tableau, sqrt(h)
-        place: dict[str, Any] = {"dtype": self.beta.dtype, "device": self.beta.device}
+        place: dict[str, Any] = {"dtype": self._beta.dtype, "device": self._beta.device}
         stages = []
         for i in range(1, tableau.stages):
-            earlier = [j for j in tableau.drifts if j < i]
-            none = [0.0] * i
-            drift = [h * tableau.a_drift[i][j] for j in earlier] + none + list(tableau.b_drift[i])
-            noise = [h * tableau.a_noise[i][j] for j in earlier] + [root * b for b in tableau.b_noise[i]] + none
-            stages.append(torch.tensor([drift, noise], **place))
-        value = [h * tableau.alpha[j] for j in tableau.drifts] + [1.0, 1.0, 1.0, 1.0]
-        error = [h * (tableau.alpha[j] - (j == 0)) for j in tableau.drifts] + [0.0, 0.0, 1.0, 1.0]
-        return _Coefficients(tuple(stages), torch.tensor([value, error], **place))
+            state, noise = [], []
+            for kind, j in self._rows(i):
+                state.append({"drift": h * tableau.a_drift[i][j], "scaled": tableau.b_drift[i][j]}.get(kind, 0.0))
+                noise.append(
+                    {"drift": h * tableau.a_noise[i][j], "diffusion": root * tableau.b_noise[i][j]}.get(kind, 0.0)
+                )
+            stages.append(torch.tensor((state, noise), **place))
+        drifts = [h * tableau.alpha[j] if kind == "drift" else 0.0 for kind, j in self._rows(tableau.stages)]
+        last = ([*drifts, 1.0, 1.0, 1.0, 1.0], [drifts[0] - h, *drifts[1:], 0.0, 0.0, 1.0, 1.0])
+        return _Coefficients(tuple(stages), torch.tensor(last, **place))
 
 
-def _factors(growth: Tensor, integral: Tensor, h: float, y: Tensor) -> Tensor:
-    """`(4, length)`: what multiplies the sums of diffusions, see `StochasticTableau`."""
-    if growth.shape != y.shape:
-        growth, integral = growth.expand(y.shape), integral.expand(y.shape)
-    growth = growth.reshape(-1)
-    square = growth * growth
-    last = (square - 3 * h).mul_(growth).mul_(1 / (6 * h))
-    return torch.stack((growth, square.sub_(h).mul_(0.5 / sqrt(h)), integral.reshape(-1) / h, last))
+class _Rows(ABC):
+    """Drifts and diffusions, flattened, as the rows of a matrix; and the factors of the sums of diffusions.
+
+    Attributes:
+        factors: `(4, length)`.
+    """
+
+    factors: Tensor
+
+    @abstractmethod
+    def add(self, x: Tensor) -> None:
+        """A further row."""
+
+    @abstractmethod
+    def add_product(self, x: Tensor, y: Tensor) -> None:
+        """x y as a further row."""
+
+    @abstractmethod
+    def matrix(self) -> Tensor:
+        """`(rows, length)`, of the rows so far."""
+
+    @abstractmethod
+    def with_sums(self, weights: Tensor) -> Tensor:
+        """`(rows + 4, length)`: below all rows their weighted sums times the factors."""
+
+
+@final
+class _Recorded(_Rows):
+    """With gradients: a new matrix whenever it is asked for."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.factors = torch.empty(4, like.numel(), dtype=like.dtype, device=like.device)
+        self._rows: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        self._rows.append(x)
+
+    def add_product(self, x: Tensor, y: Tensor) -> None:
+        self._rows.append(x * y)
+
+    def matrix(self) -> Tensor:
+        return torch.stack(self._rows).flatten(1)
+
+    def with_sums(self, weights: Tensor) -> Tensor:
+        rows = self.matrix()
+        return torch.cat((rows, (weights @ rows) * self.factors))
+
+
+@final
+class _InPlace(_Rows):
+    """Without: one matrix for all steps with states of one shape, which is several times as fast for long rows."""
+
+    def __init__(self, like: Tensor, count: int) -> None:
+        work = torch.empty(count + 8, like.numel(), dtype=like.dtype, device=like.device)
+        self.shape = like.shape
+        self.factors, self._whole = work[-4:], work[:-4]
+        self._each = [row.view(like.shape) for row in work[:count]]
+        self._first = [work[:k] for k in range(count + 1)]
+        self._sums = work[count:-4]
+        self._count = 0
+
+    def begin(self) -> _InPlace:
+        """The same without rows."""
+        self._count = 0
+        return self
+
+    def add(self, x: Tensor) -> None:
+        self._each[self._count].copy_(x)
+        self._count += 1
+
+    def add_product(self, x: Tensor, y: Tensor) -> None:
+        torch.mul(x, y, out=self._each[self._count])
+        self._count += 1
+
+    def matrix(self) -> Tensor:
+        return self._first[self._count]
+
+    def with_sums(self, weights: Tensor) -> Tensor:
+        torch.mm(weights, self._first[-1], out=self._sums).mul_(self.factors)
+        return self._whole
+
+
+def _fill(factors: Tensor, growth: Tensor, integral: Tensor, h: float, y: Tensor) -> None:
+    """Write what multiplies the sums of diffusions, see `StochasticTableau`, into `(4, length)`."""
+    first, second, third, fourth = factors.view(4, *y.shape).unbind()
+    first.copy_(growth)
+    torch.mul(first, first, out=second)
+    torch.sub(second, 3 * h, out=fourth).mul_(first).mul_(1 / (6 * h))
+    second.sub_(h).mul_(0.5 / sqrt(h))
+    third.copy_(integral).mul_(1 / h)
 
 
 def _suited(method: StochasticIntegrator, system: EvolvingSystem, calculus: Calculus | None = None) -> StochasticSystem:

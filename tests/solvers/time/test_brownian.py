@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 from itertools import pairwise
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 import torchsde
 
-from sciml import InputError
+import sciml
+from sciml import InputError, StochasticSystem
 from sciml.noise import TorchsdeNoise
 from sciml.solvers.time import BrownianPath
 from sciml.solvers.time.brownian import PARTS
@@ -163,6 +166,30 @@ def test_fitted_steps_are_little_shorter_and_cheap() -> None:
     assert PARTS == 4
 
 
+def test_steps_of_fixed_size_are_knots() -> None:
+    times = (0.0, 0.1, 0.35, 1.0)
+    path = BrownianPath(times, (2,), seed=0, step=0.03)
+    steps: list[tuple[float, float]] = []
+    with torch.no_grad():
+        sciml.evolve(
+            StochasticSystem(lambda u, t: -u, lambda u, t: u, (2,), path=path),
+            initial=1.0,
+            times=times,
+            step=0.03,
+            step_observer=lambda t, h, u: steps.append((t, h)),
+        )
+    assert path.times == (*[t for t, _ in steps], 1.0)
+    cells = [path._position(t + h) for t, h in steps]
+    assert all(cell.fraction == 0.0 and cell.place in (0, path._finest) for cell in cells)
+
+
+def test_copies_answer_the_same() -> None:
+    path = BrownianPath(KNOTS, (3,), seed=0)
+    path.increments(0.1, 0.2)
+    for other in (copy.deepcopy(path), pickle.loads(pickle.dumps(path))):
+        assert all(map(torch.equal, other.increments(0.2, 1.5), path.increments(0.2, 1.5)))
+
+
 def test_steps_below_the_finest_cells_are_left_alone() -> None:
     path = BrownianPath((0.0, 1.0), (2,), seed=0, levels=4)
     assert path.fitted(0.3, 0.01) == 0.01
@@ -178,6 +205,7 @@ def test_steps_below_the_finest_cells_are_left_alone() -> None:
         ({"shape": (0, 2)}, "such as \\(100, 2\\), got \\(0, 2\\)"),
         ({"seed": -1}, "seed: expected an integer from 0"),
         ({"seed": 1.5}, "seed: expected an integer from 0"),
+        ({"step": 0.0}, "step: expected a positive number"),
         ({"levels": 1}, "levels: expected a number of halvings"),
         ({"dtype": torch.int64}, "one of real numbers"),
     ],
@@ -189,7 +217,7 @@ def test_refused(arguments: dict[str, object], message: str) -> None:
 
 def test_times_beyond_the_ends_are_refused() -> None:
     path = BrownianPath((0.0, 1.0), (2,), seed=0)
-    with pytest.raises(InputError, match="from 0.0 to 1.0, and was asked for 1.5"):
+    with pytest.raises(InputError, match=r"from 0\.0 to 1\.0, and was asked for 1\.5"):
         path.increments(0.5, 1.5)
     with pytest.raises(InputError, match="t0 comes first"):
         path.increments(0.5, 0.25)
