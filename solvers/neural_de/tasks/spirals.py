@@ -11,9 +11,9 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.function_system import FunctionSystem
-from sciml.solvers.evolve import evolve
-from sciml.solvers.time import ExplicitRungeKutta
 
+from ...evolve import evolve
+from ...time import ExplicitRungeKutta
 from .data import Series
 
 _MATRIX = ((-0.1, 2.0), (-2.0, -0.1))
