@@ -46,7 +46,8 @@ class FunctionSystem(RowSystem):
         ratio: Ratio | None = None,
     ) -> None:
         named = {"function": function}
-        super().__init__(named, space, dtype=dtype, device=device, counted=counted, ratio=ratio)
+        text = "du/dt = function(u, t)"
+        super().__init__(text, named, space, dtype=dtype, device=device, counted=counted, ratio=ratio)
         self.function = function
 
     def rate(self, u: Tensor, t: Time) -> Tensor:

@@ -24,6 +24,7 @@ class RowSystem(EvolvingSystem):
     """du/dt = rate(u, t) where `rate` comes from functions, rows of the batch independent of each other.
 
     Args:
+        text: the equation, for people to read.
         functions: all of them by name, each (u, t) -> a tensor of the shape and dtype of u.
         space: the trailing shape of a row, `()` for a number; all axes before it are batch.
         batch: the shape that the functions' own tensors broadcast to.
@@ -36,6 +37,7 @@ class RowSystem(EvolvingSystem):
 
     def __init__(
         self,
+        text: str,
         functions: Mapping[str, Function],
         space: Sequence[int],
         *,
@@ -56,6 +58,7 @@ class RowSystem(EvolvingSystem):
             )
         if counted is not None and ratio is not None:
             raise InputError("give either counted or ratio: both say what decides the size of a step")
+        self.text = text
         self.equation = None  # type: ignore[assignment]
         self.domain = None
         self.unknowns = ("u",)
@@ -69,6 +72,7 @@ class RowSystem(EvolvingSystem):
         self.linear_part = None
         self.dtype, self.device = dtype, torch.device(device)
         self.counted, self.ratio = counted, ratio
+        self.plain_ratio = counted is None and ratio is None
 
     def nonlinear_part(self, u: Tensor, t: Time) -> Tensor:
         return self.rate(u, t)

@@ -352,7 +352,7 @@ class Solution:
         if self.system is None:
             what = f"A x = b with {tuple(self.value.shape)} unknowns"
         else:
-            what = f"{self.equation or 'du/dt = function(u, t)'} for {', '.join(self.unknowns)}"
+            what = f"{self.equation or getattr(self.system, 'text', '')} for {', '.join(self.unknowns)}"
             if self._axes:
                 what += f" on {' x '.join(map(str, self.value.shape[-self._axes :]))} unknowns"
             if self.times is not None:

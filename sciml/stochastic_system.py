@@ -65,6 +65,7 @@ class StochasticSystem(RowSystem):
             )
         axes = len(space) if isinstance(space, Sequence) else 0
         super().__init__(
+            "du = drift(u, t) dt + diffusion(u, t) dW",
             {"drift": drift, "diffusion": diffusion},
             space,
             batch=noise.shape[: max(0, len(noise.shape) - axes)],
