@@ -475,13 +475,13 @@ def replace_path(system: StochasticSystem, path: BrownianPath) -> StochasticSyst
 
 def test_what_is_chosen_is_said() -> None:
     path = BrownianPath((0.0, 1.0), (2, 2), seed=6)
-    assert evolve(GEOMETRIC, None, path).method == (
-        "SOSRI2, stochastic Runge-Kutta (a stochastic system in Ito's calculus)"
+    solution = evolve(GEOMETRIC, None, path)
+    assert solution.method == "SOSRI2, stochastic Runge-Kutta (a stochastic system in Ito's calculus)"
+    assert repr(solution).startswith(
+        "Solution of du = drift(u, t) dt + diffusion(u, t) dW for u at 2 times from 0 to 1"
     )
-    assert (
-        "Milstein (a stochastic system, Stratonovich's calculus)"
-        in evolve(STRATONOVICH[0], None, path, step=0.1).method
-    )
+    other = evolve(STRATONOVICH[0], None, path, step=0.1)
+    assert other.method == "Milstein (a stochastic system, Stratonovich's calculus)"
 
 
 def test_refused() -> None:
