@@ -45,6 +45,7 @@ class EvolvingSystem(ABC):
             `(channel, n)`; of ordinary differential equations `()` or `(channel,)`.
         axes: the trailing axes of one unknown's field.
         state_space: the trailing shape of a state y, which is real.
+        plain_ratio: whether `error_ratio` is `root_mean_square_ratio` over the axes of a state.
         linear_part: the part of the rate that is linear in u with coefficients that do not depend on time, on fields
             `(*batch, *space)`; None if there is none.
     """
@@ -61,6 +62,7 @@ class EvolvingSystem(ABC):
     space: tuple[int, ...]
     axes: int
     state_space: tuple[int, ...]
+    plain_ratio: bool = False
     linear_part: LinearOperator | None
     dtype: torch.dtype
     device: torch.device

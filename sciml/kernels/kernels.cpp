@@ -72,6 +72,28 @@
         (columns ? error_of_columns<T> : error_of_rows<T>)(error, before, after, rows, size, rtol, atol, stride,       \
                                                            ratio, Team{threads});                                      \
     }                                                                                                                  \
+    extern "C" void step_error_gradient_##suffix(const T *error, const T *before, const T *after, Index rows,          \
+                                                 Index size, double rtol, const double *atol, Index stride,            \
+                                                 const T *ratio, const T *slope, T *of_error, T *of_before,            \
+                                                 T *of_after, int threads) {                                           \
+        error_gradient(error, before, after, rows, size, rtol, atol, stride, ratio, slope, of_error, of_before,        \
+                       of_after, Team{threads});                                                                       \
+    }                                                                                                                  \
+    extern "C" void estimate_step_##suffix(Index rows, Index size, int count, const T *const *stage,                   \
+                                           const double *weight, const T *before, const T *after, double rtol,         \
+                                           const double *atol, Index stride, T *error, T *ratio,                       \
+                                           const T *const *pair, double *squares, T *stiffness, int threads) {         \
+        estimate_step(rows, size, count, stage, weight, before, after, rtol, atol, stride, error, ratio, pair,         \
+                      squares, stiffness, Team{threads});                                                              \
+    }                                                                                                                  \
+    extern "C" void distance_gradient_##suffix(const T *x, const T *y, Index rows, Index size, const T *factor,        \
+                                               T *of_x, T *of_y, int threads) {                                        \
+        distance_gradient(x, y, rows, size, factor, of_x, of_y, Team{threads});                                        \
+    }                                                                                                                  \
+    extern "C" void weighted_sum_##suffix(Index size, int count, const T *const *x, const double *weight, T *out,      \
+                                          int threads) {                                                               \
+        weighted_sum(size, count, x, weight, out, Team{threads});                                                      \
+    }                                                                                                                  \
     extern "C" void tape_rate_##suffix(const Tape *tape, const TapeInputs<T> *inputs, Index unknowns, Index rows,      \
                                        const T *y, double t, T *rate, int threads) {                                   \
         tape_rate(*tape, *inputs, unknowns, rows, y, t, rate, Team{threads});                                          \

@@ -193,3 +193,15 @@ void sum_blocks(Index batch, Index size, const Team &team, double *total, double
         for (Index at = 0; at < blocks; ++at) total[row] += partial[row * blocks + at];
     }
 }
+
+// body(row, begin, end) for the blocks of all rows.
+template <class F>
+void over_blocks(Index batch, Index size, const Team &team, F body) {
+    const Index blocks = (size + BLOCK - 1) / BLOCK;
+    over_rows(batch * blocks, batch * size, team, [&](Index begin, Index end) {
+        for (Index at = begin; at < end; ++at) {
+            const Index row = at / blocks, start = at % blocks * BLOCK;
+            body(row, row * size + start, row * size + std::min(start + BLOCK, size));
+        }
+    });
+}

@@ -57,6 +57,97 @@ void error_of_columns(const T *error, const T *before, const T *after, Index row
     });
 }
 
+template <class T>
+inline T sign(T x) {
+    return x > 0 ? T(1) : x < 0 ? T(-1) : T(0);
+}
+
+template <class T>
+void gradient_of_part(const T *__restrict error, const T *__restrict before, const T *__restrict after, Index length,
+                      T atol, T rtol, T factor, T *__restrict of_error, T *__restrict of_before,
+                      T *__restrict of_after) {
+    for (Index k = 0; k < length; ++k) {
+        const T u = std::abs(before[k]), v = std::abs(after[k]);
+        const T scale = 1 / (atol + rtol * (u > v ? u : v));
+        const T relation = error[k] * scale, along = factor * relation * scale;
+        const T steeper = -rtol * along * relation;
+        const T share = u > v ? T(1) : u < v ? T(0) : T(0.5);  // of the state before in the derivative of max
+        of_error[k] = along;
+        of_before[k] = steeper * share * sign(before[k]);
+        of_after[k] = steeper * (1 - share) * sign(after[k]);
+    }
+}
+
+// The derivatives of something with respect to the arguments of `error_of_rows`, from those with respect to `ratio`.
+// Rows on whose ratio it does not depend may be anything, also NaN.
+template <class T>
+void error_gradient(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
+                    const double *atol, Index stride, const T *ratio, const T *slope, T *of_error, T *of_before,
+                    T *of_after, const Team &team) {
+    over_blocks(rows, size, team, [=](Index row, Index begin, Index end) {
+        if (slope[row] == 0) {
+            for (T *of : {of_error, of_before, of_after}) std::fill(of + begin, of + end, T(0));
+            return;
+        }
+        const T absolute = tolerance_of_row<T>(atol, stride, row);
+        const T factor = slope[row] / (T(size) * std::max(ratio[row], std::numeric_limits<T>::min()));
+        gradient_of_part(error + begin, before + begin, after + begin, end - begin, absolute, T(rtol), factor,
+                         of_error + begin, of_before + begin, of_after + begin);
+    });
+}
+
+// total[row] = sum of (y - x)^2
+template <class T>
+void distance_of_rows(const T *x, const T *y, Index rows, Index size, double *total, const Team &team) {
+    sum_blocks(rows, size, team, total, nullptr, [=](Index, Index begin, Index end) {
+        T lane[LANES] = {};
+        Index k = begin;
+        for (; k + LANES <= end; k += LANES)
+            for (Index l = 0; l < LANES; ++l) lane[l] += (y[k + l] - x[k + l]) * (y[k + l] - x[k + l]);
+        for (Index l = 0; k < end; ++k, ++l) lane[l] += (y[k] - x[k]) * (y[k] - x[k]);
+        double s = 0;
+        for (Index l = 0; l < LANES; ++l) s += lane[l];
+        return s;
+    });
+}
+
+// of_y = factor[row] (y - x), of_x = -of_y; nothing where the factor is 0
+template <class T>
+void distance_gradient(const T *x, const T *y, Index rows, Index size, const T *factor, T *__restrict of_x,
+                       T *__restrict of_y, const Team &team) {
+    over_blocks(rows, size, team, [=](Index row, Index begin, Index end) {
+        const T f = factor[row];
+        for (Index k = begin; k < end; ++k) {
+            const T d = f == 0 ? T(0) : f * (y[k] - x[k]);
+            of_y[k] = d, of_x[k] = -d;
+        }
+    });
+}
+
+// out = sum of weight[t] x[t]
+template <class T>
+void weighted_sum(Index size, int count, const T *const *x, const double *weight, T *out, const Team &team) {
+    Terms<T> terms;
+    for (int t = 0; t < count; ++t) terms.x[t] = x[t], terms.c[t] = T(weight[t]);
+    terms.scalars = count;
+    over_rows(size, size * count, team, [&](Index begin, Index end) { accumulate(out, terms, begin, end); });
+}
+
+// What a recorded step estimates: error = sum of weight[t] stage[t], its ratio, and, of a pair of states x, y and their
+// slopes u, v, how fast the fastest motion is: |v - u| / |y - x|, with the squares of both, `(2, rows)`.
+template <class T>
+void estimate_step(Index rows, Index size, int count, const T *const *stage, const double *weight, const T *before,
+                   const T *after, double rtol, const double *atol, Index stride, T *error, T *ratio,
+                   const T *const *pair, double *squares, T *stiffness, const Team &team) {
+    weighted_sum(rows * size, count, stage, weight, error, team);
+    error_of_rows(error, before, after, rows, size, rtol, atol, stride, ratio, team);
+    if (!pair) return;
+    distance_of_rows(pair[2], pair[3], rows, size, squares, team);
+    distance_of_rows(pair[0], pair[1], rows, size, squares + rows, team);
+    for (Index row = 0; row < 2 * rows; ++row) squares[row] += std::numeric_limits<T>::min();  // 0/0 is no NaN
+    for (Index row = 0; row < rows; ++row) stiffness[row] = T(std::sqrt(squares[row] / squares[rows + row]));
+}
+
 // How steps follow from errors, in logarithms.
 struct StepControl {
     double target, latest, middle, oldest, rejected, smallest, largest, least, forgotten, longest;

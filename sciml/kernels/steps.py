@@ -7,13 +7,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import build, layout
+
+
+def fits(state: Tensor) -> bool:
+    """Whether there are kernels for states like this one, on the CPU and contiguous; not inside forward differentiation
+    and transforms."""
+    return (
+        state.device.type == "cpu"
+        and state.is_contiguous()
+        and state.dtype in layout.NAMES
+        and not torch.compiler.is_compiling()
+        and _is_plain()
+        and not torch._C._functorch.is_legacy_batchedtensor(state)  # of autograd.grad(is_grads_batched=True)
+        and build.library() is not None
+    )
+
+
+def _is_plain() -> bool:
+    return forward_ad._current_level < 0 and torch._C._functorch.maybe_current_level() is None
+
+
+def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """sum w x of states of one shape and dtype that `fits`, as many as the kernel takes or any number; no gradients."""
+    count = len(terms)
+    if count > _MOST_TERMS:
+        parts = range(0, count, _MOST_TERMS)
+        sums = [weighted_sum(terms[k : k + _MOST_TERMS], weights[k : k + _MOST_TERMS]) for k in parts]
+        return weighted_sum(sums, (1.0,) * len(sums))
+    first = terms[0]
+    found = torch.empty(first.shape, dtype=first.dtype)
+    _call(
+        "weighted_sum",
+        first.dtype,
+        ctypes.c_int64(first.numel()),
+        ctypes.c_int(count),
+        (ctypes.c_void_p * count)(*[x.data_ptr() for x in terms]),
+        (ctypes.c_double * count)(*weights),
+        layout.pointer(found),
+    )
+    return found
+
+
+_MOST_TERMS = 64  # MAX_TERMS of rows.hpp
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
+    getattr(build.library(), f"{name}_{layout.NAMES[dtype]}")(*arguments, layout.threads())
 
 
 def error_ratio(
@@ -26,8 +72,7 @@ def error_ratio(
     if (
         error.device.type != "cpu"
         or torch.compiler.is_compiling()
-        or forward_ad._current_level >= 0
-        or torch._C._functorch.maybe_current_level() is not None
+        or not _is_plain()
         or before.stride() != strides
         or after.stride() != strides
         or before.shape != shape
@@ -68,6 +113,145 @@ def error_ratio(
         layout.threads(),
     )
     return ratio
+
+
+class Estimates(NamedTuple):
+    """Of a step: its error, `(*batch, *space)`, the ratio of that to the tolerance, and of a pair of stages |v - u| and
+    |y - x| squared, `(2, *batch)` in float64, and the root of their ratio, the stiffness."""
+
+    error: Tensor
+    ratio: Tensor
+    squares: Tensor | None
+    stiffness: Tensor | None
+
+
+Pair = tuple[Tensor, Tensor, Tensor, Tensor]
+"""States x and y at the same time, and their slopes u and v."""
+
+
+def estimates(
+    stages: Sequence[Tensor],
+    weights: Sequence[float],
+    before: Tensor,
+    after: Tensor,
+    rtol: float,
+    atol: float | Tensor,
+    axes: int,
+    pair: Pair | None,
+) -> Estimates:
+    """Of a step with the error sum w k, for states that `fits`; without gradients."""
+    batch = before.shape[: before.ndim - axes]
+    error, ratio = torch.empty(before.shape, dtype=before.dtype), torch.empty(batch, dtype=before.dtype)
+    squares = stiffness = None
+    if pair is not None:
+        squares, stiffness = torch.empty(2, *batch, dtype=torch.float64), torch.empty_like(ratio)
+    absolute, stride = _absolute(atol, ratio)
+    _call(
+        "estimate_step",
+        before.dtype,
+        *_rows(before, axes),
+        ctypes.c_int(len(stages)),
+        layout.addresses(stages),
+        (ctypes.c_double * len(stages))(*weights),
+        layout.pointer(before),
+        layout.pointer(after),
+        ctypes.c_double(rtol),
+        layout.pointer(absolute),
+        stride,
+        layout.pointer(error),
+        layout.pointer(ratio),
+        None if pair is None else layout.addresses(pair),
+        None if squares is None else layout.pointer(squares),
+        None if stiffness is None else layout.pointer(stiffness),
+    )
+    return Estimates(error, ratio, squares, stiffness)
+
+
+def _rows(state: Tensor, axes: int) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    """Their number and length."""
+    rows = prod(state.shape[: state.ndim - axes])
+    return ctypes.c_int64(rows), ctypes.c_int64(state.numel() // max(1, rows))
+
+
+def _absolute(atol: float | Tensor, ratio: Tensor) -> tuple[Tensor, ctypes.c_int64]:
+    """An absolute tolerance in float64, and its stride over rows."""
+    if not isinstance(atol, Tensor):
+        return torch.tensor(atol, dtype=torch.float64), ctypes.c_int64(0)
+    return atol.detach().to(torch.float64).expand(ratio.shape).contiguous(), ctypes.c_int64(1)
+
+
+def error_gradient(
+    slope: Tensor,
+    error: Tensor,
+    before: Tensor,
+    after: Tensor,
+    ratio: Tensor,
+    rtol: float,
+    atol: float | Tensor,
+    axes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The derivatives of something with respect to an error and the states, from that with respect to their ratio; with
+    a graph where one is asked for."""
+    slope = slope.contiguous()
+    if torch.is_grad_enabled() or not fits(slope):
+        return _error_gradient(slope, error, before, after, rtol, atol, axes)
+    found = torch.empty_like(error), torch.empty_like(error), torch.empty_like(error)
+    absolute, stride = _absolute(atol, ratio)
+    _call(
+        "step_error_gradient",
+        error.dtype,
+        *map(layout.pointer, (error, before, after)),
+        *_rows(error, axes),
+        ctypes.c_double(rtol),
+        layout.pointer(absolute),
+        stride,
+        *map(layout.pointer, (ratio, slope, *found)),
+    )
+    return found
+
+
+def _error_gradient(
+    slope: Tensor, error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: float | Tensor, axes: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    trailing, tiny = (1,) * axes, torch.finfo(error.dtype).tiny
+    u, v = before.abs(), after.abs()
+    absolute = torch.as_tensor(atol, dtype=error.dtype).clamp(min=tiny)
+    scale = torch.maximum(u, v) * rtol + absolute.reshape((*absolute.shape, *trailing))
+    relation = error / scale
+    squares = relation * relation
+    mean = squares.flatten(-axes).mean(-1) if axes else squares
+    factor = slope / (error.numel() / mean.numel() * (mean + tiny).sqrt())
+    along = factor.reshape((*factor.shape, *trailing)) * relation / scale
+    steeper = -rtol * along * relation
+    share = 0.5 * ((u >= v).to(error.dtype) + (u > v).to(error.dtype))
+    return along, steeper * share * before.sign(), steeper * (1 - share) * after.sign()
+
+
+def stiffness_gradient(slope: Tensor, pair: Pair, squares: Tensor, axes: int) -> Pair:
+    """The derivatives of something with respect to a pair, from that with respect to its stiffness; with a graph where
+    one is asked for."""
+    x, y, u, v = pair
+    if torch.is_grad_enabled() or not fits(slope.contiguous()):
+        return _stiffness_gradient(slope, y - x, v - u, axes)
+    above, below = squares
+    factor = torch.where(slope == 0, 0.0, slope.double() * (above / below).sqrt())
+    found: list[Tensor] = []
+    for p, q, weight in ((x, y, -factor / below), (u, v, factor / above)):
+        weight, of_p, of_q = weight.to(p.dtype), torch.empty_like(p), torch.empty_like(q)
+        tensors = map(layout.pointer, (weight, of_p, of_q))
+        _call("distance_gradient", p.dtype, layout.pointer(p), layout.pointer(q), *_rows(p, axes), *tensors)
+        found += [of_p, of_q]
+    return found[0], found[1], found[2], found[3]
+
+
+def _stiffness_gradient(slope: Tensor, way: Tensor, change: Tensor, axes: int) -> Pair:
+    tiny = torch.finfo(way.dtype).tiny
+    squares = (x * x for x in (change, way))
+    above, below = ((x.flatten(-axes).sum(-1) if axes else x) + tiny for x in squares)
+    factor = slope * above.sqrt() / below.sqrt()
+    shape = (*factor.shape, *(1,) * axes)
+    of_way, of_change = (-factor / below).reshape(shape) * way, (factor / above).reshape(shape) * change
+    return -of_way, of_way, -of_change, of_change
 
 
 _CONTROL = (

@@ -18,7 +18,8 @@ from sciml.ordinary import OrdinarySystem
 
 from . import tableau as tableaus
 from .control import Controller
-from .stepper import Attempt, Integrator, Stepper, combined, interpolated
+from .stage_sums import StageSums, Sums, pays, sums
+from .stepper import Attempt, Integrator, Stepper, interpolated
 from .tableau import Row, Tableau
 
 
@@ -100,6 +101,7 @@ class ExplicitStepper(Stepper):
         self.order = tableau.order
         self.embedded = tableau.embedded
         self.even = False
+        self._has_tape = not method.record and isinstance(system, OrdinarySystem)
         self._work: _Work | None = None
         self._evaluations = 0
 
@@ -113,7 +115,7 @@ class ExplicitStepper(Stepper):
         self._evaluations += self.tableau.stages - (memory is not None)
         if self.method.compile:
             return self._compiled_step(y, t, h, memory)
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or (pays(y) and not self._has_tape):
             return self._step_out_of_place(y, t, h, memory)
         return self._step_in_place(y, t, h, memory)
 
@@ -129,7 +131,7 @@ class ExplicitStepper(Stepper):
             work = self._work = _Work(tableau, y)
         flat, shape, strides = y.as_strided(work.length, (1,)), y.shape, y.stride()
         torch.mul(work.numbers, h, out=work.scaled)
-        if not self.method.record and isinstance(self.system, OrdinarySystem):
+        if self._has_tape and isinstance(self.system, OrdinarySystem):
             tape = self.system.tape(y)
             if tape is not None:
                 return self._step_of_tape(tape, work, y, t, h, memory)
@@ -176,26 +178,33 @@ class ExplicitStepper(Stepper):
     def _step_out_of_place(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         tableau, slope = self.tableau, self.system.slope
         stages = [slope(y, t) if memory is None else memory]
+        add = sums(y, h)
         value = y
         equal: list[tuple[Tensor, Tensor]] = []
         for i in range(1, tableau.stages):
-            value = combined(y, stages, tableau.a[i], h)
+            value = add(stages, tableau.a[i])
             stages.append(slope(value, t + tableau.c[i] * h))
             if self.method.record and tableau.equal is not None and i in tableau.equal:
                 equal.append((value, stages[i]))
         if not tableau.first_same_as_last:
-            value = combined(y, stages, tableau.b, h)
+            value = add(stages, tableau.b)
+        memory = stages[-1] if tableau.first_same_as_last else None
+        interpolate = self._interpolant_of(add, value, stages)
+        return Attempt(value, memory, *self._estimated(add, stages, value, equal), interpolate)
+
+    def _estimated(
+        self, add: Sums | StageSums, stages: list[Tensor], value: Tensor, equal: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The error, its ratio where that is found at once, and the stiffness."""
+        weights, record = self.tableau.error, self.method.record
         error = None
-        if tableau.error is not None:
-            error = combined(0.0, stages, tableau.error, h)
-        return Attempt(
-            value,
-            stages[-1] if tableau.first_same_as_last else None,
-            error,
-            None,
-            stiffness(equal, self.axes) if equal else None,
-            self._interpolant_of(y, value, h, stages),
-        )
+        if weights is not None:
+            if record and self.rtol is not None and isinstance(add, StageSums) and self.system.plain_ratio:
+                pair = (equal[0][0], equal[1][0], equal[0][1], equal[1][1]) if equal else None
+                return add.estimates(stages, weights, value, pair, self.rtol, self.atol, self.axes)
+            with torch.set_grad_enabled(record and torch.is_grad_enabled()):
+                error = add.increment(stages, weights)
+        return error, None, stiffness(equal, self.axes) if equal else None
 
     def _compiled_step(self, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
         tableau = self.tableau
@@ -210,7 +219,7 @@ class ExplicitStepper(Stepper):
             error,
             ratio,
             rate,
-            interpolate=self._interpolant_of(y, value, h, list(stages)),
+            interpolate=self._interpolant_of(Sums(y, h), value, list(stages)),
         )
 
     @cached_property
@@ -268,7 +277,7 @@ class ExplicitStepper(Stepper):
         return at
 
     def _interpolant_of(
-        self, y: Tensor, value: Tensor, h: float, stages: list[Tensor]
+        self, add: Sums | StageSums, value: Tensor, stages: list[Tensor]
     ) -> Callable[[Time], Tensor] | None:
         table = self._dense_table
         if table is None:
@@ -276,8 +285,8 @@ class ExplicitStepper(Stepper):
 
         def at(theta: Time) -> Tensor:
             if isinstance(theta, Tensor):
-                return interpolated(y, stages, theta.new_tensor(table) * h, theta)
-            return value if theta == 1.0 else combined(y, stages, _weights(table, theta), h)
+                return interpolated(add.y, stages, theta.new_tensor(table) * add.h, theta)
+            return value if theta == 1.0 else add(stages, _weights(table, theta))
 
         return at
 
