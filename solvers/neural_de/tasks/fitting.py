@@ -62,14 +62,14 @@ class SpiralODE(OrdinaryProblem):
     name: ClassVar[str] = "spiral-ode"
     headline: ClassVar[str] = "loss"
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "error": {"weight": 1.0},
-        "error-squared": {"weight": 0.1},
-        "stiffness": {"weight": 0.1},
-        "error+stiffness": {"weight": 1.0, "stiffness": 0.1},
-        "local-error": {"weight": 1.0},
-        "local-stiffness": {"weight": 0.1},
-        "steer": {"width": 0.1},
-        "steer+error": {"weight": 1.0, "width": 0.1},
+        "error": {"weight": 0.1, "last_weight": 0.01},
+        "error-squared": {"weight": 1e-3},
+        "stiffness": {"weight": 1e-3},
+        "error+stiffness": {"weight": 0.1, "last_weight": 0.01, "stiffness": 0.01},
+        "local-error": {"weight": 0.1, "last_weight": 0.01},
+        "local-stiffness": {"weight": 1e-3},
+        "steer": {"width": 0.01},
+        "steer+error": {"weight": 0.1, "last_weight": 0.01, "width": 0.01},
         "taylor": {"weight": 1e-6, "order": 3},
         "kinetic": {"weight": 1e-4},
         "jacobian": {"weight": 1e-4},

@@ -25,21 +25,21 @@ from .problem import DTYPES, Data, OrdinaryProblem, Outcome, check_counts, of_ro
 from .spirals import irregular_spirals
 
 _USUAL: Mapping[str, Mapping[str, Any]] = {
-    "error": {"weight": 1000.0, "last_weight": 100.0, "reduction": "mean", "rows": "together"},
-    "error-squared": {"weight": 100.0, "reduction": "mean", "rows": "together"},
-    "stiffness": {"weight": 0.285, "reduction": "mean"},
+    "error": {"weight": 10.0, "last_weight": 1.0, "reduction": "mean", "rows": "together"},
+    "error-squared": {"weight": 10.0, "reduction": "mean", "rows": "together"},
+    "stiffness": {"weight": 0.01, "reduction": "mean"},
     "error+stiffness": {
-        "weight": 1000.0,
-        "last_weight": 100.0,
+        "weight": 10.0,
+        "last_weight": 1.0,
         "reduction": "mean",
         "rows": "together",
-        "stiffness": 2.85e-4,
+        "stiffness": 1e-3,
         "stiffness_reduction": "mean",
     },
-    "local-error": {"weight": 100.0, "last_weight": 10.0},
-    "local-stiffness": {"weight": 0.285},
+    "local-error": {"weight": 10.0, "last_weight": 1.0},
+    "local-stiffness": {"weight": 0.01},
     "steer": {"width": 0.25},
-    "steer+error": {"weight": 1000.0, "last_weight": 100.0, "reduction": "mean", "rows": "together", "width": 0.25},
+    "steer+error": {"weight": 10.0, "last_weight": 1.0, "reduction": "mean", "rows": "together", "width": 0.25},
     "taylor": {"weight": 0.01, "order": 2},
     "kinetic": {"weight": 0.01},
     "jacobian": {"weight": 0.01},
@@ -158,8 +158,8 @@ class LatentSpirals(SeriesProblem):
     noise: float = 0.1
     end: float = 10.0
     latent: int = 8
-    hidden: int = 32
-    units: int = 32
+    hidden: int = 64
+    units: int = 50
     name: ClassVar[str] = "latent-spirals"
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = _USUAL
 
