@@ -66,7 +66,7 @@ class Gaussians(OrdinaryProblem):
         self.check(None)
 
     def data(self) -> Data:
-        law = {"modes": self.modes, "radius": self.radius, "deviation": self.deviation}
+        law: dict[str, Any] = {"modes": self.modes, "radius": self.radius, "deviation": self.deviation}
 
         def drawn(seed: int) -> TensorSamples:
             points = gaussians(self.samples, dtype=torch.float64, seed=seed, **law)
