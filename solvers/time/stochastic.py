@@ -26,7 +26,7 @@ from .explicit import stiffness
 from .stepper import Attempt, Integrator, Stepper, by_row
 from .stochastic_tableau import StochasticTableau
 
-_AIM = 0.1  # error of the first step relative to the tolerance, as far as it can be known
+_AIM = 0.2  # error of the first step relative to the tolerance, as far as it can be known
 _SIZES = 64  # sizes of steps whose coefficients are kept
 
 
@@ -80,8 +80,9 @@ class StochasticStepper(Stepper):
             return system.error_ratio(x, y, y, rtol, atol)
 
         f, g = self.drift(y, t), self.diffusion(y, t)
-        whole, falling, spreading = size(y), size(f), size(g)
-        guess = torch.minimum(0.01 * whole / falling, (0.01 * whole / spreading).square()).clamp(max=span)
+        falling, spreading = size(f), size(g)
+        small = (0.01 * size(y)).clamp(min=1.0)  # of a state near 0 the tolerance
+        guess = torch.minimum(small / falling, (small / spreading).square()).clamp(max=span)
         guess = torch.where((guess > 1e-6 * span) & torch.isfinite(guess), guess, 1e-6 * span)
         moved = y + by_row(guess, y) * f + by_row(guess.sqrt(), y) * g
         distance = size(moved - y)
@@ -91,7 +92,7 @@ class StochasticStepper(Stepper):
         noisy = (l * l * spreading + k * spreading + l * falling) / sqrt(3.0)
         smooth = k * falling / 2
         found = torch.minimum((_AIM / noisy) ** (2 / 3), (_AIM / smooth) ** 0.5)
-        found = torch.minimum(found, 1000 * guess)
+        found = torch.minimum(found, 1e6 * guess)
         return torch.where(torch.isfinite(found), found, 1e-6 * span).clamp(max=span)
 
     @abstractmethod
