@@ -96,7 +96,9 @@ def bench(
     case: Annotated[
         list[str] | None, typer.Option(help="Only cases whose name contains this text.", show_default=False)
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all rows to this file.", show_default=False)] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write all rows to this file, and pictures beside it.", show_default=False)
+    ] = None,
 ) -> None:
     """Time the methods of this package against other libraries on this machine, and print tables of it."""
     from .benchmarks import program

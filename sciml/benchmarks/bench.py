@@ -19,7 +19,7 @@ _SLACK = 1.01  # a stopping rule evaluated by recurrence and b - A x computed af
 
 _LIBRARIES = (
     *("sciml", "torch", "numpy", "scipy", "pyamg", "torch-sla"),
-    *("torchdiffeq", "torchode", "jax", "exponax", "pyqg-jax", "neuraloperator"),
+    *("torchdiffeq", "torchsde", "torchode", "jax", "exponax", "pyqg-jax", "neuraloperator"),
 )
 DISTRIBUTIONS = {"sciml": "sciml-torch"}
 

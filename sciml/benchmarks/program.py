@@ -19,7 +19,7 @@ def bench(names: Sequence[str], size: Size, device: Device, path: Path | None, o
     Args:
         names: of the suites; all if empty.
         size, device: how large, and where.
-        path: of the JSON file, or None.
+        path: of the JSON file, beside which pictures stand, or None.
         only: texts, one of which the name of a case must contain; all cases if empty.
 
     Raises:
@@ -52,6 +52,12 @@ def bench(names: Sequence[str], size: Size, device: Device, path: Path | None, o
     if path is not None:
         write_whole(path, (json.dumps(as_json(runs), indent=1) + "\n").encode())
         print(f"\nwritten: {path}")
+        for suite in suites:
+            for finished in runs:
+                if finished.suite == suite.name and suite.picture and (content := suite.picture(finished.rows)):
+                    beside = path.with_name(f"{path.stem}-{suite.name}.png")
+                    write_whole(beside, content)
+                    print(f"written: {beside}")
 
 
 def _chosen(plan: Plan, only: Sequence[str]) -> Plan:

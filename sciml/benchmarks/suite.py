@@ -87,8 +87,10 @@ class Suite:
         name: as the command line has it.
         summary: one line for people.
         plan: (size, device) -> Plan; loads what it needs when it is called.
+        picture: rows -> the content of a PNG file, or None where there is nothing to draw; None if it has no picture.
     """
 
     name: str
     summary: str
     plan: Callable[[str, str], Plan]
+    picture: Callable[[Sequence[Row]], bytes | None] | None = None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from .row import Row
 from .suite import Plan, Suite
 
 
@@ -47,6 +50,18 @@ def _learned(size: str, device: str) -> Plan:
     return plan(size, device)
 
 
+def _neural_de(size: str, device: str) -> Plan:
+    from .neural_de.plan import plan
+
+    return plan(size, device)
+
+
+def _neural_de_picture(rows: Sequence[Row]) -> bytes | None:
+    from .neural_de.picture import picture
+
+    return picture(rows)
+
+
 SUITES = (
     Suite("linear", "linear solvers against scipy, pyamg and torch-sla", _linear),
     Suite("geometry", "jumping and directed coefficients, meshes, scans, nonlinear equations", _geometry),
@@ -55,4 +70,10 @@ SUITES = (
     Suite("operators", "neural operators trained and timed against neuraloperator's FNO", _operators),
     Suite("tuning", "relaxation and preconditioners chosen by bandits while solving, and the sweeps behind", _tuning),
     Suite("learned", "learned preconditioners against computed ones, on problems unseen in training", _learned),
+    Suite(
+        "neural-de",
+        "neural ODEs and SDEs trained to be easy to solve, against plain ones, torchdiffeq and torchsde",
+        _neural_de,
+        _neural_de_picture,
+    ),
 )
