@@ -104,7 +104,10 @@ def evolve_with_continuous_adjoint(
         )
     counts = {name: torch.zeros_like(solution.codes) for name in _COUNTS}
     solution.statistics.update({f"backward_{name}": count for name, count in counts.items()})
-    if not torch.is_grad_enabled() or not (initial.requires_grad or leaves):
+    if not torch.is_grad_enabled():
+        return solution
+    if not (initial.requires_grad or leaves):
+        check_dependence(system, initial, moments[0], leaves)
         return solution
     allowed = rtol if rtol is not None else RTOL if initial.dtype == torch.float64 else 1e-4
     backward = _Backward(
@@ -119,6 +122,7 @@ def evolve_with_continuous_adjoint(
         counts,
         AdjointRecord(),
         throw,
+        rate if parameters is None and isinstance(rate, nn.Module) else None,
     )
     value = _Attached.apply(initial, solution.value, backward, *leaves)
     return replace(solution, value=value, adjoint=backward.record)
@@ -143,6 +147,28 @@ def known_parameters(rate: Rate, parameters: Sequence[Tensor] | None) -> tuple[T
             f"{type(rate).__name__}"
         )
     return tuple(rate.parameters())
+
+
+def check_still_there(module: nn.Module | None, parameters: Sequence[Tensor]) -> None:
+    """Raise InputError in a backward pass for a module that has other parameters than forwards."""
+    if module is None:
+        return
+    now = {id(tensor) for tensor in module.parameters()}
+    if any(id(tensor) not in now for tensor in parameters):
+        raise InputError(
+            "the rate has other parameters in the backward pass than it had forwards, as after "
+            "torch.func.functional_call, so that the continuous adjoint would be that of another rate: make them "
+            "parameters of the module, or take adjoint='recorded'"
+        )
+
+
+def check_dependence(system: FunctionSystem, u: Tensor, t: float, parameters: Sequence[Tensor]) -> None:
+    """Raise InputError if the rate depends on tensors that ask for a gradient and are none of the parameters."""
+    with torch.enable_grad():
+        u = u.detach().requires_grad_()
+        rate = system.rate(u, t)
+    if rate.requires_grad:
+        _check_dependence(rate, u, tuple(parameters))
 
 
 class _Attached(torch.autograd.Function):
@@ -172,6 +198,7 @@ class _Backward:
         atol: of the state, of the whole batch or row by row.
         codes: how the rows ended forwards.
         counts, record: to be filled in.
+        module: whose parameters these are.
     """
 
     system: FunctionSystem
@@ -185,6 +212,7 @@ class _Backward:
     counts: dict[str, Tensor]
     record: AdjointRecord
     throw: bool
+    module: nn.Module | None
 
     def gradients(self, states: Tensor, gradient: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Those of the initial state, and of the parameters.
@@ -193,8 +221,10 @@ class _Backward:
             states, gradient: `(*batch, time, *space)`, the solution and dL/du at the output times.
 
         Raises:
+            InputError: for a module whose parameters are others now.
             SolveError: if `throw`, where a row fails.
         """
+        check_still_there(self.module, self.parameters)
         batch, shape = self.codes.shape, (*self.codes.shape, *self.system.space)
         rows, entries = self.codes.numel(), prod(self.system.space)
         y, jumps = (x.movedim(len(batch), 0).reshape(-1, rows, entries) for x in (states, gradient))

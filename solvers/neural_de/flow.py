@@ -299,6 +299,10 @@ class _OfPoints(IntegralRegularizer):
     rate: Rate
     dimension: int
 
+    @property
+    def needs_graph(self) -> bool:
+        return self.integral.needs_graph
+
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
         z = u[..., : self.dimension]
         found = self.integral.integrand(self.rate, z, t, self.rate(z, t), noise[..., : self.dimension])

@@ -10,10 +10,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp
+from torch.func import jvp, vjp
 
+from sciml.differentiation import in_transform
 from sciml.errors import InputError
 from sciml.evolving import Time
+from sciml.row_system import checked
 
 from .regularizers import Regularizer
 
@@ -21,7 +23,15 @@ Rate = Callable[[Tensor, Time], Tensor]
 
 
 class IntegralRegularizer(Regularizer):
-    """An integral over time that is solved for beside the state; it does not influence the steps."""
+    """An integral over time that is solved for beside the state; it does not influence the steps.
+
+    Attributes:
+        needs_graph: whether `integrand` needs a graph of the slope.
+    """
+
+    @property
+    def needs_graph(self) -> bool:
+        return False
 
     @abstractmethod
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
@@ -29,9 +39,9 @@ class IntegralRegularizer(Regularizer):
 
         Args:
             rate: du/dt as a function of u and t.
-            u: the state, `(*batch, *space)`, from which `slope` was computed with a graph.
+            u: the state, `(*batch, *space)`.
             t: the time.
-            slope: rate(u, t).
+            slope: rate(u, t), with a graph from u if `needs_graph`, but for what is inside torch.func.
             noise: standard normal numbers of the shape of u, the same ones along a trajectory.
         """
 
@@ -54,7 +64,15 @@ class JacobianNorm(IntegralRegularizer):
     Finlay, Jacobsen, Nurbekyan and Oberman (RNODE), ICML 2020, section 4.2.
     """
 
+    @property
+    def needs_graph(self) -> bool:
+        return True
+
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
+        if in_transform():
+            return vjp(lambda u: rate(u, t), u)[1](noise)[0].square()
+        if not slope.requires_grad:
+            return torch.zeros_like(u)
         (product,) = torch.autograd.grad(slope, u, noise, create_graph=True, materialize_grads=True)
         return product.square()
 
@@ -95,7 +113,7 @@ def _total_derivative(rate: Rate, order: int) -> Rate:
 
     def derivative(u: Tensor, t: Time) -> Tensor:
         tangents = (rate(u, t), torch.ones_like(t) if isinstance(t, Tensor) else 1.0)
-        return jvp(below, (u, t), tangents)[1]  # type: ignore[no-any-return]
+        return jvp(below, (u, t), tangents)[1]
 
     return derivative
 
@@ -118,13 +136,13 @@ class Augmented(nn.Module):
         self.noise: Tensor
 
     def forward(self, y: Tensor, t: Any) -> Tensor:
-        tracked = torch.is_grad_enabled()
-        n = prod(self.space)
-        with torch.enable_grad():
-            u = y[..., :n].reshape(*y.shape[:-1], *self.space)
-            if not u.requires_grad:
+        tracked, n = torch.is_grad_enabled(), prod(self.space)
+        u = y[..., :n].reshape((*y.shape[:-1], *self.space))
+        graph = not in_transform() and any(integral.needs_graph for integral in self.integrals)
+        with torch.set_grad_enabled(tracked or graph):
+            if graph and not u.requires_grad:
                 u = u.detach().requires_grad_()
-            slope = self.rate(u, t)
+            slope = checked(self.rate(u, t), u, "the right-hand side")
             rates = [slope.reshape(*y.shape[:-1], n)]
             for integral in self.integrals:
                 found = integral.integrand(self.rate, u, t, slope, self.noise)

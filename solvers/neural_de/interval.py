@@ -35,7 +35,8 @@ def checked_interval(interval: tuple[float, float]) -> tuple[float, float]:
 def spread_times(
     interval: tuple[float, float] | None, times: Sequence[float] | Tensor | None
 ) -> tuple[tuple[float, float], tuple[float, ...] | None]:
-    """The interval that is integrated over, and the times that are asked for, those close to its ends put onto them.
+    """The interval that is integrated over, and the times that are asked for, of which the first and the last are put
+    onto its ends where they are these but for the rounding of float32.
 
     Raises:
         InputError: for times that do not increase, or lie outside of the interval.
@@ -53,18 +54,26 @@ def spread_times(
     if not found or (interval is None and len(found) < 2):
         raise InputError(
             f"times: at least one is needed, and two where they are to say the interval, got {len(found)}; "
-            "or give NeuralODE(interval=(t0, t1))"
+            "or give the model an interval, interval=(t0, t1)"
         )
     for place, time in enumerate(found):
         if not isfinite(time) or (place and time <= found[place - 1]):
             raise InputError(f"times must increase: times[{place}] is {time}, after {found[max(place - 1, 0)]}")
     start, end = interval or (found[0], found[-1])
-    close = 1e-6 * (end - start)  # for times in float32
+    found[0] = _put_onto(found[0], start, start - found[0], end - start)
+    found[-1] = _put_onto(found[-1], end, found[-1] - end, end - start)
     for place, time in enumerate(found):
-        if not start - close <= time <= end + close:
+        if not start <= time <= end:
             raise InputError(f"times[{place}] = {time} lies outside the interval of integration, from {start} to {end}")
-    wanted = tuple(start if abs(t - start) <= close else end if abs(t - end) <= close else t for t in found)
-    return (start, end), wanted
+    return (start, end), tuple(found)
+
+
+def _put_onto(time: float, end: float, beyond: float, length: float) -> float:
+    """The end of an interval in place of a time that is so little beyond it, or so close to it, that float32 cannot
+    tell; times within are apart from it however short they are against the interval, as those of a logarithmic scale.
+    """
+    close = 1e-6 * length if beyond > 0 else 2e-7 * abs(end)
+    return end if abs(time - end) <= close else time
 
 
 def steered(

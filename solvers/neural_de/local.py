@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, final, get_args
 
@@ -73,11 +73,12 @@ class LocalRegularizer(Regularizer):
             loss = criterion(y[-1]) + weight * watched.penalty()
 
         Args:
-            function: (t, y) -> dy/dt, y `(*batch, n)`.
+            function: (t, y) -> dy/dt, y a tensor `(*batch, n)`; for odeint_adjoint a torch.nn.Module.
             rtol, atol: of the solve, which the error is measured by.
             method: of the step; None is Dormand and Prince's, torchdiffeq's default.
         """
-        return Watched(function, self, rtol, atol, method or ExplicitRungeKutta.dormand_prince())
+        kind = WatchedModule if isinstance(function, nn.Module) else Watched
+        return kind(function, self, rtol, atol, method or ExplicitRungeKutta.dormand_prince())
 
 
 @final
@@ -103,7 +104,7 @@ class LocalError(LocalRegularizer):
     def of_step(self, attempt: Attempt, step: float) -> Tensor:
         if attempt.ratio is None:
             raise InputError("LocalError: the method has no error estimate; take an adaptive one")
-        return attempt.ratio * step if self.step_factor else attempt.ratio
+        return attempt.ratio * abs(step) if self.step_factor else attempt.ratio
 
 
 @final
@@ -128,7 +129,7 @@ class LocalStiffness(LocalRegularizer):
                 "LocalStiffness: the method has no stiffness estimate; ExplicitRungeKutta.tsit5() and dormand_prince() "
                 "have, and StochasticRungeKutta.sosri2()"
             )
-        return attempt.stiffness * step if self.step_factor else attempt.stiffness
+        return attempt.stiffness * abs(step) if self.step_factor else attempt.stiffness
 
 
 def _check_sampling(sampling: str) -> None:
@@ -138,7 +139,8 @@ def _check_sampling(sampling: str) -> None:
 
 class Sampler:
     """Draws one of the accepted steps of a run that tells of each as it goes, holding one state: a step takes the place
-    of the one that is held with the probability of its share in all the time, or in the number, so far.
+    of the one that is held with the probability of its share in all the time, or in the number, so far. Where time does
+    not go on, another run has begun, and what was before is forgotten.
 
     Args:
         sampling: see `LocalRegularizer`.
@@ -147,14 +149,30 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, generator: torch.Generator | None = None) -> None:
         self.sampling, self.generator = sampling, generator
-        self.total = 0.0
+        self.total, self.latest = 0.0, math.nan
         self.sample: Sample | None = None
 
     def __call__(self, t: float, h: float, state: Tensor) -> None:
+        if (t - self.latest) * h <= 0:
+            self.total, self.sample = 0.0, None
+        self.latest = t
         weight = abs(h) if self.sampling == "unbiased" else 1.0
         self.total += weight
         if float(torch.rand((), dtype=torch.float64, generator=self.generator)) * self.total < weight:
             self.sample = Sample(t, h, state.detach())
+
+
+def samplers_of(terms: Sequence[tuple[float, Regularizer]], checkpointed: bool) -> dict[str, Sampler]:
+    """One for each way of drawing that local regularizers among the terms ask for.
+
+    Args:
+        terms: pairs of weight and regularizer.
+        checkpointed: whether steps are repeated without telling of them: then what a rate draws in them, such as
+            dropout, is the same if the samplers draw from elsewhere.
+    """
+    ways: dict[Sampling, None] = {term.sampling: None for _, term in terms if isinstance(term, LocalRegularizer)}
+    generator = torch.Generator().manual_seed(int(torch.randint(2**62, ()))) if ways and checkpointed else None
+    return {sampling: Sampler(sampling, generator) for sampling in ways}
 
 
 def repeated(
@@ -169,8 +187,7 @@ def repeated(
     return attempt, step
 
 
-@final
-class Watched(nn.Module):
+class Watched:
     """A right-hand side of torchdiffeq, see `LocalRegularizer.watch`."""
 
     def __init__(
@@ -188,19 +205,28 @@ class Watched(nn.Module):
         self.function, self.regularizer = function, regularizer
         self.rtol, self.atol, self.method = rtol, atol, method
         self._sampler = Sampler(regularizer.sampling)
+        self._latest: Tensor | None = None  # time of the latest evaluation
 
-    def forward(self, t: Tensor, y: Tensor) -> Any:
+    def __call__(self, t: Tensor, y: Tensor) -> Any:
+        self._latest = t.detach()
         return self.function(t, y)
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         """What torchdiffeq tells of an accepted step."""
-        self._sampler(float(t.detach()), float(h.detach()), y)
+        if not isinstance(y, Tensor):
+            raise InputError(
+                "watch(): the state is a tuple, of whose parts no error is known: put them into one tensor"
+            )
+        start, step = float(t.detach()), float(h.detach())
+        # Of steps back in time it tells as if they went forward; their stages lie before their start.
+        back = self._latest is not None and float(self._latest) < start
+        self._sampler(start, -step if back else step, y)
 
     def penalty(self) -> Tensor:
-        """`(*batch)`, differentiable: that of the solve since the latest call.
+        """`(*batch)`, differentiable: that of the latest solve.
 
         Raises:
-            InputError: if nothing was solved since.
+            InputError: if nothing was solved since the latest call.
         """
         sample, self._sampler = self._sampler.sample, Sampler(self.regularizer.sampling)
         if sample is None:
@@ -218,3 +244,8 @@ class Watched(nn.Module):
         return self.regularizer.of_step(
             *repeated(replace(self.method, record=True), system, sample, self.rtol, self.atol)
         )
+
+
+@final
+class WatchedModule(Watched, nn.Module):
+    """One that has parameters, which torchdiffeq's odeint_adjoint looks for; where it is given no module it says so."""

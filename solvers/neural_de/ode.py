@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from sciml.errors import InputError
 from sciml.evolving import Time
 from sciml.function_system import FunctionSystem
+from sciml.inference import outside_inference_mode
 from sciml.solution import Solution
 
 from ..evolve import evolve
 from ..time.explicit import ExplicitRungeKutta
 from .integrals import Augmented, IntegralRegularizer
 from .interval import all_times, at_times, checked_interval, spread_times, steered
-from .local import LocalRegularizer, Sampler, repeated
+from .local import repeated, samplers_of
 from .penalty import check_regularizer, penalty
 from .regularizers import Regularizer, StepRegularizer, terms_of
 
@@ -97,6 +98,7 @@ class NeuralODE(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.method.describe()}, adjoint={self.adjoint!r}, backend={self.backend!r}"
 
+    @outside_inference_mode
     def forward(self, initial: Tensor, times: Sequence[float] | Tensor | None = None) -> tuple[Tensor, Solution]:
         """Solve.
 
@@ -126,7 +128,7 @@ class NeuralODE(nn.Module):
         atol = rtol if self.atol is None else self.atol
         space = tuple(initial.shape[initial.ndim - self.axes :])
         integrals = tuple(term for _, term in terms if isinstance(term, IntegralRegularizer))
-        samplers = {term.sampling: Sampler(term.sampling) for _, term in terms if isinstance(term, LocalRegularizer)}
+        samplers = samplers_of(terms, self.adjoint == "checkpointed")
 
         def watch(t: float, h: float, state: Tensor) -> None:
             state = state[..., : prod(space)].reshape(initial.shape) if integrals else state

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sciml.errors import InputError
 from sciml.evolving import Time
+from sciml.inference import outside_inference_mode
 from sciml.solution import Solution
 from sciml.stochastic_system import Calculus, StochasticSystem
 
@@ -19,7 +20,7 @@ from ..time.brownian import BrownianPath
 from ..time.stochastic import EulerMaruyama, Milstein, StochasticRungeKutta
 from .integrals import IntegralRegularizer
 from .interval import all_times, at_times, checked_interval, spread_times, steered
-from .local import LocalRegularizer, Sampler, repeated
+from .local import LocalRegularizer, repeated, samplers_of
 from .penalty import check_regularizer, penalty
 from .regularizers import Regularizer, StepRegularizer, terms_of
 
@@ -83,6 +84,8 @@ class NeuralSDE(nn.Module):
         ):
             if word not in words:
                 raise InputError(f"{name} is one of {', '.join(map(repr, words))}, got {word!r}")
+        if backend == "torchsde" and adjoint == "checkpointed":
+            raise InputError("torchsde has no checkpoints: take adjoint='recorded', or the other backend")
         if not isinstance(axes, int) or axes < 0:
             raise InputError(f"axes is the number of trailing axes of a row, at least 0, got {axes!r}")
         if method is None:
@@ -135,6 +138,7 @@ class NeuralSDE(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.method.describe()}, calculus={self.calculus!r}, backend={self.backend!r}"
 
+    @outside_inference_mode
     def forward(
         self,
         initial: Tensor,
@@ -149,7 +153,8 @@ class NeuralSDE(nn.Module):
             initial: `(*batch, *space)` at the start of the interval.
             times: increasing, within the interval; None asks for the end of it only. Steps end on them.
             path: the noise: a `sciml.solvers.time.BrownianPath`, or a Brownian motion of torchsde.
-            seed: of a new path; None draws one from torch's default generator.
+            seed: of a new path, which depends on the times and the shape of `initial`, too: the same noise at other
+                times is that of the same `path`. None draws one from torch's default generator.
 
         Returns:
             the value `(*batch, *space)` at the end, or `(*batch, time, *space)` at the times; and the solution over
@@ -175,7 +180,7 @@ class NeuralSDE(nn.Module):
         system = StochasticSystem(
             self.drift, self.diffusion, initial.shape[initial.ndim - self.axes :], path=path, calculus=self.calculus
         )
-        samplers = {term.sampling: Sampler(term.sampling) for _, term in terms if isinstance(term, LocalRegularizer)}
+        samplers = samplers_of(terms, self.adjoint == "checkpointed")
 
         def watch(t: float, h: float, state: Tensor) -> None:
             for sampler in samplers.values():

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sciml.differentiation import in_transform
 from sciml.errors import InputError, SolveError
 from sciml.function_system import FunctionSystem
 from sciml.solution import Solution
@@ -25,7 +26,7 @@ from ..time import tableau as tableaus
 from ..time.explicit import ExplicitRungeKutta
 from ..time.stepper import by_row
 from ..time.trajectory import StepObserver
-from .continuous import Rate, known_parameters
+from .continuous import Rate, check_dependence, check_still_there, known_parameters
 
 _ADAPTIVE = {
     tableaus.DORMAND_PRINCE: "dopri5",  # with Shampine's embedded weights, whose estimate is 2/3 of the original one
@@ -71,7 +72,7 @@ def solve_with_torchdiffeq(
         parameters: of the continuous adjoint, the tensors that `rate` depends on; None: those of the module it is.
         throw: raise SolveError if a row fails. Otherwise its values are NaN but for the first, and the others are
             solved for once more, since torchdiffeq gives nothing of a solve that failed; counts are of both.
-        step_observer: told of every accepted step.
+        step_observer: told of every accepted step, where it is solved once more of those of both solves.
 
     Returns:
         Solution as of `sciml.evolve`, whose `history` has "time", "step" and "accepted" of the steps that were tried.
@@ -79,7 +80,8 @@ def solve_with_torchdiffeq(
         filled in by the latest backward pass; one that fails raises torchdiffeq's AssertionError.
 
     Raises:
-        InputError: for a method that it does not have, with those it has, and for other input that makes no sense.
+        InputError: for a method that it does not have, with those it has, for a rate that depends on tensors which the
+            continuous adjoint would miss, inside torch.func, and for other input that makes no sense.
         SolveError: see `throw`.
     """
     begun = perf_counter()
@@ -89,6 +91,8 @@ def solve_with_torchdiffeq(
     if not isinstance(initial, Tensor) or initial.ndim < axes:
         what = f"one of shape {tuple(initial.shape)}" if isinstance(initial, Tensor) else repr(initial)
         raise InputError(f"initial is a tensor with at least {axes} axes, those of a row, got {what}")
+    if in_transform():
+        raise InputError("torchdiffeq does not go through torch.func: take backend='sciml' and adjoint='recorded'")
     moments = check_times(times)
     check_tolerances(step, rtol, atol)
     leaves: tuple[Tensor, ...] = ()
@@ -96,10 +100,13 @@ def solve_with_torchdiffeq(
         leaves = tuple(tensor for tensor in known_parameters(rate, parameters) if tensor.requires_grad)
     space = tuple(initial.shape[initial.ndim - axes :])
     system = FunctionSystem(rate, space, counted=counted, dtype=initial.dtype, device=initial.device)
+    if adjoint == "continuous" and torch.is_grad_enabled():
+        check_dependence(system, initial, moments[0], leaves)
     if rtol is None:
         rtol = RTOL if initial.dtype == torch.float64 else 1e-4
     allowed = absolute_tolerance(rtol, initial, system, moments) if atol is None else float(atol)
-    box = _Box(system, method, name, moments, float(rtol), allowed, step, adjoint, leaves, step_observer)
+    module = rate if parameters is None and isinstance(rate, nn.Module) else None
+    box = _Box(system, method, name, moments, float(rtol), allowed, step, adjoint, leaves, step_observer, module)
     ready = perf_counter()
     solution = box.solve(initial, throw)
     solution.statistics.update(seconds_setup=ready - begun, seconds_solve=perf_counter() - ready)
@@ -211,11 +218,13 @@ class _Box:
         adjoint: str,
         leaves: tuple[Tensor, ...],
         observer: StepObserver | None,
+        module: nn.Module | None,
     ) -> None:
         import torchdiffeq
 
         self.system, self.method, self.times, self.rtol, self.atol = system, method, times, rtol, atol
         self.name, self.step, self.adjoint, self.leaves, self.observer = name, step, adjoint, leaves, observer
+        self.module = module  # whose parameters the leaves are
         self.title = f"torchdiffeq {torchdiffeq.__version__} {name}"
 
     def solve(self, initial: Tensor, throw: bool) -> Solution:
@@ -265,6 +274,8 @@ class _Box:
             statistics.update({f"backward_{name}": count for name, count in zip(names, backward, strict=True)})
             if states.requires_grad:
                 states.register_hook(log.begin_backward)
+                if self.module is not None:
+                    states.register_hook(lambda _: check_still_there(self.module, self.leaves))
         log.over = True
         solution = Solution(
             states.movedim(0, len(batch)),

@@ -28,7 +28,7 @@ from sciml.solvers.neural_de import (
     StiffnessEstimate,
     TaylorDerivative,
 )
-from sciml.solvers.neural_de.local import Sampler, repeated
+from sciml.solvers.neural_de.local import Sampler, repeated, samplers_of
 from sciml.solvers.time import ExplicitRungeKutta
 
 TSIT5 = replace(ExplicitRungeKutta.tsit5(), record=True)
@@ -212,7 +212,7 @@ def test_gradients_of_local_estimates_against_differences(local: Any, options: A
     gradient = torch.autograd.grad(values.sum(), rate.first.weight)[0]
     # Of the same step from the same state: what differences of the whole model would move as well.
     torch.manual_seed(11)
-    sampler = Sampler(local.sampling)
+    sampler = samplers_of(((1.0, local),), options.get("adjoint") == "checkpointed")[local.sampling]
     system = sciml.FunctionSystem(rate, (3,))
     sciml.evolve(
         system,

@@ -1,0 +1,242 @@
+"""What users run into: gradients that would be missing, times close to each other, other modes of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+
+from sciml import InputError
+from sciml.solvers.neural_de import (
+    ContinuousNormalizingFlow,
+    JacobianNorm,
+    KineticEnergy,
+    LocalError,
+    NeuralODE,
+    NeuralSDE,
+    Regularizer,
+    TaylorDerivative,
+)
+from sciml.solvers.neural_de.local import Watched
+from sciml.solvers.time import Controller, ExplicitRungeKutta
+
+BACKENDS = ["sciml", "torchdiffeq"]
+
+
+class Rate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([-1.0, 0.5], dtype=torch.float64))
+
+    def forward(self, u: Tensor, t: Any) -> Tensor:
+        return torch.sin(self.weight * u) + torch.as_tensor(t, dtype=u.dtype)
+
+
+def states() -> Tensor:
+    return torch.tensor([[0.3, 0.2], [1.0, -0.5], [0.1, 0.4]], dtype=torch.float64)
+
+
+# Times
+
+
+@pytest.mark.parametrize("interval", [None, (0.0, 1e4)], ids=str)
+def test_times_on_a_logarithmic_scale_stay_apart_from_the_ends(interval: tuple[float, float] | None) -> None:
+    times = [0.0, 1e-5, 5e-3, 1.0, 1e4 - 5e-3, 1e4][interval is not None :]
+    value, _ = NeuralODE(lambda u, t: torch.ones_like(u), interval=interval, axes=0)(torch.zeros(1).double(), times)
+    torch.testing.assert_close(value[0], torch.tensor(times, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+
+
+def test_a_time_just_beyond_an_end_is_that_end() -> None:
+    model = NeuralODE(lambda u, t: -u, interval=(0.0, 0.3), axes=0)
+    _, solution = model(torch.ones(1).double(), torch.arange(4, dtype=torch.float32) * 0.1 - 1e-8)
+    assert solution.times is not None
+    assert solution.times[0] == 0.0 and solution.times[-1] == 0.3 and len(solution.times) == 4
+    with pytest.raises(InputError, match=r"times\[0\] = -0.1 lies outside"):
+        model(torch.ones(1).double(), [-0.1, 0.2])
+
+
+# Gradients that would be missing
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("parameters", [False, True])
+def test_what_the_continuous_adjoint_would_miss_is_refused(backend: Any, asks: bool, parameters: bool) -> None:
+    outside = torch.ones(2, dtype=torch.float64, requires_grad=True)
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = Rate() if parameters else torch.sin
+
+        def forward(self, u: Tensor, t: Any) -> Tensor:
+            return outside * (self.rate(u, t) if parameters else self.rate(u))
+
+    with pytest.raises(InputError, match=r"a tensor of shape \(2,\) that asks for a gradient and is none of its param"):
+        value, _ = NeuralODE(Scaled(), adjoint="continuous", backend=backend)(states().requires_grad_(asks))
+        value.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("flow", [False, True])
+def test_functions_inside_what_rides_along_are_refused_by_the_continuous_adjoint(backend: Any, flow: bool) -> None:
+    rate = Rate()
+
+    def function(u: Tensor, t: Any) -> Tensor:
+        return rate(u, t)  # type: ignore[no-any-return]
+
+    options: dict[str, Any] = {"adjoint": "continuous", "backend": backend}
+    model: nn.Module = NeuralODE(function, regularizer=KineticEnergy(), **options)
+    if flow:
+        model = ContinuousNormalizingFlow(function, 2, **options)
+    with pytest.raises(InputError, match="none of its parameters"):
+        model(states())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("trained", [False, True])
+def test_parameters_that_are_there_forwards_only_are_refused(backend: Any, trained: bool) -> None:
+    model = NeuralODE(Rate().requires_grad_(trained), adjoint="continuous", backend=backend)
+    others = {name: (1.1 * tensor).detach().requires_grad_() for name, tensor in model.named_parameters()}
+    value, _ = torch.func.functional_call(model, others, (states(),))
+    with pytest.raises(InputError, match=r"functional_call|none of its parameters"):
+        value.sum().backward()
+
+
+# Modes of torch
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("regularizer", [KineticEnergy(), JacobianNorm(), TaylorDerivative(2), LocalError()], ids=str)
+def test_penalties_are_known_in_inference_mode(backend: Any, regularizer: Regularizer) -> None:
+    model = NeuralODE(Rate(), backend=backend, regularizer=regularizer)
+    torch.manual_seed(0)
+    _, solution = model(states())
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        _, other = model(states())
+    torch.testing.assert_close(other.statistics["penalty"], solution.statistics["penalty"].detach())
+
+
+@pytest.mark.parametrize("regularizer", [KineticEnergy(), JacobianNorm(), TaylorDerivative(2), LocalError()], ids=str)
+def test_penalties_have_gradients_by_torch_func(regularizer: Regularizer) -> None:
+    model = NeuralODE(Rate(), regularizer=regularizer)
+
+    def loss(parameters: dict[str, Tensor]) -> Tensor:
+        torch.manual_seed(0)
+        value, solution = torch.func.functional_call(model, parameters, (states(),))
+        return value.sum() + solution.statistics["penalty"].sum()  # type: ignore[no-any-return]
+
+    parameters = dict(model.named_parameters())
+    found = torch.func.grad(loss)({name: tensor.detach() for name, tensor in parameters.items()})["rate.weight"]
+    (expected,) = torch.autograd.grad(loss(parameters), parameters["rate.weight"])
+    torch.testing.assert_close(found, expected)
+
+
+def test_torchdiffeq_is_refused_inside_torch_func() -> None:
+    model = NeuralODE(Rate(), backend="torchdiffeq")
+    with pytest.raises(InputError, match="take backend='sciml'"):
+        torch.func.grad(lambda u: model(u)[0].sum())(states())
+
+
+def test_integrals_of_rows_that_are_one_number() -> None:
+    model = NeuralODE(lambda u, t: -u, axes=0, regularizer=KineticEnergy() + JacobianNorm(), rtol=1e-9)
+    _, solution = model(torch.tensor(1.0, dtype=torch.float64))
+    # Of exp(-2t), and of e^2 with one normal number.
+    assert solution.statistics["penalty"].shape == () and float(solution.statistics["penalty"]) > 0.43233
+
+
+def test_a_rate_of_another_shape_is_refused_beside_integrals() -> None:
+    with pytest.raises(InputError, match=r"returned a tensor of torch.float64 and shape \(2, 3\)"):
+        NeuralODE(lambda u, t: u.T, regularizer=KineticEnergy())(states())
+
+
+def test_dropout_goes_with_checkpoints_and_local_regularizers() -> None:
+    """What is drawn when checkpoints repeat a step is what was drawn at first."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 2)).double()
+    even = Controller(first_step=0.125, largest_step=0.125)
+    method = replace(ExplicitRungeKutta.tsit5(), controller=even)
+    model = NeuralODE(
+        lambda u, t: net(u), method=method, rtol=1e3, atol=1e3, adjoint="checkpointed", regularizer=LocalError()
+    )
+
+    def loss() -> Tensor:
+        torch.manual_seed(1)
+        value, solution = model(states())
+        assert int(solution.statistics["steps"][0]) == 8
+        return value.square().sum()
+
+    bias = net[0].bias
+    (gradient,) = torch.autograd.grad(loss(), bias)
+    for place in range(8):
+        with torch.no_grad():
+            bias[place] += 1e-5
+            above = loss()
+            bias[place] -= 2e-5
+            below = loss()
+            bias[place] += 1e-5
+        assert float(gradient[place]) == pytest.approx(float(above - below) / 2e-5, rel=1e-6, abs=1e-8)
+
+
+def test_torchsde_has_no_checkpoints() -> None:
+    with pytest.raises(InputError, match="torchsde has no checkpoints"):
+        NeuralSDE(Rate(), Rate(), backend="torchsde", adjoint="checkpointed", step=0.1)
+
+
+# Plain torchdiffeq
+
+
+class Turned(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate = Rate()
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.rate(y, t)  # type: ignore[no-any-return]
+
+
+def solved(watched: Callable[[Tensor, Tensor], Tensor], *times: float, y: Tensor | None = None) -> Any:
+    y = states() if y is None else y
+    return torchdiffeq.odeint(watched, y, torch.tensor(times, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+
+
+def test_a_watched_step_back_in_time_goes_back() -> None:
+    """The same as forwards with the opposite rate of the opposite time."""
+    back = LocalError("biased").watch(Turned(), rtol=1e-6, atol=1e-6)
+    function = Turned()
+    forth = LocalError("biased").watch(lambda t, y: -function(-t, y), rtol=1e-6, atol=1e-6)
+    penalties = []
+    for watched, times in ((back, (1.0, 0.2)), (forth, (-1.0, -0.2))):
+        torch.manual_seed(0)
+        solved(watched, *times)
+        penalties.append(watched.penalty())
+    assert (penalties[0] > 0).all()
+    torch.testing.assert_close(*penalties)
+
+
+def test_the_penalty_is_that_of_the_latest_solve() -> None:
+    watched = LocalError("biased").watch(Turned(), rtol=1e-6, atol=1e-6)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        solved(watched, 0.0, 0.5)  # such as a validation, whose penalty is not asked for
+        solved(watched, 0.0, 0.5, y=states()[:2])
+        assert watched.penalty().shape == (2,)
+
+
+def test_torchdiffeq_still_asks_for_the_parameters_of_a_function() -> None:
+    function = Turned()
+    watched: Watched = LocalError().watch(lambda t, y: function(t, y), rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match=r"must be an instance of nn\.Module"):
+        torchdiffeq.odeint_adjoint(watched, states(), torch.tensor([0.0, 1.0]).double())
+
+
+def test_a_watched_state_is_no_tuple() -> None:
+    watched = LocalError().watch(lambda t, y: (-y[0], y[1]), rtol=1e-6, atol=1e-6)  # type: ignore[arg-type,return-value]
+    with pytest.raises(InputError, match="put them into one tensor"):
+        torchdiffeq.odeint(watched, (states(), states()), torch.tensor([0.0, 1.0]).double())
