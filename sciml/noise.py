@@ -79,6 +79,7 @@ class TorchsdeNoise(Noise):
         self.has_integrals = brownian.levy_area_approximation != "none"
 
     def increments(self, t0: float, t1: float) -> tuple[Tensor, Tensor | None]:
+        t0, t1 = max(t0, self.start), min(t1, self.end)  # rounding may lead beyond
         if not self.has_integrals:
             return self.brownian(t0, t1), None
         increment, integral = self.brownian(t0, t1, return_U=True)
