@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, final
 
 import torch
@@ -211,8 +211,11 @@ class ExplicitStepper(Stepper):
         if memory is None:
             memory = self.system.slope(y, t)
         moment = torch.tensor((t, h), dtype=torch.float64, device=y.device)
-        value, error, ratio, rate, stages = self._compiled(y, moment, memory)
-        reuse = tableau.first_same_as_last
+        # Properties that are computed at their first use are no code that can be compiled.
+        c, reuse = tableau.c, tableau.first_same_as_last
+        value, error, ratio, rate, stages = _compiled()(
+            tableau, c, reuse, self.method.record, self.system, self.rtol, self.atol, y, moment, memory
+        )
         return Attempt(
             value,
             stages[-1] if reuse else None,
@@ -221,40 +224,6 @@ class ExplicitStepper(Stepper):
             rate,
             interpolate=self._interpolant_of(Sums(y, h), value, list(stages)),
         )
-
-    @cached_property
-    def _compiled(self) -> Callable[[Tensor, Tensor, Tensor], _CompiledStep]:
-        tableau, slope, record = self.tableau, self.system.slope, self.method.record
-        # Properties that are computed at their first use are no code that can be compiled.
-        c, reuse = tableau.c, tableau.first_same_as_last
-
-        def step(y: Tensor, moment: Tensor, first: Tensor) -> _CompiledStep:
-            t, h = moment.unbind()
-            small = h.to(y.dtype)
-            stages = [first]
-
-            def total(weights: tuple[float, ...]) -> Tensor:
-                return small * sum(w * k for w, k in zip(weights, stages, strict=True) if w)
-
-            value = y
-            equal: list[tuple[Tensor, Tensor]] = []
-            for i in range(1, tableau.stages):
-                value = y + total(tableau.a[i])
-                stages.append(slope(value, t + c[i] * h))
-                if record and tableau.equal is not None and i in tableau.equal:
-                    equal.append((value, stages[i]))
-            if not reuse:
-                value = y + total(tableau.b)
-            error = ratio = None
-            if tableau.error is not None:
-                with torch.set_grad_enabled(record and torch.is_grad_enabled()):
-                    error = total(tableau.error)
-                    if self.rtol is not None:
-                        ratio = self.system.error_ratio(error, y, value, self.rtol, self.atol)
-            rate = stiffness(equal, self.axes) if equal else None
-            return value, error, ratio, rate, tuple(stages)
-
-        return torch.compile(step)
 
     # What comes with a step
 
@@ -310,6 +279,51 @@ class ExplicitStepper(Stepper):
 
 # Value, error, error relative to the tolerance, stiffness, and slopes of the stages.
 _CompiledStep = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, tuple[Tensor, ...]]
+
+
+@cache
+def _compiled() -> Callable[..., _CompiledStep]:
+    """One for all runs: what was compiled for a system serves all those like it, as are those around one network."""
+    return torch.compile(_whole_step)
+
+
+def _whole_step(
+    tableau: Tableau,
+    c: tuple[float, ...],
+    reuse: bool,
+    record: bool,
+    system: EvolvingSystem,
+    rtol: float | None,
+    atol: Tolerance,
+    y: Tensor,
+    moment: Tensor,
+    first: Tensor,
+) -> _CompiledStep:
+    """A step for torch.compile to read; `moment` holds its start and size, c and reuse are those of the tableau."""
+    t, h = moment.unbind()
+    small = h.to(y.dtype)
+    stages = [first]
+
+    def total(weights: tuple[float, ...]) -> Tensor:
+        return small * sum(w * k for w, k in zip(weights, stages, strict=True) if w)
+
+    value = y
+    equal: list[tuple[Tensor, Tensor]] = []
+    for i in range(1, tableau.stages):
+        value = y + total(tableau.a[i])
+        stages.append(system.slope(value, t + c[i] * h))
+        if record and tableau.equal is not None and i in tableau.equal:
+            equal.append((value, stages[i]))
+    if not reuse:
+        value = y + total(tableau.b)
+    error = ratio = None
+    if tableau.error is not None:
+        with torch.set_grad_enabled(record and torch.is_grad_enabled()):
+            error = total(tableau.error)
+            if rtol is not None:
+                ratio = system.error_ratio(error, y, value, rtol, atol)
+    rate = stiffness(equal, len(system.state_space)) if equal else None
+    return value, error, ratio, rate, tuple(stages)
 
 
 class _Work:

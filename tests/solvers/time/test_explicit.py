@@ -244,6 +244,26 @@ def test_compiled_steps_equal_eager_ones():
         torch.testing.assert_close(pair[0][name], value, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("gradients", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_network_is_compiled_once_for_all_runs(gradients):
+    """Every training step makes a system of its own, of other weights and initial states."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 3).double().requires_grad_(gradients)
+    eager = replace(ExplicitRungeKutta.heun(), record=True)
+    for run in range(3):
+        start = (1.0 + run) * torch.randn(5, 3, dtype=torch.float64)
+        found = []
+        for method in (replace(eager, compile=True), eager):
+            system = FunctionSystem(lambda u, t: -network(u).tanh(), (3,))
+            with torch.compiler.set_stance("fail_on_recompile" if run else "default"):
+                solution = sciml.evolve(system, initial=start, times=[0.0, 1.0 + run], method=method, rtol=1e-2)
+            loss = solution.value.square().mean() + solution.history["error"].mean()
+            found.append(torch.autograd.grad(loss, network.weight)[0] if gradients else loss)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-9)
+        with torch.no_grad():
+            network.weight.mul_(1.1)
+
+
 # Gradients
 
 
