@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import sqrt
+from math import frexp, ldexp, sqrt
 from typing import Any, NamedTuple, final
 
 import torch
@@ -28,6 +28,7 @@ from .stochastic_tableau import StochasticTableau
 
 _AIM = 0.2  # error of the first step relative to the tolerance, as far as it can be known
 _SIZES = 64  # sizes of steps whose coefficients are kept
+_MANTISSA = 2.0**43
 
 
 class StochasticIntegrator(Integrator):
@@ -303,6 +304,9 @@ class _RungeKuttaStepper(StochasticStepper):
         return self._work.begin()
 
     def _coefficients_of(self, h: float) -> _Coefficients:
+        # Steps that differ by rounding only, as those to ends of cells do, have the same coefficients.
+        mantissa, exponent = frexp(h)
+        h = ldexp(round(mantissa * _MANTISSA) / _MANTISSA, exponent)
         found = self._coefficients.get(h)
         if found is None:
             found = self._coefficients[h] = self._make(h)
