@@ -157,7 +157,7 @@ class LatentSpirals(SeriesProblem):
     observed: int = 100
     noise: float = 0.1
     end: float = 10.0
-    latent: int = 8
+    latent: int = 6
     hidden: int = 64
     units: int = 50
     name: ClassVar[str] = "latent-spirals"

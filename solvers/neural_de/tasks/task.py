@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, final
 
@@ -103,33 +104,26 @@ class Result:
 
     def lines(self) -> list[str]:
         """What to tell of it."""
-        training, problem, count = self.training, self.task.problem, len(self.task.data.test)
-        value = self.headline
-        shown = f"{100 * value:.2f} %" if problem.headline == "accuracy" else f"{value:.4g}"
-        others = ", ".join(
-            f"{name} {number:.4g}" for name, number in self.metrics.items() if name not in (problem.headline,)
-        )
-        said = [
-            f"{self.task.name}, {self.task.regularization}: {training.steps:,} steps in "
-            f"{self.training_seconds:.0f} s: {training.why}",
-            f"{problem.headline:12} {shown}   over {count:,} test sample{'s' * (count != 1)}"
-            + (f"; {others}" if others else ""),
+        name, count, task = self.task.problem.headline, len(self.task.data.test), self.task
+        shown = f"{100 * self.headline:.2f} %" if name == "accuracy" else f"{self.headline:.4g}"
+        others = "".join(f"; {other} {value:.4g}" for other, value in self.metrics.items() if other != name)
+        samples = f"{count:,} test samples" if count > 1 else "one test sample"
+        seconds = f"{self.training.steps:,} steps in {self.training_seconds:.0f} s"
+        return [
+            f"{task.name}, {task.regularization}: {seconds}: {self.training.why}",
+            f"{name:12} {shown}   over {samples}{others}",
             f"{'evaluations':12} {self.evaluations:.4g}   of the right-hand side for a prediction{self._change()}",
-            f"{'prediction':12} {self.prediction_seconds:.3g} s   for all test samples",
+            f"{'prediction':12} {self.prediction_seconds:.3g} s   for {samples}",
         ]
-        return said
 
     def _change(self) -> str:
         """How the number of evaluations changed in the course of the training."""
-        along = self.training.validations.get("evaluations")
-        if along is None or len(along) < 2:
+        found = self.training.validations
+        if len(found.get("evaluations", ())) < 2:
             return ""
-        epochs = self.training.validations["epoch"]
-        most = int(along.argmax())
-        return (
-            f"; {float(along[0]):.4g} after epoch {int(epochs[0])}, at most {float(along[most]):.4g} after epoch "
-            + str(int(epochs[most]))
-        )
+        along, steps = found["evaluations"].tolist(), found["step"].tolist()
+        most = max(range(len(along)), key=along.__getitem__)
+        return f"; {along[0]:.4g} at step {steps[0]:.0f}, most at step {steps[most]:.0f}: {along[most]:.4g}"
 
 
 @final
@@ -303,9 +297,17 @@ def _stored(result: Result, folder: Path) -> Result:
 
     result = replace(result, path=folder / WEIGHTS)
     task = result.task
-    about = result.described()
     settings = {"name": task.name, **task.described()}
     save_weights(folder / WEIGHTS, KIND, settings, result.model, {"steps": result.training.steps})
-    write_whole(folder / RESULT, json.dumps(about, indent=1).encode() + b"\n")
+    write_whole(folder / RESULT, json.dumps(_tidy(result.described()), indent=1).encode() + b"\n")
     save(result, folder / PICTURE)
     return result
+
+
+def _tidy(content: Any) -> Any:
+    """JSON's values without NaN and infinity, which JSON does not have: null in their place."""
+    if isinstance(content, Mapping):
+        return {key: _tidy(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_tidy(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content

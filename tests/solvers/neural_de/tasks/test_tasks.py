@@ -27,7 +27,7 @@ from sciml.solvers.neural_de.tasks.layers import TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks.problem import loss_of
 from sciml.solvers.neural_de.tasks.recipe import PROBLEMS
 from sciml.solvers.neural_de.tasks.regularization import NAMES, named
-from sciml.training import SGD, Adam, Adamax, Plan
+from sciml.training import SGD, Adam, Plan
 from sciml.training.order import permutation
 
 SMALL = {
@@ -124,15 +124,15 @@ def test_a_flow_finds_the_gaussians():
 
 
 def test_latent_spirals_are_reconstructed():
-    sizes = {"count": 150, "points": 40, "observed": 20, "batch_size": 30, "units": 64}
-    task = latent_spirals("none", epochs=25, optimizer=Adamax(2e-2), tolerance=1e-3, validate_every=25, **sizes)
+    sizes = {"count": 200, "points": 24, "observed": 16, "batch_size": 20}
+    task = latent_spirals("none", epochs=25, tolerance=1e-2, validate_every=25, **sizes)
     result = task.train()
     value, mask = (task.data.test.tensors[name] for name in ("value", "mask"))
     variance = float(value[mask].square().mean())
     assert result.metrics["error"] < 0.7 * variance
     prediction, _ = result.model(value, mask)
     squares = ((prediction - value) * mask).square().sum((1, 2)) / mask.sum((1, 2))
-    assert float(squares.detach().mean()) == pytest.approx(result.metrics["error"], rel=1e-6)
+    assert float(squares.detach().mean()) == pytest.approx(result.metrics["error"], rel=1e-3)
 
 
 INTEGRALS = ("taylor", "kinetic", "jacobian", "kinetic+jacobian")
@@ -259,7 +259,10 @@ def test_what_is_told_of_a_result():
     lines = "\n".join(result.lines())
     assert "12 steps in" in lines and "all 2 epochs are done" in lines
     assert f"accuracy     {100 * result.metrics['accuracy']:.2f} %   over 360 test samples" in lines
-    assert f"{result.evaluations:.4g}   of the right-hand side for a prediction; " in lines and "after epoch 1" in lines
+    assert (
+        f"{result.evaluations:.4g}   of the right-hand side for a prediction; " in lines
+        and "at step 6, most at" in lines
+    )
 
 
 def test_regularizers_by_name():
@@ -342,3 +345,22 @@ def test_changes_stay_apart_from_the_task():
     assert task.with_changes(Regularization(LocalError(), 2.0)).regularization.weight == 2.0
     assert task.with_changes(steps=5).plan.epochs is None
     assert set(SMALL) <= set(shipped_recipes())
+
+
+def test_a_model_that_cannot_be_solved_has_a_result(tmp_path):
+    """One step leads to weights that are finite, and predictions that are not; its file is JSON all the same."""
+    with pytest.warns(RuntimeWarning, match="validation after step 1: loss is not finite"):
+        result = small("spiral-ode", steps=1, optimizer=SGD(1e200)).train(tmp_path / "a")
+    assert not math.isfinite(result.metrics["loss"]) and f"loss         {result.headline}" in "\n".join(result.lines())
+    text = (tmp_path / "a/result.json").read_text()
+    assert "NaN" not in text and "Infinity" not in text and json.loads(text)["metrics"]["loss"] is None
+    assert "validation after step 1: loss is not finite" in json.loads(text)["notes"]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("task", SMALL)
+def test_tasks_are_trained_on_a_gpu(task, tmp_path):
+    result = small(task, "error").train(tmp_path / "a", device="cuda")
+    assert next(result.model.parameters()).device.type == "cuda" and result.training.steps == 2
+    assert all(math.isfinite(value) for value in result.metrics.values())
+    assert load_task(tmp_path / "a").result["metrics"] == result.metrics
