@@ -197,3 +197,25 @@ def test_ratio_and_stiffness_of_large_rows_are_those_of_torch_operations(
     exact = 1e-9 if dtype == torch.float64 else 1e-3
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=exact, atol=exact * float(other.abs().max()))
+
+
+def test_recorded_ratios_are_of_rows_and_their_mean_decides(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = torch.tensor([0.9, 0.4, 0.1], dtype=torch.float64, requires_grad=True)
+    method = ExplicitRungeKutta.tsit5()
+    recorded = replace(method, record=True, controller=Controller(rows="mean", first_step=2.0))
+    history = sciml.evolve(
+        system_of(data), initial=START, times=(0.0, 2.0), method=recorded, rtol=1e-6, atol=1e-8
+    ).history
+    monkeypatch.setattr(stage_sums, "FEWEST", 1 << 40)
+    stepper, y = method.stepper(system_of(data.detach())), START
+    times, sizes, accepted = (history[name][:, 0].tolist() for name in ("time", "step", "accepted"))
+    for place, (t, h) in enumerate(zip(times, sizes, strict=True)):
+        attempt = stepper.step(y, t, h, stepper.begin(y, t))
+        assert attempt.error is not None
+        relative = attempt.error / (1e-8 + 1e-6 * torch.maximum(y.abs(), attempt.value.abs()))
+        torch.testing.assert_close(
+            history["error"][place].detach(), relative.square().mean(-1).sqrt(), rtol=1e-6, atol=1e-9
+        )
+        assert accepted[place] == bool(relative.square().mean() <= 1)
+        y = attempt.value if accepted[place] else y
+    assert 0 < sum(accepted) < len(accepted)
