@@ -162,6 +162,29 @@ def test_every_task_goes_with_every_regularizer(task, name):
         assert loss == pytest.approx(plain, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("task", "settings", "regularizer"),
+    [
+        ("digits-ode", {"adjoint": "checkpointed"}, "error"),
+        ("digits-ode", {"adjoint": "continuous"}, "local-error"),
+        ("digits-ode", {"backend": "torchdiffeq"}, "local-error"),
+        ("latent-spirals", {"adjoint": "continuous", "backend": "torchdiffeq"}, "none"),
+        ("gaussians", {"backend": "torchdiffeq"}, "kinetic"),
+        ("spiral-sde", {"adjoint": "checkpointed"}, "error"),
+        ("spiral-sde", {"backend": "torchsde", "step": 0.05}, "local-error"),
+    ],
+)
+def test_other_solvers_train_the_same(task, settings, regularizer):
+    """The loss of the plain model after two steps, of ordinary equations to the tolerance."""
+    plain = small(task, **settings).train().training.history["loss"]
+    if not task.endswith("sde"):
+        assert plain.tolist() == pytest.approx(small(task).train().training.history["loss"].tolist(), rel=2e-3)
+    with_it = small(task, regularizer, **settings).train().training.history["loss"]
+    assert torch.isfinite(with_it).all()
+    if regularizer != "none":
+        assert not torch.equal(with_it, plain)
+
+
 @pytest.mark.parametrize("task", SMALL)
 def test_a_training_is_resumed_to_the_last_bit(task, tmp_path):
     """With random draws, and a weight that changes from sample to sample."""
