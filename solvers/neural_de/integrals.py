@@ -23,15 +23,12 @@ Rate = Callable[[Tensor, Time], Tensor]
 
 
 class IntegralRegularizer(Regularizer):
-    """An integral over time that is solved for beside the state; it does not influence the steps.
-
-    Attributes:
-        needs_graph: whether `integrand` needs a graph of the slope.
-    """
+    """An integral over time that is solved for beside the state; it does not influence the steps."""
 
     @property
+    @abstractmethod
     def needs_graph(self) -> bool:
-        return False
+        """Whether `integrand` needs a graph of the slope."""
 
     @abstractmethod
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
@@ -51,6 +48,10 @@ class IntegralRegularizer(Regularizer):
 class KineticEnergy(IntegralRegularizer):
     """The integral of |f|^2. Finlay, Jacobsen, Nurbekyan and Oberman, "How to Train Your Neural ODE: the World of
     Jacobian and Kinetic Regularization" (RNODE), ICML 2020, section 4.1."""
+
+    @property
+    def needs_graph(self) -> bool:
+        return False
 
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
         return slope.square()
@@ -97,6 +98,10 @@ class TaylorDerivative(IntegralRegularizer):
     def __post_init__(self) -> None:
         if not isinstance(self.order, int) or self.order < 1:
             raise InputError(f"TaylorDerivative: order is an integer, at least 1, got {self.order!r}")
+
+    @property
+    def needs_graph(self) -> bool:
+        return False
 
     def integrand(self, rate: Rate, u: Tensor, t: Time, slope: Tensor, noise: Tensor) -> Tensor:
         if self.order == 1:

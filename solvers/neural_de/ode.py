@@ -120,6 +120,7 @@ class NeuralODE(nn.Module):
         if not isinstance(initial, Tensor) or not initial.is_floating_point() or initial.ndim < self.axes:
             what = f"{initial.dtype} and shape {tuple(initial.shape)}" if isinstance(initial, Tensor) else repr(initial)
             raise InputError(f"initial is a real tensor with at least {self.axes} axes, got {what}")
+        check_regularizer(self.regularizer, self.adjoint, self.backend)  # it may have been replaced
         terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
         span, wanted = spread_times(self.interval, times)
         span, wanted = steered(terms, span, wanted)

@@ -10,7 +10,7 @@ from sciml.errors import InputError
 from sciml.solution import Solution
 
 from ..time.stepper import Attempt
-from .integrals import JacobianNorm
+from .integrals import IntegralRegularizer, JacobianNorm
 from .local import LocalRegularizer
 from .regularizers import Regularizer, StepRegularizer, terms_of
 from .steer import Steer
@@ -52,6 +52,12 @@ def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: st
     if not isinstance(regularizer, Regularizer):
         raise InputError(f"regularizer is one of sciml.solvers.neural_de, such as ErrorEstimate(), got {regularizer!r}")
     terms = [term for _, term in terms_of(regularizer)]
+    for term in terms:
+        if not isinstance(term, StepRegularizer | LocalRegularizer | IntegralRegularizer | Steer):
+            raise InputError(
+                f"regularizer: nothing is known of what {term!r} is a function of; further ones are made of "
+                "solution.history, or of the value, and added to the loss"
+            )
     if adjoint == "checkpointed" and any(isinstance(term, JacobianNorm) for term in terms):
         raise InputError(
             "JacobianNorm has a backward pass of its own, which torch's checkpoints do not allow: take "

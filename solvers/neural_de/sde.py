@@ -109,7 +109,6 @@ class NeuralSDE(nn.Module):
                 f"{method.describe()} is for Ito's calculus: take Milstein(), or add to entry i of the drift half of "
                 "g_i dg_i/du_i, g being the diffusion, and calculus='ito'"
             )
-        check_regularizer(regularizer, adjoint, backend)
         self.drift, self.diffusion = drift, diffusion
         self.interval = None if interval is None else checked_interval(interval)
         self.axes, self.method, self.step = axes, method, step
@@ -118,10 +117,14 @@ class NeuralSDE(nn.Module):
         self.atol = _TOLERANCE if atol is None and adaptive else atol
         self.calculus: Calculus = calculus
         self.adjoint, self.backend, self.regularizer, self.throw = adjoint, backend, regularizer, throw
-        for _, term in terms_of(regularizer) if regularizer is not None else ():
-            self._check(term)
+        self._check(regularizer)
 
-    def _check(self, term: Regularizer) -> None:
+    def _check(self, regularizer: Regularizer | None) -> None:
+        check_regularizer(regularizer, self.adjoint, self.backend)
+        for _, term in terms_of(regularizer) if regularizer is not None else ():
+            self._check_term(term)
+
+    def _check_term(self, term: Regularizer) -> None:
         name = type(term).__name__
         if isinstance(term, IntegralRegularizer):
             raise InputError(f"{name} is an integral along ordinary differential equations: take ErrorEstimate()")
@@ -171,12 +174,14 @@ class NeuralSDE(nn.Module):
             raise InputError(f"initial is a real tensor with at least {self.axes} axes, got {what}")
         if path is not None and seed is not None:
             raise InputError("give either path or seed: a path has a seed of its own")
+        self._check(self.regularizer)  # it may have been replaced
         terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
         span, wanted = steered(terms, *spread_times(self.interval, times))
         known = all_times(span, wanted)
         if path is None:
             seed = int(torch.randint(2**62, ())) if seed is None else seed
-            path = BrownianPath(known, initial.shape, seed=seed, dtype=initial.dtype, device=initial.device)
+            place: dict[str, Any] = {"dtype": initial.dtype, "device": initial.device}
+            path = BrownianPath(known, initial.shape, seed=seed, step=self.step, **place)
         system = StochasticSystem(
             self.drift, self.diffusion, initial.shape[initial.ndim - self.axes :], path=path, calculus=self.calculus
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sciml import InputError
 from sciml.solvers.neural_de import (
     ContinuousNormalizingFlow,
+    ErrorEstimate,
     JacobianNorm,
     KineticEnergy,
     LocalError,
@@ -106,6 +107,33 @@ def test_parameters_that_are_there_forwards_only_are_refused(backend: Any, train
     value, _ = torch.func.functional_call(model, others, (states(),))
     with pytest.raises(InputError, match=r"functional_call|none of its parameters"):
         value.sum().backward()
+
+
+# Regularizers that would be without effect
+
+
+class Unknown(Regularizer):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "words"),
+    [
+        (3.0, "is one of sciml.solvers.neural_de"),
+        (2 * Unknown(), "nothing is known"),
+        (ErrorEstimate(), "needs the stages of every step"),
+    ],
+    ids=str,
+)
+def test_regularizers_that_are_replaced_later_are_looked_at(regularizer: Any, words: str) -> None:
+    model = NeuralODE(Rate(), backend="torchdiffeq")
+    model.regularizer = regularizer
+    with pytest.raises(InputError, match=words):
+        model(states())
+    sde = NeuralSDE(Rate(), Rate(), backend="torchsde")
+    sde.regularizer = regularizer
+    with pytest.raises(InputError, match=words):
+        sde(states())
 
 
 # Modes of torch
