@@ -91,10 +91,11 @@ def test_stratonovich_has_the_other_solution() -> None:
 
 def test_tighter_tolerances_come_closer_to_the_same_path() -> None:
     model, initial = Drift(), states(50)
-    fine, _ = NeuralSDE(model, diffusion, step=1 / 1024)(initial, seed=5)
+    path = BrownianPath((0.0, 1.0), initial.shape, seed=5)
+    fine, _ = NeuralSDE(model, diffusion, step=1 / 1024)(initial, path=path)
     errors = []
     for tolerance in (1e-1, 1e-2, 1e-3):
-        value, _ = NeuralSDE(model, diffusion, rtol=tolerance, atol=tolerance)(initial, seed=5)
+        value, _ = NeuralSDE(model, diffusion, rtol=tolerance, atol=tolerance)(initial, path=path)
         errors.append(float((value - fine).detach().square().mean().sqrt()))
     assert errors[1] < 0.35 * errors[0] and errors[2] < 0.35 * errors[1] and errors[2] < 2e-3
 
