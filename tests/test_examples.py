@@ -397,6 +397,32 @@ def test_tuner_in_a_heat_simulation(runs: Runs) -> None:
     TunerState.load(runs.folder("tuner_in_a_heat_simulation.py") / "tuner_in_a_heat_simulation.json")
 
 
+def test_neural_ode(runs: Runs) -> None:
+    text = runs.output("neural_ode.py")
+    vanilla, before = numbers(r"vanilla: (\d+) evaluations for a prediction, ([\d.]+)% right", text)
+    cheap, right = numbers(r"regularized: (\d+) evaluations for a prediction, ([\d.]+)% right", text)
+    assert cheap <= 0.6 * vanilla
+    assert right > max(94, before - 1.5)
+
+
+def test_neural_sde(runs: Runs) -> None:
+    text = runs.output("neural_sde.py")
+    pattern = r"{}: (\d+) evaluations, squared distance from the data ([\d.]+)"
+    vanilla, before = numbers(pattern.format("vanilla"), text)
+    cheap, distance = numbers(pattern.format("regularized"), text)
+    assert cheap <= 0.7 * vanilla
+    assert max(before, distance) < 0.06  # 1.09 if nothing moves
+
+
+def test_regularized_torchdiffeq(runs: Runs) -> None:
+    text = runs.output("regularized_torchdiffeq.py")
+    pattern = r"{}: (\d+) evaluations in the training, \d+ at its end, ([\d.]+)% right"
+    plain, before = numbers(pattern.format("plain torchdiffeq"), text)
+    cheap, right = numbers(pattern.format("regularized"), text)
+    assert cheap < 0.8 * plain
+    assert min(before, right) > 95
+
+
 def test_recipes(runs: Runs) -> None:
     assert "64 train, 32 valid, 64 test" in runs.output("recipes/darcy-32.toml")
     text = runs.output("recipes/mgno-darcy-32.toml")
