@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ def fits(state: Tensor) -> bool:
     """Whether there are kernels for states like this one, on the CPU and contiguous; not inside forward differentiation
     and transforms."""
     return (
-        state.device.type == "cpu"
+        state.is_cpu
         and state.is_contiguous()
         and state.dtype in layout.NAMES
         and not torch.compiler.is_compiling()
@@ -41,18 +41,25 @@ def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         parts = range(0, count, _MOST_TERMS)
         sums = [weighted_sum(terms[k : k + _MOST_TERMS], weights[k : k + _MOST_TERMS]) for k in parts]
         return weighted_sum(sums, (1.0,) * len(sums))
-    first = terms[0]
-    found = torch.empty(first.shape, dtype=first.dtype)
-    _call(
-        "weighted_sum",
-        first.dtype,
-        ctypes.c_int64(first.numel()),
-        ctypes.c_int(count),
+    found = torch.empty_like(terms[0])
+    _weighted_sum(found.dtype)(
+        found.numel(),
+        count,
         (ctypes.c_void_p * count)(*[x.data_ptr() for x in terms]),
         (ctypes.c_double * count)(*weights),
-        layout.pointer(found),
+        found.data_ptr(),
+        torch.get_num_threads(),
     )
     return found
+
+
+@cache
+def _weighted_sum(dtype: torch.dtype) -> Any:
+    """It is called for every stage, so that conversions of its arguments count."""
+    function = getattr(build.library(), f"weighted_sum_{layout.NAMES[dtype]}")
+    pointer = ctypes.c_void_p
+    function.argtypes = (ctypes.c_int64, ctypes.c_int, pointer, pointer, pointer, ctypes.c_int)
+    return function
 
 
 _MOST_TERMS = 64  # MAX_TERMS of rows.hpp

@@ -213,25 +213,26 @@ def _handed_on(ctx: Any, rest: Tensor | None, own: _Later) -> tuple[Tensor | Non
         if not own:
             return None, None
         rest = torch.empty(0, dtype=own[0][0].dtype)
-        rest.later = []  # type: ignore[attr-defined]
-    # A list of tensors can travel through the graph as an attribute of a gradient, though not as one itself.
+        rest.later = own  # type: ignore[attr-defined]
+    else:
+        # A list of tensors can travel through the graph as an attribute of a gradient, though not as one itself.
+        rest.later += own  # type: ignore[attr-defined]
     later: _Later = rest.later  # type: ignore[attr-defined]
-    later += own
-    place = len(ctx.weights) - 1
+    compiled = not torch.is_grad_enabled() and steps.fits(later[0][0])
     of_anchor: Tensor | None = rest
     of_latest = None
+    *_, anchored, entering = ctx.needs_input_grad[:4]
     if ctx.first:
-        of_anchor = _pulled([(slope, 1.0) for slope, _, whole in later if whole]) if ctx.needs_input_grad[2] else None
-    if ctx.needs_input_grad[3]:
-        of_latest = _pulled([(slope, weights[place]) for slope, weights, _ in later if weights[place]])
+        of_anchor = _pulled([(slope, 1.0) for slope, _, whole in later if whole], compiled) if anchored else None
+    if entering:
+        place = len(ctx.weights) - 1
+        of_latest = _pulled([(slope, weights[place]) for slope, weights, _ in later if weights[place]], compiled)
     return of_anchor, of_latest
 
 
-def _pulled(pairs: list[tuple[Tensor, float]]) -> Tensor | None:
+def _pulled(pairs: list[tuple[Tensor, float]], compiled: bool) -> Tensor | None:
     """The derivative with respect to what has these weights in sums, from those with respect to the sums."""
     if not pairs:
         return None
     terms, weights = zip(*pairs, strict=True)
-    if torch.is_grad_enabled() or not steps.fits(terms[0]):
-        return combined(0.0, terms, weights, 1.0)
-    return steps.weighted_sum(terms, weights)
+    return steps.weighted_sum(terms, weights) if compiled else combined(0.0, terms, weights, 1.0)
