@@ -124,6 +124,18 @@ def test_part(visit: Visit) -> None:
         assert numbers["orders"][kind]["H1"] == pytest.approx(1, abs=0.1)
 
 
+def test_neural_equations(visit: Visit) -> None:
+    numbers = visit.numbers("neural-equations")
+    vanilla, cheap = (numbers["evaluations"][name] for name in ("vanilla", "errors in the loss"))
+    assert cheap[0] == vanilla[0]  # before the first epoch they are the same
+    assert cheap[-1] < vanilla[-1]
+    assert numbers["to_1e-6"]["errors in the loss"] < numbers["to_1e-6"]["vanilla"]
+    for accuracy in numbers["accuracy"].values():
+        assert len(accuracy) == numbers["epochs"] + 1
+        assert accuracy[0] < 30
+        assert accuracy[-1] > 93
+
+
 def test_the_link_is_as_large_flat_and_thick_as_it_is_drawn() -> None:
     flat = shapes.make_link(0.003)
     body = shapes.thicken(flat, 0.012, 3)
