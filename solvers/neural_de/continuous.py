@@ -143,7 +143,7 @@ def known_parameters(rate: Rate, parameters: Sequence[Tensor] | None) -> tuple[T
     if not isinstance(rate, nn.Module):
         raise InputError(
             "the continuous adjoint has to know which tensors the rate depends on: make it a torch.nn.Module, whose "
-            "parameters they are, give parameters=, () if there are none, or take adjoint='recorded', got "
+            "parameters they are, or take adjoint='recorded', got "
             f"{type(rate).__name__}"
         )
     return tuple(rate.parameters())
@@ -410,6 +410,6 @@ def _check_dependence(value: Tensor, y: Tensor, parameters: tuple[Tensor, ...]) 
             raise InputError(
                 f"the rate depends on a tensor of shape {tuple(variable.shape)} that asks for a gradient and is none "
                 "of its parameters, so that the continuous adjoint would miss it: make it a parameter of the module, "
-                "give parameters=, or take adjoint='recorded'"
+                "or take adjoint='recorded'"
             )
         left += [following for following, _ in node.next_functions]

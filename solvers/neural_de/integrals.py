@@ -123,6 +123,26 @@ def _total_derivative(rate: Rate, order: int) -> Rate:
     return derivative
 
 
+def check_time(rate: Rate, u: Tensor, start: float, end: float) -> None:
+    """Refuse a rate that makes a number of the time, by which it changes without a derivative.
+
+    Raises:
+        InputError: for such a rate.
+    """
+    middle = torch.tensor(start + 0.4 * (end - start), dtype=u.dtype, device=u.device)
+    apart = 1e-3 * (end - start)
+    with torch.no_grad():
+        earlier, again, later = (rate(u, middle + shift) for shift in (-apart, -apart, apart))
+        if not torch.equal(earlier, again) or torch.equal(earlier, later):  # random as dropout is, or autonomous
+            return
+        slope = jvp(lambda t: rate(u, t), (middle,), (torch.ones_like(middle),))[1]
+    if not slope.any():
+        raise InputError(
+            "TaylorDerivative: the rate depends on the time, and its derivative by the time is 0, as where the time "
+            "becomes a number (float(t), torch.full_like(u, t)): take torch.as_tensor(t, dtype=u.dtype) in its place"
+        )
+
+
 @final
 class Augmented(nn.Module):
     """The rate of a state with integrals behind it: `(*batch, n + integrals)`.

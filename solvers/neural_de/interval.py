@@ -44,6 +44,8 @@ def spread_times(
     if times is None:
         return interval or (0.0, 1.0), None
     if isinstance(times, Tensor):
+        if times.requires_grad:
+            raise InputError("times asks for a gradient, and there is none with respect to times: give times.detach()")
         if times.ndim != 1:
             raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
         times = times.detach().to("cpu", torch.float64).tolist()

@@ -18,7 +18,7 @@ from sciml.solution import Solution
 
 from ..evolve import evolve
 from ..time.explicit import ExplicitRungeKutta
-from .integrals import Augmented, IntegralRegularizer
+from .integrals import Augmented, IntegralRegularizer, TaylorDerivative, check_time
 from .interval import all_times, at_times, checked_interval, spread_times, steered
 from .local import repeated, samplers_of
 from .penalty import check_regularizer, penalty
@@ -93,7 +93,7 @@ class NeuralODE(nn.Module):
             )
         self.rtol, self.atol, self.adjoint, self.backend = rtol, atol, adjoint, backend
         self.regularizer, self.throw = regularizer, throw
-        check_regularizer(regularizer, adjoint, backend)
+        check_regularizer(regularizer, self.method, adjoint, backend)
 
     def extra_repr(self) -> str:
         return f"{self.method.describe()}, adjoint={self.adjoint!r}, backend={self.backend!r}"
@@ -108,8 +108,9 @@ class NeuralODE(nn.Module):
 
         Returns:
             the value `(*batch, *space)` at the end, or `(*batch, time, *space)` at the times; and the solution over
-            the whole interval: status row by row, `statistics` with counts of evaluations and steps, "penalty"
-            `(*batch)` of the regularizer (0 in evaluation mode), and of the continuous adjoint, once it was solved,
+            the whole interval: status row by row, `statistics` with counts of evaluations and steps, those
+            of a local regularizer's step not among them, "penalty" `(*batch)` of the regularizer (0 in evaluation mode,
+            and of rows that failed), and of the continuous adjoint, once it was solved,
             "backward_evaluations".
 
         Raises:
@@ -120,7 +121,7 @@ class NeuralODE(nn.Module):
         if not isinstance(initial, Tensor) or not initial.is_floating_point() or initial.ndim < self.axes:
             what = f"{initial.dtype} and shape {tuple(initial.shape)}" if isinstance(initial, Tensor) else repr(initial)
             raise InputError(f"initial is a real tensor with at least {self.axes} axes, got {what}")
-        check_regularizer(self.regularizer, self.adjoint, self.backend)  # it may have been replaced
+        check_regularizer(self.regularizer, self.method, self.adjoint, self.backend)  # it may have been replaced
         terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
         span, wanted = spread_times(self.interval, times)
         span, wanted = steered(terms, span, wanted)
@@ -178,6 +179,8 @@ class NeuralODE(nn.Module):
     ) -> Solution:
         """The solution; with integrals that of the flat state `(*batch, n + integrals)`."""
         rate, axes, counted = self.rate, self.axes, None
+        if any(isinstance(term, TaylorDerivative) and term.order > 1 for term in integrals):
+            check_time(rate, initial.detach(), times[0], times[-1])
         if integrals:
             batch, counted = initial.shape[: initial.ndim - axes], prod(space)
             rate, axes = Augmented(rate, space, integrals, torch.randn_like(initial)), 1

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.solution import Solution
 
+from ..time.explicit import ExplicitRungeKutta
 from ..time.stepper import Attempt
+from ..time.stochastic import EulerMaruyama, Milstein, StochasticRungeKutta
 from .integrals import IntegralRegularizer, JacobianNorm
-from .local import LocalRegularizer
-from .regularizers import Regularizer, StepRegularizer, terms_of
+from .local import LocalRegularizer, LocalStiffness
+from .regularizers import Regularizer, StepRegularizer, StiffnessEstimate, terms_of
 from .steer import Steer
+
+Stochastic = EulerMaruyama | Milstein | StochasticRungeKutta
 
 
 def penalty(
@@ -22,7 +27,7 @@ def penalty(
     totals: Mapping[Regularizer, Tensor],
     attempts: Mapping[str, tuple[Attempt, float]],
 ) -> Tensor:
-    """`(*batch)`, the weighted sum of the terms.
+    """`(*batch)`, the weighted sum of the terms; 0 without a gradient for rows that have failed.
 
     Args:
         terms: pairs of weight and regularizer.
@@ -38,14 +43,17 @@ def penalty(
             total = total + weight * term.of_step(*attempts[term.sampling])
         elif term in totals:
             total = total + weight * totals[term]
-    return total
+    return torch.where(solution.converged, total, 0.0)
 
 
-def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: str) -> None:
+def check_regularizer(
+    regularizer: Regularizer | None, method: ExplicitRungeKutta | Stochastic, adjoint: str, backend: str
+) -> None:
     """Refuse what does not go together.
 
     Raises:
-        InputError: for a regularizer that is none, or one of all steps where these are not at hand.
+        InputError: for a regularizer that is none, one of all steps where these are not at hand, or of an estimate that
+            the method does not have.
     """
     if regularizer is None:
         return
@@ -77,5 +85,15 @@ def check_regularizer(regularizer: Regularizer | None, adjoint: str, backend: st
                 f"{name} is a function of the steps, whose gradient the continuous adjoint does not see: take "
                 "LocalError() or LocalStiffness(), which work with any adjoint, or adjoint='recorded'"
             )
+    for term in terms:
+        if isinstance(term, StiffnessEstimate | LocalStiffness) and _has_no_stiffness(method):
+            raise InputError(
+                f"{type(term).__name__}: {method.describe()} has no stiffness estimate; ExplicitRungeKutta.tsit5() and "
+                "dormand_prince() have, and StochasticRungeKutta.sosri2()"
+            )
     if sum(isinstance(term, Steer) for term in terms) > 1:
         raise InputError("regularizer: Steer stands in it twice")
+
+
+def _has_no_stiffness(method: ExplicitRungeKutta | Stochastic) -> bool:
+    return isinstance(method, ExplicitRungeKutta | StochasticRungeKutta) and method.tableau.equal is None

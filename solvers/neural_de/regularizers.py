@@ -30,6 +30,13 @@ class Regularizer(ABC):  # noqa: B024
             return NotImplemented
         return WeightedSum((*terms_of(self), *terms_of(other)))
 
+    def __radd__(self, other: int) -> Regularizer:
+        """For `sum`, which begins with 0."""
+        return self if other == 0 else NotImplemented
+
+    def __truediv__(self, divisor: float) -> WeightedSum:
+        return self * (1.0 / divisor) if isinstance(divisor, Real) else NotImplemented
+
     def __mul__(self, weight: float) -> WeightedSum:
         if not isinstance(weight, Real):
             return NotImplemented

@@ -120,7 +120,7 @@ class NeuralSDE(nn.Module):
         self._check(regularizer)
 
     def _check(self, regularizer: Regularizer | None) -> None:
-        check_regularizer(regularizer, self.adjoint, self.backend)
+        check_regularizer(regularizer, self.method, self.adjoint, self.backend)
         for _, term in terms_of(regularizer) if regularizer is not None else ():
             self._check_term(term)
 

@@ -46,7 +46,8 @@ def solve_with_torchsde(
         step: of fixed size, counted from times[0] through; values at times between their ends are interpolated
             linearly. None: steps that adapt to rtol and atol by comparing one with two of half the size, from a
             hundredth of the interval.
-        throw: raise SolveError if a row fails; otherwise its later values are NaN, as torchsde leaves them.
+        throw: raise SolveError if a row fails; otherwise its values after the first are NaN. Where steps adapt all rows
+            fail together, since torchsde does not say which did.
         step_observer: told of every step of fixed size once all is over.
 
     Returns:
@@ -62,33 +63,57 @@ def solve_with_torchsde(
     begun = perf_counter()
     axes = len(system.space)
     batch = tuple(initial.shape[: initial.ndim - axes])
+    if torch.broadcast_shapes(system.noise.shape, initial.shape) != initial.shape:
+        raise InputError(
+            f"path has the shape {system.noise.shape}, and the states {tuple(initial.shape)}: make it in theirs"
+        )
+    place: dict[str, Any] = {"dtype": torch.float64, "device": initial.device}
+    noise = _Brownian(system, initial)
     box = _Equation(system, tuple(initial.shape), method)
     grid = times
     if step is not None and step_observer is not None:
         grid = _with_steps(times, step)
     ready = perf_counter()
-    states = torchsde.sdeint(
-        box,
-        initial.reshape(1, -1),
-        torch.tensor(grid, dtype=torch.float64, device=initial.device),
-        bm=_Brownian(system, initial),
-        method=_NAMES[type(method)],
-        dt=(times[-1] - times[0]) / 100 if step is None else step,
-        adaptive=step is None,
-        rtol=1e-5 if rtol is None else rtol,
-        atol=1e-4 if atol is None else atol,
-        dt_min=1e-9 * (times[-1] - times[0]),
-    ).reshape(len(grid), *initial.shape)
+
+    def solved(start: Tensor) -> Tensor:
+        found: Tensor = torchsde.sdeint(
+            box,
+            start.reshape(1, -1),
+            torch.tensor(grid, dtype=torch.float64, device=start.device),
+            bm=noise,
+            method=_NAMES[type(method)],
+            dt=(times[-1] - times[0]) / 100 if step is None else step,
+            adaptive=step is None,
+            rtol=1e-5 if rtol is None else rtol,
+            atol=1e-4 if atol is None else atol,
+            dt_min=1e-9 * (times[-1] - times[0]),
+        )
+        return found.reshape(len(grid), *start.shape)
+
+    try:
+        states = solved(initial)
+    except AssertionError:  # of its estimate of the error, which is not finite; of which row it does not say
+        states = torch.full_like(initial, torch.nan).expand(len(grid), *initial.shape).clone()
+        states[0] = initial.detach()
+    finite = torch.isfinite(states.detach().reshape(len(grid), *batch, -1)).all(-1)
+    lost = ~finite[-1]
+    if not throw and bool(lost.any()) and not bool(lost.all()):
+        # What is not finite in some rows makes the gradients of all NaN: these go through once more, as a living one.
+        spread = lost.reshape(*batch, *(1,) * axes)
+        living = initial.reshape(-1, *system.space)[int((~lost).reshape(-1).int().argmax())].detach()
+        states = solved(torch.where(spread, living, initial))
     if step is not None and step_observer is not None:
         for k in range(_count(times, step)):
             start = min(times[0] + k * step, times[-1])
-            place = min(range(len(grid)), key=lambda i, t=start: abs(grid[i] - t))  # type: ignore[misc]
-            step_observer(start, min(step, times[-1] - start), states[place].detach())
+            nearest = min(range(len(grid)), key=lambda i, t=start: abs(grid[i] - t))  # type: ignore[misc]
+            step_observer(start, min(step, times[-1] - start), states[nearest].detach())
+    if bool(lost.any()):
+        later = torch.where(lost.reshape(*batch, *(1,) * axes), torch.nan, states[1:])
+        states = torch.cat((initial[None], later if not bool(lost.all()) else later.detach()))
     states = states[[grid.index(time) for time in times]]
-    finite = torch.isfinite(states.detach().reshape(len(times), *batch, -1)).all(-1)
-    codes = torch.where(finite[-1], int(Status.CONVERGED), int(Status.NON_FINITE))
+    codes = torch.where(lost, int(Status.NON_FINITE), int(Status.CONVERGED))
     moments = torch.tensor(times, dtype=torch.float64, device=initial.device)
-    failed = torch.where(finite[-1], torch.nan, moments[(~finite).int().argmax(0)])
+    failed = torch.where(lost, torch.tensor(grid, **place)[(~finite).int().argmax(0)], torch.nan)
 
     def everywhere(count: int) -> Tensor:
         return torch.full(batch, count, dtype=torch.int64, device=initial.device)

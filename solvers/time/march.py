@@ -7,7 +7,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
@@ -115,6 +115,7 @@ class _March:
         self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller, fitted)
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
         self.spread = (*self.batch, *(1,) * len(system.state_space))
+        self.lent = _lent(system)
         self.entries: list[Entry] = []
         self.tried = self.rejected = 0
         self.extra = 0  # evaluations besides those of the stepper
@@ -191,6 +192,11 @@ class _March:
     def _advance(self, y: Tensor, memory: Any, clock: Clock, entries: list[Entry], limit: int) -> Piece:
         """Up to `limit` steps; called again with the entries that it made, it repeats them."""
         replay, fixed = tuple(entries), self.task.step is not None
+        if replay and self.lent != _lent(self.system):
+            raise InputError(
+                "gradient='checkpointed' takes the steps once more in the backward pass, and the right-hand side has "
+                "other parameters by then, as after torch.func.functional_call: take 'recorded'"
+            )
         outputs: list[Tensor] = []
         kept, number = Piece(y, memory, []), 0  # as of the latest look for values that are not finite
         over = self._over(clock)
@@ -440,3 +446,9 @@ class _March:
         else:
             found["error"] = rows([entry.error for entry in self.entries])  # type: ignore[misc]
         return found
+
+
+def _lent(system: EvolvingSystem) -> tuple[int, ...]:
+    """Which tensors are the parameters of the right-hand side at the moment."""
+    modules = (found for found in system.fields.values() if isinstance(found, nn.Module))
+    return tuple(id(parameter) for module in modules for parameter in module.parameters())

@@ -507,7 +507,7 @@ def test_second_derivatives_are_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rate": lambda u, t: -u}, "make it a torch.nn.Module, .*give parameters=, .*got function"),
+        ({"rate": lambda u, t: -u}, "make it a torch.nn.Module, .*got function"),
         ({"parameters": [1.0]}, "parameters are tensors, got 1.0 at place 0"),
         ({"method": sciml.solvers.time.ImplicitRungeKutta.kvaerno5()}, "for explicit Runge-Kutta methods, got"),
         ({"method": ExplicitRungeKutta.rk4()}, "no error estimate: give step="),

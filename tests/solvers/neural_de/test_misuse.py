@@ -11,20 +11,22 @@ import torch
 import torchdiffeq
 from torch import Tensor, nn
 
-from sciml import InputError
+from sciml import InputError, SolveError
 from sciml.solvers.neural_de import (
     ContinuousNormalizingFlow,
     ErrorEstimate,
     JacobianNorm,
     KineticEnergy,
     LocalError,
+    LocalStiffness,
     NeuralODE,
     NeuralSDE,
     Regularizer,
+    StiffnessEstimate,
     TaylorDerivative,
 )
 from sciml.solvers.neural_de.local import Watched
-from sciml.solvers.time import Controller, ExplicitRungeKutta
+from sciml.solvers.time import BrownianPath, Controller, ExplicitRungeKutta, StochasticRungeKutta
 
 BACKENDS = ["sciml", "torchdiffeq"]
 
@@ -268,3 +270,83 @@ def test_a_watched_state_is_no_tuple() -> None:
     watched = LocalError().watch(lambda t, y: (-y[0], y[1]), rtol=1e-6, atol=1e-6)  # type: ignore[arg-type,return-value]
     with pytest.raises(InputError, match="put them into one tensor"):
         torchdiffeq.odeint(watched, (states(), states()), torch.tensor([0.0, 1.0]).double())
+
+
+def test_parameters_that_were_lent_are_missed_by_checkpoints() -> None:
+    model = NeuralODE(Rate(), adjoint="checkpointed")
+    lent = {name: (1.1 * value.detach()).requires_grad_() for name, value in model.named_parameters()}
+    value, _ = torch.func.functional_call(model, lent, (states(),))
+    with pytest.raises(InputError, match="other parameters by then"):
+        value.sum().backward()
+
+
+def test_times_that_ask_for_a_gradient_are_refused() -> None:
+    with pytest.raises(InputError, match=r"times.detach\(\)"):
+        NeuralODE(Rate())(states(), torch.tensor([0.0, 1.0], requires_grad=True))
+
+
+def test_rates_that_make_a_number_of_the_time_have_no_taylor_derivative() -> None:
+    for rate in (lambda u, t: torch.ones_like(u) * float(t) ** 2, lambda u, t: torch.full_like(u, float(t))):
+        with pytest.raises(InputError, match=r"TaylorDerivative: .*as_tensor"):
+            NeuralODE(rate, regularizer=TaylorDerivative(2))(states())
+    dropout = nn.Dropout(0.5)
+    NeuralODE(lambda u, t: dropout(u), rtol=0.1, regularizer=TaylorDerivative(2))(states())
+
+
+@pytest.mark.parametrize(
+    "regularizer", [KineticEnergy(), LocalError(), ErrorEstimate(), ErrorEstimate("mean"), JacobianNorm()], ids=str
+)
+def test_rows_that_failed_have_no_penalty(regularizer: Any) -> None:
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def rate(u: Tensor, t: Any) -> Tensor:
+        return torch.where(u > 3.0, 20.0 * u**3, -scale * u)
+
+    y = torch.tensor([[0.5], [4.0]], dtype=torch.float64)
+    _, solution = NeuralODE(rate, throw=False, regularizer=regularizer)(y)
+    penalty = solution.statistics["penalty"]
+    assert penalty[1] == 0.0 and penalty[0] > 0.0
+    assert torch.autograd.grad(penalty.sum(), scale)[0].isfinite()
+
+
+@pytest.mark.parametrize("local", [None, LocalError(step_factor=False)], ids=str)
+def test_a_row_that_fails_in_torchsde_leaves_the_gradients_of_the_others_alone(local: Any) -> None:
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def drift(u: Tensor, t: Any) -> Tensor:
+        return -scale * u + torch.where(u > 4.0, 20.0 * scale * u**3, 0.0)
+
+    def gradient(y: Tensor, rows: list[int]) -> Tensor:
+        torch.manual_seed(0)
+        model = NeuralSDE(drift, lambda u, t: 0.0 * u, backend="torchsde", step=0.05, throw=False, regularizer=local)
+        value, solution = model(y, seed=1)
+        assert solution.converged.tolist() == [row in rows for row in range(len(y))]
+        return torch.autograd.grad(value[rows].sum() + solution.statistics["penalty"].sum(), scale)[0]
+
+    y = states().abs()
+    worse = y.clone()
+    worse[1] = 9.0
+    torch.testing.assert_close(gradient(worse, [0, 2]), gradient(y[[0, 2]], [0, 1]), rtol=1e-12, atol=0)
+
+
+def test_adaptive_steps_of_torchsde_fail_with_a_status() -> None:
+    with pytest.raises(SolveError, match="NON_FINITE"):
+        NeuralSDE(lambda u, t: u * torch.nan, lambda u, t: u, backend="torchsde")(states())
+
+
+def test_a_path_of_another_batch_is_refused_by_torchsde() -> None:
+    with pytest.raises(InputError, match="path has the shape"):
+        path = BrownianPath((0.0, 1.0), (5, 3, 2), seed=1)
+        NeuralSDE(lambda u, t: -u, lambda u, t: u, backend="torchsde", step=0.1)(states(), path=path)
+
+
+def test_stiffness_that_a_method_does_not_estimate_is_refused_at_once() -> None:
+    with pytest.raises(InputError, match="has no stiffness estimate"):
+        NeuralODE(Rate(), method=ExplicitRungeKutta.bogacki_shampine(), regularizer=StiffnessEstimate())
+    with pytest.raises(InputError, match="has no stiffness estimate"):
+        NeuralSDE(Rate(), Rate(), method=StochasticRungeKutta.sriw1(), regularizer=LocalStiffness())
+
+
+def test_sums_and_quotients_of_regularizers() -> None:
+    total = sum([ErrorEstimate(), StiffnessEstimate()])
+    assert total / 2 == 0.5 * ErrorEstimate() + 0.5 * StiffnessEstimate()
