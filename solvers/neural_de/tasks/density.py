@@ -44,7 +44,7 @@ class Gaussians(OrdinaryProblem):
     name: ClassVar[str] = "gaussians"
     headline: ClassVar[str] = "excess"
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "error": {"weight": 1.0, "last_weight": 0.5},
+        "error": {"weight": 2.0, "last_weight": 0.2},
         "error-squared": {"weight": 0.1},
         "stiffness": {"weight": 0.01},
         "error+stiffness": {"weight": 1.0, "stiffness": 0.01},
