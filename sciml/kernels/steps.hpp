@@ -144,8 +144,12 @@ void estimate_step(Index rows, Index size, int count, const T *const *stage, con
     if (!pair) return;
     distance_of_rows(pair[2], pair[3], rows, size, squares, team);
     distance_of_rows(pair[0], pair[1], rows, size, squares + rows, team);
-    for (Index row = 0; row < 2 * rows; ++row) squares[row] += std::numeric_limits<T>::min();  // 0/0 is no NaN
-    for (Index row = 0; row < rows; ++row) stiffness[row] = T(std::sqrt(squares[row] / squares[rows + row]));
+    // 0/0 is nearly 0, and no NaN.
+    const double tiny = std::numeric_limits<T>::min(), eps = std::numeric_limits<T>::epsilon();
+    for (Index row = 0; row < rows; ++row) {
+        squares[row] += tiny, squares[rows + row] += tiny / (eps * eps);
+        stiffness[row] = T(std::sqrt(squares[row] / squares[rows + row]));
+    }
 }
 
 // How steps follow from errors, in logarithms.

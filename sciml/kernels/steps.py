@@ -252,9 +252,9 @@ def stiffness_gradient(slope: Tensor, pair: Pair, squares: Tensor, axes: int) ->
 
 
 def _stiffness_gradient(slope: Tensor, way: Tensor, change: Tensor, axes: int) -> Pair:
-    tiny = torch.finfo(way.dtype).tiny
-    squares = (x * x for x in (change, way))
-    above, below = ((x.flatten(-axes).sum(-1) if axes else x) + tiny for x in squares)
+    finfo = torch.finfo(way.dtype)
+    squares = zip((change, way), (finfo.tiny, finfo.tiny / finfo.eps**2), strict=True)
+    above, below = (((x * x).flatten(-axes).sum(-1) if axes else x * x) + floor for x, floor in squares)
     factor = slope * above.sqrt() / below.sqrt()
     shape = (*factor.shape, *(1,) * axes)
     of_way, of_change = (-factor / below).reshape(shape) * way, (factor / above).reshape(shape) * change

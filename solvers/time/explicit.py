@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, final
@@ -158,6 +158,7 @@ class ExplicitStepper(Stepper):
             None,
             stiffness(equal, self.axes) if equal else None,
             self._interpolant(flat, value, h, work.transposed),
+            self._between(y, h, work.stages),
         )
 
     def _step_of_tape(self, tape: Tape, work: _Work, y: Tensor, t: float, h: float, memory: Tensor | None) -> Attempt:
@@ -190,7 +191,8 @@ class ExplicitStepper(Stepper):
             value = add(stages, tableau.b)
         memory = stages[-1] if tableau.first_same_as_last else None
         interpolate = self._interpolant_of(add, value, stages)
-        return Attempt(value, memory, *self._estimated(add, stages, value, equal), interpolate)
+        estimates = self._estimated(add, stages, value, equal)
+        return Attempt(value, memory, *estimates, interpolate, self._between(y, h, stages))
 
     def _estimated(
         self, add: Sums | StageSums, stages: list[Tensor], value: Tensor, equal: list[tuple[Tensor, Tensor]]
@@ -223,6 +225,7 @@ class ExplicitStepper(Stepper):
             ratio,
             rate,
             interpolate=self._interpolant_of(Sums(y, h), value, list(stages)),
+            between=self._between(y, h, stages),
         )
 
     # What comes with a step
@@ -242,6 +245,21 @@ class ExplicitStepper(Stepper):
                 return value
             weights = torch.tensor(_weights(table, theta), dtype=flat.dtype, device=flat.device).mul_(h)
             return torch.addmv(flat, stages, weights).as_strided(value.shape, value.stride())
+
+        return at
+
+    def _between(
+        self, y: Tensor, h: float, stages: Sequence[Tensor]
+    ) -> Callable[[Sequence[float]], Sequence[Tensor]] | None:
+        table = self._dense_table
+        if table is None:
+            return None
+
+        def at(thetas: Sequence[float]) -> Sequence[Tensor]:
+            place: dict[str, Any] = {"dtype": y.dtype, "device": y.device}
+            weights = torch.tensor([_weights(table, theta) for theta in thetas], **place).mul_(h)
+            slopes = torch.stack([k.reshape(-1) for k in stages])
+            return torch.addmm(y.reshape(1, -1), weights, slopes).view(len(thetas), *y.shape).unbind()
 
         return at
 
@@ -375,7 +393,8 @@ def stiffness(pair: list[tuple[Tensor, Tensor]], axes: int) -> Tensor:
         axes: trailing axes of a row.
     """
     (first, slope_there), (second, slope_here) = pair
-    tiny = torch.finfo(first.dtype).tiny  # keeps 0/0 from being NaN, and the gradient of a norm at 0 finite
+    finfo = torch.finfo(first.dtype)
     squares = [x * x for x in (slope_here - slope_there, second - first)]
     above, below = squares if axes == 0 else [x.flatten(-axes).sum(-1) for x in squares]
-    return (above + tiny).sqrt() / (below + tiny).sqrt()
+    # The floors keep 0/0 from being NaN, or 1, and the gradient of a norm at 0 finite.
+    return (above + finfo.tiny).sqrt() / (below + finfo.tiny / finfo.eps**2).sqrt()

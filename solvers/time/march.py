@@ -24,6 +24,7 @@ from .stepper import Attempt, Integrator, Stepper
 from .stochastic import StochasticIntegrator, StochasticStepper
 from .trajectory import Task, Trajectory
 
+_SEVERAL = 3  # output times within one step at which they are interpolated together
 _CHECK_EVERY = 16  # steps of fixed size between two looks for rows that are no longer finite
 
 
@@ -372,16 +373,20 @@ class _March:
     # Results
 
     def _outputs(self, clock: Clock, entry: Entry, attempt: Attempt, *, observe: bool) -> list[Tensor]:
+        first, last = clock.next, entry.after.next
+        thetas = [(time - clock.t) / entry.h for time in self.times[first:last] if time != entry.after.t]
+        inner: Sequence[Tensor] = ()
+        if attempt.between is not None and len(thetas) >= _SEVERAL:
+            inner = attempt.between(thetas)
+        elif attempt.interpolate is not None:
+            inner = [attempt.interpolate(theta) for theta in thetas]
         found = []
-        for place in range(clock.next, entry.after.next):
+        for place, state in zip(range(first, last), (*inner, *[attempt.value] * (last - first)), strict=False):
             time = self.times[place]
-            state = attempt.value
-            if time != entry.after.t and attempt.interpolate is not None:
-                state = attempt.interpolate((time - clock.t) / entry.h)
-            state = self._as_told(state, time, entry.after)
-            found.append(state)
+            told = self._as_told(state, time, entry.after)
+            found.append(told)
             if observe and self.task.observer is not None:
-                self.task.observer(place, time, state.detach())
+                self.task.observer(place, time, told.detach())
         return found
 
     def _as_told(self, state: Tensor, time: float, clock: Clock) -> Tensor:

@@ -24,6 +24,7 @@ class Attempt(NamedTuple):
             none.
         interpolate: theta in [0, 1], a float or one number a row -> the state at t + theta h; None where only the ends
             are known.
+        between: the same at several places at once, where that takes less time: increasing floats in (0, 1) -> states.
         solved: False where equations within the step could not be solved, so that a smaller step must be tried; where
             those of some rows could, one bool a row. The others, whose values are NaN, have failed.
     """
@@ -34,6 +35,7 @@ class Attempt(NamedTuple):
     ratio: Tensor | None = None
     stiffness: Tensor | None = None
     interpolate: Callable[[Time], Tensor] | None = None
+    between: Callable[[Sequence[float]], Sequence[Tensor]] | None = None
     solved: bool | Tensor = True
 
 

@@ -115,7 +115,8 @@ def test_parameters_that_are_there_forwards_only_are_refused(backend: Any, train
 
 
 class Unknown(Regularizer):
-    pass
+    def __repr__(self) -> str:
+        return "Unknown()"
 
 
 @pytest.mark.parametrize(
@@ -350,3 +351,19 @@ def test_stiffness_that_a_method_does_not_estimate_is_refused_at_once() -> None:
 def test_sums_and_quotients_of_regularizers() -> None:
     total = sum([ErrorEstimate(), StiffnessEstimate()])
     assert total / 2 == 0.5 * ErrorEstimate() + 0.5 * StiffnessEstimate()
+
+
+def test_the_stiffness_of_rows_that_do_not_move_is_nothing() -> None:
+    """By torch operations, and by kernels where states are large."""
+    usual = ExplicitRungeKutta.tsit5()
+    method = replace(usual, controller=replace(usual.controller, first_step=0.2))  # not so small that all is rounding
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    for rows in (2, 20_000):
+        u = torch.rand(rows, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        u[1] = 0.0
+        _, solution = NeuralODE(
+            lambda u, t: -3.0 * scale * u, method=method, regularizer=StiffnessEstimate("max", False)
+        )(u)
+        penalty = solution.statistics["penalty"]
+        assert penalty[1] < 1e-12 and penalty[0].item() == pytest.approx(3.0, rel=1e-9)
+        assert torch.autograd.grad(penalty[:2].sum(), scale)[0].item() == pytest.approx(3.0, rel=1e-6)
