@@ -81,11 +81,10 @@ class Trainings:
 
 
 def _programs() -> Mapping[str, Any]:
-    places = [Path(__file__).parent, *map(Path, training.__path__)]
-    places += [Path(path) / part for path in solvers.__path__ for part in _PARTS]
-    files = sorted(path for place in places for path in place.rglob("*") if path.suffix in (".py", ".toml"))
+    places = [*map(Path, training.__path__), *[Path(path) / part for path in solvers.__path__ for part in _PARTS]]
+    files = [Path(__file__), *(path for place in places for path in place.rglob("*") if path.suffix == ".py")]
     content = hashlib.sha256()
-    for path in files:
+    for path in sorted(files):
         content.update(hashlib.sha256(path.read_bytes()).digest())
     versions = {name: version_of(name) for name in ("sciml", "torch", "torchdiffeq", "torchsde", "scikit-learn")}
     return {"versions": versions, "python": sys.version, "files": content.hexdigest()}

@@ -25,7 +25,25 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 OF_STOCHASTIC = (VANILLA, ER, SR, BOTH, UNBIASED, BIASED, STEER)
 """Those that stochastic equations have; the others are integrals along ordinary ones."""
 
-CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {}
+_FALLING = {"weight": 30.0, "last_weight": 3.0}
+_LOCAL = {"weight": 10.0, "last_weight": 1.0}
+CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "digits-ode": {
+        ER: _FALLING,
+        SR: {"weight": 0.285},
+        BOTH: {**_FALLING, "stiffness": 0.01},
+        UNBIASED: _LOCAL,
+        BIASED: _LOCAL,
+        TAYNODE: {"weight": 0.01, "order": 2},
+        RNODE: {"weight": 0.003},
+    },
+}
+"""Weights where those that are usual for a task are not the best ones, by task and method. They were found on a fifth
+of the images for training, without which these trainings were, with other seeds than the suite's: the fewest
+evaluations with an accuracy no worse than the plain model's by more than 0.7 points. Of the digits' neural ODE, ER out
+of 10, 20 and 30 falling to a tenth, SR out of 0.0285 and 0.285, TayNODE out of 0.001 and 0.01 of order 2, RNODE out of
+0.001, 0.003, 0.01 and 0.1. Of their neural SDE the usual 10 was the best of 1, 5, 10, 20, 30 and 100 for ER, and of 3,
+10 and 100 for the local ones; SR had no effect with 0.1 and 1."""
 
 
 def settings(task: str, method: str) -> dict[str, Any]:
@@ -59,7 +77,7 @@ class Published:
 # Pal, Ma, Shah and Rackauckas, "Opening the Blackbox", ICML 2021, tables 1 to 4, and Pal, Edelman and Rackauckas,
 # "Locally Regularized Neural Differential Equations", ICML 2023, table 1, whose vanilla models have other figures.
 _MNIST, _MNIST_SDE, _PHYSIONET = "MNIST", "MNIST, neural SDE", "PhysioNet 2012"
-_LOCAL = "{}, where vanilla has {}"
+_BESIDE = "{}, where vanilla has {}"
 PUBLISHED: Mapping[str, Mapping[str, Published]] = {
     "digits-ode": {
         VANILLA: Published(_MNIST, "97.94 %", 253, 0.98, 0.094),
@@ -68,15 +86,15 @@ PUBLISHED: Mapping[str, Mapping[str, Published]] = {
         SR: Published(_MNIST, "98.08 %", 259, 1.24, 0.094),
         ER: Published(_MNIST, "97.32 %", 177, 0.82, 0.060),
         BOTH: Published(_MNIST, "97.77 %", 221, 1.37, 0.081),
-        UNBIASED: Published(_LOCAL.format(_MNIST, "303.6, 0.54 h and 0.088 s"), "97.53 %", 188.0, 0.49, 0.046),
-        BIASED: Published(_LOCAL.format(_MNIST, "303.6, 0.54 h and 0.088 s"), "97.49 %", 182.8, 1.12, 0.044),
+        UNBIASED: Published(_BESIDE.format(_MNIST, "303.6, 0.54 h and 0.088 s"), "97.53 %", 188.0, 0.49, 0.046),
+        BIASED: Published(_BESIDE.format(_MNIST, "303.6, 0.54 h and 0.088 s"), "97.49 %", 182.8, 1.12, 0.044),
     },
     "digits-sde": {
         VANILLA: Published(_MNIST_SDE, "96.95 %", 411, 6.32, 15.07),
         SR: Published(_MNIST_SDE, "96.80 %", 382, 8.54, 14.50),
         ER: Published(_MNIST_SDE, "96.27 %", 184.7, 4.19, 7.23),
-        UNBIASED: Published(_LOCAL.format(_MNIST_SDE, "313.9, 2.70 h and 0.51 s"), "96.57 %", 228.9, 2.10, 0.39),
-        BIASED: Published(_LOCAL.format(_MNIST_SDE, "313.9, 2.70 h and 0.51 s"), "96.44 %", 230.1, 1.90, 0.36),
+        UNBIASED: Published(_BESIDE.format(_MNIST_SDE, "313.9, 2.70 h and 0.51 s"), "96.57 %", 228.9, 2.10, 0.39),
+        BIASED: Published(_BESIDE.format(_MNIST_SDE, "313.9, 2.70 h and 0.51 s"), "96.44 %", 230.1, 1.90, 0.36),
     },
     "latent-spirals": {
         VANILLA: Published(_PHYSIONET, "3.55e-3", 733, 1.75, 0.53),
@@ -85,8 +103,8 @@ PUBLISHED: Mapping[str, Mapping[str, Published]] = {
         SR: Published(_PHYSIONET, "3.58e-3", 273, 0.87, 0.20),
         ER: Published(_PHYSIONET, "3.57e-3", 287, 0.94, 0.21),
         BOTH: Published(_PHYSIONET, "3.56e-3", 263, 1.12, 0.21),
-        UNBIASED: Published(_LOCAL.format(_PHYSIONET, "758, 2.48 h and 0.16 s"), "3.64e-3", 422, 2.31, 0.09),
-        BIASED: Published(_LOCAL.format(_PHYSIONET, "758, 2.48 h and 0.16 s"), "3.63e-3", 463, 2.12, 0.10),
+        UNBIASED: Published(_BESIDE.format(_PHYSIONET, "758, 2.48 h and 0.16 s"), "3.64e-3", 422, 2.31, 0.09),
+        BIASED: Published(_BESIDE.format(_PHYSIONET, "758, 2.48 h and 0.16 s"), "3.63e-3", 463, 2.12, 0.10),
     },
     "spiral-ode": {
         VANILLA: Published("the same", "", 1083),

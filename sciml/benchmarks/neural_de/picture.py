@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -12,13 +14,17 @@ from matplotlib.figure import Figure
 
 from ...pictures import LINES, STYLE
 from ..row import Row
+from .methods import SETTINGS
 
-_DASHES = ("-", "--")
+_STYLES = (("-", "o"), ("--", "s"))
+_PARTS = 10  # of a training, whose means are drawn: single validations jump
+_BELOW = 6.0  # points of accuracy that are shown below the worst end
 
 
 def draw(rows: Sequence[Row]) -> Figure | None:
     """A panel a task: how good the model of each method is over the evaluations that a prediction takes, in the course
-    of the training of the first seed; a dot is its end, of every seed. None without such rows.
+    of the training of the first seed, in means over its tenths; a dot is its end, of every seed. None without such
+    rows.
 
     Args:
         rows: of the suite.
@@ -30,38 +36,49 @@ def draw(rows: Sequence[Row]) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         columns = min(len(cases), 3)
         lines = -(-len(cases) // columns)
-        figure = Figure(figsize=(1.0 + 4.2 * columns, 0.5 + 3.5 * lines), dpi=150, layout="constrained")
+        figure = Figure(figsize=(1.6 + 3.9 * columns, 0.5 + 3.3 * lines), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(cases) :]:
             axes.remove()
         for axes, case in zip(panels, cases, strict=False):
             _draw_task(axes, case, [row for row in shown if row.case == case])
-        panels[0].legend(loc="best")
+        known = {label: dots for axes in panels for dots, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(known.values(), known.keys(), loc="outside right upper")
     return figure
 
 
 def _draw_task(axes: Axes, case: str, rows: Sequence[Row]) -> None:
     headline = rows[0].extra["headline"]
-    factor = 100.0 if headline == "accuracy" else 1.0
-    lowest = []
-    for number, row in enumerate(rows):
-        colour, dash = LINES[number % len(LINES)], _DASHES[number // len(LINES) % 2]
+    accuracy = headline == "accuracy"
+    factor = 100.0 if accuracy else 1.0
+    order = list(SETTINGS)
+    every = []
+    for row in rows:
+        place = order.index(row.method)
+        colour, (dash, marker) = LINES[place % len(LINES)], _STYLES[place // len(LINES)]
         course = row.extra["seeds"][0]["validations"]
-        good = [factor * value for value in course[headline]]
-        lowest.append(good[len(good) // 3])
-        axes.plot(course["evaluations"], good, dash, color=colour, linewidth=1.0, alpha=0.7)
+        good = [factor * value for value in _parts(course[headline])]
+        axes.plot(_parts(course["evaluations"]), good, dash, color=colour, linewidth=1.0, alpha=0.6)
         ends = [(seed["evaluations"], factor * seed["metrics"][headline]) for seed in row.extra["seeds"]]
-        axes.plot(*zip(*ends, strict=True), "o", color=colour, markersize=5, label=row.method)
-    if headline == "accuracy":
-        axes.set_ylim(bottom=min(lowest) - 2.0)  # what is learned first is learned by all
-    elif min(min(line.get_ydata()) for line in axes.lines) > 0:
+        axes.plot(*zip(*ends, strict=True), marker, color=colour, markersize=5, label=row.method)
+        every += [value for _, value in ends]
+    if accuracy:
+        axes.set_ylim(min(every) - _BELOW, min(max(every) + 1.0, 100.0))
+    elif min(every) > 0:
         axes.set_yscale("log")
     axes.set_xlim(left=0)
     axes.set_title(case.removeprefix("training, "), loc="left")
     axes.set_xlabel("evaluations for a prediction")
-    axes.set_ylabel(f"{headline} over the test" + (" (%)" if headline == "accuracy" else ""))
+    axes.set_ylabel(f"{headline} over the test" + (" (%)" if accuracy else ""))
     axes.grid(True, alpha=0.25, linewidth=0.5)
+
+
+def _parts(values: Sequence[float]) -> list[float]:
+    """Means over the tenths of a training."""
+    count = min(len(values), _PARTS)
+    ends = [round(len(values) * part / count) for part in range(count + 1)]
+    return [statistics.fmean(values[start:end]) for start, end in pairwise(ends)]
 
 
 def picture(rows: Sequence[Row]) -> bytes | None:

@@ -137,10 +137,11 @@ def _row(course: Course, method: str, results: Sequence[Result], failure: str | 
     if published is not None:
         note += f"; published: {published.value + ', ' if published.value else ''}{published.evaluations:g} evaluations"
         note += f" ({published.of})"
+    count = median("evaluations")
     extra |= {
         "headline": headline,
         "value": value,
-        "evaluations": round(median("evaluations"), 1),
+        "evaluations": int(count) if count.is_integer() else round(count, 1),
         "training_seconds": median("training_seconds"),
         "prediction_seconds": median("prediction_seconds"),
         "copy_seconds": max(result["copy_seconds"] for result in results),
@@ -152,7 +153,7 @@ def _row(course: Course, method: str, results: Sequence[Result], failure: str | 
         method,
         dtype=dtype,
         solve_seconds=median("training_seconds"),
-        iterations=round(median("evaluations")),
+        iterations=round(count),
         error=1.0 - value if headline == "accuracy" else value,
         extra=extra,
     )
