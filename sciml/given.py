@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from numbers import Real
@@ -50,7 +51,7 @@ def check_value(
         return float(value)
     if not isinstance(value, Tensor):
         raise InputError(f"{name}: expected {wanted or 'a number or a tensor'}, got {type(value).__name__}")
-    domain = type(place).__name__.lower()
+    domain = re.sub("(?<=[a-z])(?=[A-Z])", " ", type(place).__name__).lower()  # such as "grid", "stochastic system"
     if value.dtype != place.dtype:
         hint = f"convert with .to({place.dtype})"
         if from_function:

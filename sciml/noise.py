@@ -64,11 +64,11 @@ class TorchsdeNoise(Noise):
 
     def __init__(self, brownian: Any) -> None:
         names = ("shape", "dtype", "device", "levy_area_approximation")
-        if not callable(brownian) or not all(hasattr(brownian, name) for name in names):
+        if isinstance(brownian, type) or not callable(brownian) or not all(hasattr(brownian, name) for name in names):
             raise InputError(
                 "path: expected a sciml.solvers.time.BrownianPath, or a Brownian motion of torchsde such as "
                 "torchsde.BrownianInterval(t0, t1, size=(*batch, *space), levy_area_approximation='space-time'), got "
-                f"{type(brownian).__name__}"
+                f"{'the class ' + brownian.__name__ if isinstance(brownian, type) else type(brownian).__name__}"
             )
         self.brownian = brownian
         self.shape = tuple(brownian.shape)
@@ -76,6 +76,11 @@ class TorchsdeNoise(Noise):
         # Its ends are known to the interval within alone.
         interval = getattr(brownian, "_interval", brownian)
         self.start, self.end = getattr(interval, "_start", -inf), getattr(interval, "_end", inf)
+        forward = getattr(brownian, "base_brownian", None)
+        self._reversed = forward is not None  # torchsde.ReverseBrownian
+        if forward is not None:
+            known = TorchsdeNoise(forward)
+            self.start, self.end = -known.end, -known.start
         self.has_integrals = brownian.levy_area_approximation != "none"
 
     def increments(self, t0: float, t1: float) -> tuple[Tensor, Tensor | None]:
@@ -83,7 +88,8 @@ class TorchsdeNoise(Noise):
         if not self.has_integrals:
             return self.brownian(t0, t1), None
         increment, integral = self.brownian(t0, t1, return_U=True)
-        return increment, integral
+        # It says that of the path that goes forward.
+        return increment, (t1 - t0) * increment - integral if self._reversed else integral
 
     def fitted(self, t: float, h: float) -> float:
         return h

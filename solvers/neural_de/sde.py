@@ -51,7 +51,9 @@ class NeuralSDE(nn.Module):
         adjoint: what a backward pass goes through: "recorded", the steps; "checkpointed", the steps, of which it keeps
             few states and computes the others once more.
         backend: "torchsde" integrates by that library: Runge-Kutta methods by its "srk", which is SRID2 of Rößler
-            whatever the tableau of `method`, with adaptive steps by its own comparison of one step with two.
+            whatever the tableau of `method`, and in Stratonovich's calculus by its "heun"; with adaptive steps by its
+            own comparison of one step with two, and values between the ends of steps interpolated linearly, which
+            lowers their variance.
         regularizer: in training mode `statistics["penalty"]` of the solution is its value for each row.
         throw: raise SolveError if a row fails; otherwise its status says so, and its values are NaN.
 
@@ -154,7 +156,8 @@ class NeuralSDE(nn.Module):
 
         Args:
             initial: `(*batch, *space)` at the start of the interval.
-            times: increasing, within the interval; None asks for the end of it only. Steps end on them.
+            times: increasing, within the interval; None asks for the end of it only. Steps end on them, but those of
+                torchsde.
             path: the noise: a `sciml.solvers.time.BrownianPath`, or a Brownian motion of torchsde.
             seed: of a new path, which depends on the times and the shape of `initial`, too: the same noise at other
                 times is that of the same `path`. None draws one from torch's default generator.

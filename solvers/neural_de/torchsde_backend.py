@@ -22,6 +22,7 @@ from ..time.stochastic import EulerMaruyama, Milstein, StochasticRungeKutta
 from ..time.trajectory import StepObserver
 
 _NAMES = {EulerMaruyama: "euler", Milstein: "milstein", StochasticRungeKutta: "srk"}
+_OF_STRATONOVICH = "heun"  # its "milstein" has another limit where entries of the diffusion depend on each other
 
 
 def solve_with_torchsde(
@@ -42,7 +43,9 @@ def solve_with_torchsde(
         system: with the noise.
         initial: `(*batch, *space)` at times[0].
         times: increasing.
-        method: which of its methods: "euler", "milstein", or for all Runge-Kutta methods "srk".
+        method: which of its methods: "euler", "milstein", for all Runge-Kutta methods "srk"; in Stratonovich's calculus
+            "heun" for Milstein's, which in torchsde sums over columns of the derivative of the diffusion where only the
+            diagonal belongs, and so converges to another process unless all else in it is 0.
         step: of fixed size, counted from times[0] through; values at times between their ends are interpolated
             linearly. None: steps that adapt to rtol and atol by comparing one with two of half the size, from a
             hundredth of the interval.
@@ -73,6 +76,7 @@ def solve_with_torchsde(
     grid = times
     if step is not None and step_observer is not None:
         grid = _with_steps(times, step)
+    name = _NAMES[type(method)] if system.calculus == "ito" else _OF_STRATONOVICH
     ready = perf_counter()
 
     def solved(start: Tensor) -> Tensor:
@@ -81,7 +85,7 @@ def solve_with_torchsde(
             start.reshape(1, -1),
             torch.tensor(grid, dtype=torch.float64, device=start.device),
             bm=noise,
-            method=_NAMES[type(method)],
+            method=name,
             dt=(times[-1] - times[0]) / 100 if step is None else step,
             adaptive=step is None,
             rtol=1e-5 if rtol is None else rtol,
@@ -132,7 +136,7 @@ def solve_with_torchsde(
         codes,
         statistics,
         {},
-        method=f"torchsde's {_NAMES[type(method)]} (as requested)",
+        method=f"torchsde's {name} (as requested)",
         notes=system.notes,
         system=system,
         times=moments.cpu(),

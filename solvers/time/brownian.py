@@ -96,13 +96,13 @@ class BrownianPath(Noise):
                 raise InputError(f"step: expected a positive number in the unit of time, got {step!r}")
             self.times = ends_of_steps(self.times, float(step))
         if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n > 0 for n in shape):
-            raise InputError(f"shape: expected that of W, such as (100, 2), got {shape!r}")
+            raise InputError(f"shape: expected that of W, positive numbers such as (100, 2), got {shape!r}")
         if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
             raise InputError(f"seed: expected an integer from 0 to 2**64 - 1, got {seed!r}")
         if not isinstance(levels, int) or not 2 <= levels <= 40:
             raise InputError(f"levels: expected a number of halvings from 2 to 40, got {levels!r}")
-        if not dtype.is_floating_point:
-            raise InputError(f"dtype: expected one of real numbers, got {dtype}")
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"dtype: expected one of real numbers such as torch.float64, got {dtype!r}")
         self.shape = tuple(shape)
         self.seed, self.dtype, self.device = seed, dtype, torch.device(device)
         self.levels = levels
@@ -346,6 +346,8 @@ def _bridge(theta: float) -> numpy.ndarray:
 def _knots(times: Sequence[float] | Tensor) -> tuple[float, ...]:
     if isinstance(times, Tensor):
         times = times.detach().to("cpu", torch.float64).tolist()
+    if isinstance(times, str):
+        raise InputError(f"times: expected a list of increasing numbers, got {times!r}")
     try:
         found = tuple(float(time) for time in times)
     except (TypeError, ValueError) as error:

@@ -155,14 +155,15 @@ class _MilsteinStepper(StochasticStepper):
     def _with_derivative(self, y: Tensor, t: float) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The diffusion, and v -> (its derivative by u) transposed times v. That is diagonal, and going backward is
         several times as fast as torch.func.jvp."""
-        if in_transform():
+        if in_transform() or forward_ad._current_level >= 0:
             pulled = vjp(lambda u: self.diffusion(u, t), y)
             return pulled[0], lambda v: pulled[1](v)[0]
-        tracked = torch.is_grad_enabled()
         # Checkpoints do not give tensors back while they are made, so that what this needs is kept in any case.
         with torch.enable_grad(), saved_tensors_hooks(_same, _same):
             state = y if y.requires_grad else y.detach().requires_grad_()
             g = self.diffusion(state, t)
+        # Where nothing else asks for derivatives, those by the state made here must not go on from step to step.
+        tracked = torch.is_grad_enabled() and (y.requires_grad or _asks_besides(g, state))
 
         def transposed(v: Tensor) -> Tensor:
             if not g.requires_grad:
@@ -176,6 +177,21 @@ class _MilsteinStepper(StochasticStepper):
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _asks_besides(found: Tensor, state: Tensor) -> bool:
+    """Whether derivatives of what was found by a leaf other than the state are asked for."""
+    seen: set[Any] = set()
+    left = [found.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        if type(node).__name__ == "AccumulateGrad" and node.variable is not state:  # type: ignore[attr-defined]
+            return True
+        seen.add(node)
+        left += [before for before, _ in node.next_functions]
+    return False
 
 
 @final
@@ -372,7 +388,7 @@ class _Recorded(_Rows):
         self._rows.append(x * y)
 
     def matrix(self) -> Tensor:
-        return torch.stack(self._rows).flatten(1)
+        return torch.stack(self._rows).reshape(len(self._rows), -1)
 
     def with_sums(self, weights: Tensor) -> Tensor:
         rows = self.matrix()

@@ -89,6 +89,27 @@ def test_stratonovich_has_the_other_solution() -> None:
         torch.testing.assert_close(value, exact, rtol=3e-3, atol=0)
 
 
+def test_stratonovich_where_entries_depend_on_each_other() -> None:
+    """Against Heun's method, which has no derivative that could be of the wrong entry."""
+    mixing = torch.tensor([[0.2, 1.5, 0.0], [-1.2, 0.3, 0.4], [0.5, 0.0, 1.0]], dtype=torch.float64)
+
+    def coupled(u: Tensor, t: Any) -> Tensor:
+        return torch.tanh(u @ mixing.mT + 0.3)
+
+    initial, count = states(300), 256
+    path = BrownianPath((0.0, 1.0), initial.shape, seed=3, step=1 / count)
+    expected = initial
+    for k in range(count):
+        growth = path.increments(k / count, (k + 1) / count)[0]
+        ahead = expected + coupled(expected, 0.0) * growth
+        expected = expected + (coupled(expected, 0.0) + coupled(ahead, 0.0)) / 2 * growth
+    for backend, limit in (("sciml", 0.05), ("torchsde", 1e-10)):
+        options = {"calculus": "stratonovich", "step": 1 / count, "backend": backend}
+        value, _ = NeuralSDE(lambda u, t: 0 * u, coupled, **options)(initial, path=path)
+        assert float((value - expected).square().mean().sqrt()) < limit
+        assert float((value - expected).mean(0).abs().max()) < 0.01
+
+
 def test_tighter_tolerances_come_closer_to_the_same_path() -> None:
     model, initial = Drift(), states(50)
     path = BrownianPath((0.0, 1.0), initial.shape, seed=5)

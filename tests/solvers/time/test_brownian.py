@@ -252,3 +252,14 @@ def test_torchsde_says_the_same_itself() -> None:
     assert torch.equal(found[1], integral)
     assert (noise.start, noise.end, noise.shape) == (0.0, 1.0, (4,))
     assert TorchsdeNoise(interval((4,), "none")).increments(0.0, 1.0)[1] is None
+
+
+def test_torchsde_reversed_is_one_path() -> None:
+    noise = TorchsdeNoise(torchsde.ReverseBrownian(interval((3,))))
+    assert (noise.start, noise.end) == (-1.0, 0.0)
+    (w, k), (first, one), (second, two) = (
+        noise.increments(*ends) for ends in ((-0.9, -0.1), (-0.9, -0.4), (-0.4, -0.1))
+    )
+    assert k is not None and one is not None and two is not None
+    torch.testing.assert_close(w, first + second, rtol=0.0, atol=1e-12)
+    torch.testing.assert_close(k, one + two + 0.3 * first, rtol=0.0, atol=1e-12)
