@@ -209,7 +209,7 @@ class _March:
                 attempt = self.stepper.step(y, clock.t, h, memory)
             # What is recorded has a gradient, too: a repetition computes all that the first passage did.
             rows = self._ratios(y, attempt, over) if not replay or self.record else None
-            entry = replay[place] if replay else self._judge(rows, attempt, clock, h, over)
+            entry = replay[place] if replay else self._judge(rows, attempt, clock, h, over, y)
             look = fixed and not replay and self._is_due(place, limit, clock, entry, attempt)
             if look and (lost := self._lost(attempt, over)) is not None:
                 del entries[number:]
@@ -244,7 +244,9 @@ class _March:
                 rows = self.system.error_ratio(error, y, attempt.value, self.task.rtol, self.task.atol)
         return rows if rows is None or over is None else torch.where(over, 0.0, rows)
 
-    def _judge(self, rows: Tensor | None, attempt: Attempt, clock: Clock, h: float, over: Tensor | None) -> Entry:
+    def _judge(
+        self, rows: Tensor | None, attempt: Attempt, clock: Clock, h: float, over: Tensor | None, y: Tensor
+    ) -> Entry:
         self.tried += 1
         self.schedule.interpolated = attempt.interpolate is not None
         adaptive = self.task.step is None
@@ -266,10 +268,21 @@ class _March:
             if unsolved is not None:
                 codes = torch.where(unsolved, int(Status.STEP_UNDERFLOW), codes)
             codes = torch.where(ratios <= 1.0, 0, codes)
-            after = self.schedule.resumed(self._failed(after, codes, after.t))
+            after = self._without(self.schedule.resumed(self._failed(after, codes, after.t)), y)
         # The solution does not depend on it, and where it overflowed even a gradient of 0 would come back as NaN.
         stiffness = None if attempt.stiffness is None else attempt.stiffness.detach()
         return Entry(clock.t, h, False, after, rows.detach() if self.record else ratio, stiffness)
+
+    def _without(self, clock: Clock, y: Tensor) -> Clock:
+        """The clock with a first step of the rows that go on, of methods whose steps grow so slowly that it would take
+        hundreds to forget those of the rows given up."""
+        over = self._over(clock)
+        if not isinstance(self.stepper, StochasticStepper) or over is None or bool(over.all()):
+            return clock
+        with torch.no_grad():
+            living, span = self._replaced(y.detach(), over), self.times[-1] - clock.t
+            rows = self.stepper.first_step(living, clock.t, self.task.rtol, self.task.atol, span)
+        return clock._replace(h=min(float(rows[~over].min()), self.controller.largest_step))
 
     def _measure(self, clock: Clock, h: float) -> None:
         """Remember the smallest and the largest step; one that is cut short to end on an output time says nothing."""

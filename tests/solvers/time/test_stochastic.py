@@ -477,6 +477,8 @@ def test_rows_that_fail_are_named() -> None:
             assert [status is Status.CONVERGED for status in solution.status] == [True, False, True, True]
             assert torch.isfinite(solution.value[[0, 2, 3]]).all()
             assert torch.isnan(solution.value[1, -1]).all()
+            steps = solution.statistics["steps"]
+    assert int(steps[0] - steps[1]) < 30  # those of the failed row are forgotten at once
     alone = BrownianPath((0.0, 1.0), (4, 2), seed=6)
     start[1] = 0.1
     with torch.no_grad():
