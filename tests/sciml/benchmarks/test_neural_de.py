@@ -192,6 +192,7 @@ def test_a_training_is_done_once_until_the_case_is_complete(folder: Path, monkey
     train = Task.train
 
     def counted(self: Task, *arguments: Any, **options: Any) -> Any:
+        assert options["resume"] is True
         begun.append(self.plan.seed)
         return train(self, *arguments, **options)
 
