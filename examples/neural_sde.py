@@ -5,8 +5,7 @@ from dataclasses import replace
 import torch
 from matplotlib.figure import Figure
 
-from sciml.solvers.neural_de import ErrorEstimate, ExponentialAnnealing, NeuralSDE
-from sciml.solvers.neural_de.tasks.layers import TimeDependent
+from sciml.solvers.neural_de import ErrorEstimate, ExponentialAnnealing, NeuralSDE, TimeDependent
 from sciml.solvers.time import Controller, StochasticRungeKutta
 
 STEPS, POINT = 80, torch.zeros(1, 1, dtype=torch.float64)

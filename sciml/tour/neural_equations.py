@@ -12,10 +12,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
-from sciml.solvers.neural_de import ErrorEstimate, ExponentialAnnealing, LocalError, NeuralODE, Regularizer
+from sciml.solvers.neural_de import (
+    ErrorEstimate,
+    ExponentialAnnealing,
+    LocalError,
+    NeuralODE,
+    Regularizer,
+    TimeDependent,
+)
 from sciml.solvers.neural_de.tasks.data import Images
 from sciml.solvers.neural_de.tasks.digits import digits
-from sciml.solvers.neural_de.tasks.layers import TimeDependent
 from sciml.solvers.time import Controller, ExplicitRungeKutta
 
 from . import figures

@@ -10,6 +10,7 @@ from .evidence import (
 from .flow import ContinuousNormalizingFlow
 from .integrals import JacobianNorm, KineticEnergy, TaylorDerivative
 from .latent import LatentODE, RecognitionGRU
+from .layers import Autonomous, TimeDependent
 from .local import LocalError, LocalStiffness
 from .ode import NeuralODE
 from .regularizers import ErrorEstimate, ErrorEstimateSquared, Regularizer, StiffnessEstimate
@@ -17,6 +18,7 @@ from .sde import NeuralSDE
 from .steer import Steer
 
 __all__ = [
+    "Autonomous",
     "ContinuousNormalizingFlow",
     "DivergenceAnnealing",
     "ErrorEstimate",
@@ -35,6 +37,7 @@ __all__ = [
     "Steer",
     "StiffnessEstimate",
     "TaylorDerivative",
+    "TimeDependent",
     "evidence_lower_bound",
     "gaussian_log_likelihood",
 ]

@@ -37,7 +37,8 @@ class NeuralODE(nn.Module):
     Args:
         rate: (u, t) -> du/dt, a torch.nn.Module to be trained, or any function; u is `(*batch, *space)`, and t is a
             float, for some regularizers and adjoints a tensor without axes; `torch.as_tensor(t, dtype=u.dtype)` takes
-            both.
+            both. The weights of a network inside a function, as in `lambda u, t: net(u)`, are none of this module's
+            parameters: `Autonomous` and `TimeDependent` are networks of two arguments.
         interval: (t0, t1) in the unit of time; None: from the first to the last of the `times` of a call, (0, 1) if it
             has none.
         axes: how many trailing axes are the space of a row; all before them are batch.

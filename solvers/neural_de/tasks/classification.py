@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from sciml.solution import Solution
 from sciml.training import TensorSamples
 
+from ..layers import TimeDependent
 from ..ode import NeuralODE
 from ..regularizers import Regularizer
 from .data import Images
 from .digits import digits
-from .layers import TimeDependent
 from .mnist import read_mnist
 from .problem import DTYPES, Data, Dtype, OrdinaryProblem, Outcome, check_counts, of_rows
 

@@ -13,9 +13,9 @@ from sciml.errors import InputError
 from sciml.training import TensorSamples
 
 from ..flow import ContinuousNormalizingFlow, Divergence
+from ..layers import TimeDependent
 from ..regularizers import Regularizer
 from .gaussians import gaussians, log_density
-from .layers import TimeDependent
 from .problem import DTYPES, Data, OrdinaryProblem, Outcome, check_counts, of_rows
 
 

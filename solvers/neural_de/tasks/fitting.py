@@ -13,9 +13,9 @@ from sciml.errors import InputError
 from sciml.solution import Solution
 from sciml.training import TensorSamples
 
+from ..layers import Autonomous
 from ..ode import NeuralODE
 from ..regularizers import Regularizer
-from .layers import Autonomous
 from .problem import DTYPES, Data, OrdinaryProblem, Outcome, check_counts, of_rows
 from .spirals import spiral
 

@@ -17,9 +17,9 @@ from sciml.training import TensorSamples
 
 from ..evidence import DivergenceAnnealing, evidence_lower_bound
 from ..latent import LatentODE, RecognitionGRU
+from ..layers import Autonomous
 from ..regularizers import Regularizer
 from .data import Series
-from .layers import Autonomous
 from .physionet import MEASURED, read_physionet
 from .problem import DTYPES, Data, OrdinaryProblem, Outcome, check_counts, of_rows
 from .spirals import irregular_spirals

@@ -16,12 +16,12 @@ from sciml.training import TensorSamples
 
 from ...time import StochasticRungeKutta
 from ...time.control import Controller, Rows
+from ..layers import Autonomous
 from ..regularizers import Regularizer
 from ..sde import Adjoint, Backend, NeuralSDE
 from .classification import classified, data_of
 from .data import Images
 from .digits import digits
-from .layers import Autonomous
 from .mnist import read_mnist
 from .problem import DTYPES, Data, Dtype, Outcome, Problem, check_counts, check_solver, of_rows
 from .spirals import stochastic_spiral

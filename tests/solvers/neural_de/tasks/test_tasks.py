@@ -10,6 +10,7 @@ import torch
 
 from sciml import InputError
 from sciml.solvers.neural_de import ErrorEstimate, LocalError, Steer, StiffnessEstimate
+from sciml.solvers.neural_de.layers import TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks import (
     Regularization,
     Task,
@@ -23,7 +24,6 @@ from sciml.solvers.neural_de.tasks import (
     spiral_ode,
     spiral_sde,
 )
-from sciml.solvers.neural_de.tasks.layers import TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks.problem import loss_of
 from sciml.solvers.neural_de.tasks.recipe import PROBLEMS
 from sciml.solvers.neural_de.tasks.regularization import NAMES, named
