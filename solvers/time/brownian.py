@@ -9,6 +9,7 @@ from functools import cache
 from itertools import pairwise
 from math import floor, inf, isfinite, log2, sqrt, ulp
 from numbers import Real
+from operator import index
 from typing import NamedTuple, final
 
 import numpy
@@ -97,21 +98,25 @@ class BrownianPath(Noise):
             self.times = ends_of_steps(self.times, float(step))
         if not isinstance(shape, Sequence) or not all(isinstance(n, int) and n > 0 for n in shape):
             raise InputError(f"shape: expected that of W, positive numbers such as (100, 2), got {shape!r}")
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**64:
+        try:
+            number = -1 if isinstance(seed, bool) else index(seed)  # NumPy's integers, too
+        except TypeError:
+            number = -1
+        if not 0 <= number < 2**64:
             raise InputError(f"seed: expected an integer from 0 to 2**64 - 1, got {seed!r}")
         if not isinstance(levels, int) or not 2 <= levels <= 40:
             raise InputError(f"levels: expected a number of halvings from 2 to 40, got {levels!r}")
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise InputError(f"dtype: expected one of real numbers such as torch.float64, got {dtype!r}")
         self.shape = tuple(shape)
-        self.seed, self.dtype, self.device = seed, dtype, torch.device(device)
+        self.seed, self.dtype, self.device = number, dtype, torch.device(device)
         self.levels = levels
         self.start, self.end = self.times[0], self.times[-1]
         self.has_integrals = True
         self._depth = -(-levels // 2)
         self._finest = PARTS**self._depth
         self._length = torch.Size(self.shape).numel()
-        self._draw = _Philox(seed) if self.device.type == "cpu" else _OfDevice(seed, self.device)
+        self._draw = _Philox(number) if self.device.type == "cpu" else _OfDevice(number, self.device)
         self._whole = torch.tensor([[1.0, 0.0], [0.5, sqrt(1 / 12)]], dtype=dtype, device=self.device)
         self._division = torch.tensor(_division(), dtype=dtype, device=self.device)
         self._kept: dict[_Cell, Tensor] = {}  # parts of the cells that the latest question divided

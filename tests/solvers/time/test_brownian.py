@@ -7,6 +7,7 @@ import pickle
 import random
 from itertools import pairwise
 
+import numpy
 import pytest
 import torch
 import torchsde
@@ -181,6 +182,11 @@ def test_steps_of_fixed_size_are_knots() -> None:
     assert path.times == (*[t for t, _ in steps], 1.0)
     cells = [path._position(t + h) for t, h in steps]
     assert all(cell.fraction == 0.0 and cell.place in (0, path._finest) for cell in cells)
+
+
+def test_seeds_may_be_of_numpy() -> None:
+    answer, other = (BrownianPath((0.0, 1.0), (3,), seed=seed).increments(0.0, 0.3) for seed in (7, numpy.int64(7)))
+    assert torch.equal(answer[0], other[0])
 
 
 def test_copies_answer_the_same() -> None:
