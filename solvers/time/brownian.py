@@ -69,7 +69,7 @@ class BrownianPath(Noise):
         times: the knots, increasing, at least two, in the unit of time: the path is known between first and last. Best
             are the output times of a run.
         shape: of W, `(*batch, *space)`.
-        seed: an integer from 0 to 2**64 - 1.
+        seed: an integer from 0 to 2**64 - 1. Paths of one seed and other knots or shapes are not independent.
         dtype, device: of the path.
         step: of a run with steps of fixed size, the same number: the ends of its steps are knots, too, and the noise
             of a step is one draw.

@@ -28,6 +28,7 @@ MEASURED = (
     "PaCO2", "PaO2", "Platelets", "RespRate", "SaO2", "SysABP", "Temp", "TroponinI", "TroponinT", "Urine", "WBC",
     "Weight", "pH",
 )  # fmt: skip
+_LARGEST = 1e30  # of a value, which float32 holds
 _HEADER = "Time,Parameter,Value"
 _TIME = re.compile(r"(\d{2,3}):([0-5]\d)")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -161,7 +162,7 @@ def _record(name: str, text: str) -> _Record:
             continue
         minute, parameter, value = _line(f"{name}, line {number}", line)
         if parameter == "RecordID":
-            if identifier is not None or value != int(value):
+            if identifier is not None or not 0 <= value < 2**53 or value != int(value):
                 raise InputError(f"{name}, line {number}: one whole RecordID a file is expected, got {line!r}")
             identifier = int(value)
         elif parameter in static:
@@ -187,7 +188,7 @@ def _line(where: str, line: str) -> tuple[int, str, float]:
         value = float(parts[2])
     except ValueError:
         value = math.nan
-    if not math.isfinite(value):
+    if not abs(value) < _LARGEST:
         raise InputError(f"{where}: a finite number is expected, not {parts[2][:40]!r}")
     return 60 * int(match[1]) + int(match[2]), parts[1], value
 
@@ -224,7 +225,7 @@ def _outcomes(path: Path) -> Mapping[int, float]:
             continue
         values = [value.strip() for value in line.split(",")]
         row = dict(zip(columns, values, strict=False))
-        identifier, died = row["RecordID"], row.get("In-hospital_death")
+        identifier, died = row.get("RecordID", ""), row.get("In-hospital_death")
         if len(values) != len(columns) or not identifier.isdigit() or died not in ("0", "1"):
             raise InputError(f"{path}, line {number}: {len(columns)} values with a death of 0 or 1 are expected")
         found[int(identifier)] = float(died)

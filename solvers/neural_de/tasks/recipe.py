@@ -114,7 +114,7 @@ def is_recipe(source: str | os.PathLike[str]) -> bool:
     """
     if not Path(source).is_file():
         return str(source) in shipped_recipes()
-    return bool(difflib.get_close_matches("task", parse(Path(source)), n=1, cutoff=0.8))
+    return bool(difflib.get_close_matches("task", parse(Path(source)), n=1, cutoff=0.7))
 
 
 def load_recipe(source: str | os.PathLike[str]) -> Task:
@@ -135,7 +135,7 @@ def load_recipe(source: str | os.PathLike[str]) -> Task:
             )
         path = Path(str(files(__package__).joinpath(_SHIPPED, f"{source}.toml")))
     content = parse(path)
-    near = difflib.get_close_matches("task", content, n=1, cutoff=0.8)
+    near = difflib.get_close_matches("task", content, n=1, cutoff=0.7)
     if "task" not in content and near:
         raise InputError(f"{path.name}: a table [task] is needed, and [{near[0]}] is none")
     table = validate(path, content, RecipeTable)

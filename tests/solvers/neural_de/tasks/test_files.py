@@ -192,6 +192,8 @@ def test_an_archive_is_its_folder(ending, records):
         ("00:07,HR,73", "00:07,HRT,73", r"line 8: unknown parameter 'HRT'; did you mean 'HR'"),
         ("00:00,RecordID,132539", "00:00,RecordID,1.5", r"line 2: one whole RecordID a file is expected"),
         ("00:00,RecordID,132539\n", "", r"132539\.txt has no RecordID"),
+        ("00:00,RecordID,132539", "00:00,RecordID,1e29", r"line 2: one whole RecordID a file is expected"),
+        ("00:00,RecordID,132539", "00:00,RecordID,1e300", r"line 2: a finite number is expected"),
         ("132539", "132540", r"132540\.txt: patient 132540 is in another file already"),
         ("Time,Parameter", "Time;Parameter", r"line 1: 'Time,Parameter,Value' is expected"),
         ("00:07,HR,73", "00:07,HR,73°", r"is not a text file in ASCII"),
@@ -211,6 +213,7 @@ def test_a_malformed_line_is_named(old, new, message, records):
         (OUTCOMES.replace("132541,21,11,19,-1,1", "132541,21"), r"Outcomes-a\.txt, line 3: 6 values with a death of 0"),
         (OUTCOMES.replace("8,-1,1", "8,-1,maybe"), r"line 4: 6 values with a death of 0 or 1 are expected"),
         ("", r"line 1: there is no column 'RecordID'"),
+        ("SAPS,RecordID,In-hospital_death\n6", r"line 2: 3 values with a death of 0 or 1 are expected"),
     ],
 )
 def test_malformed_outcomes_are_named(text, message, records):
