@@ -28,7 +28,7 @@ MEASURED = (
     "PaCO2", "PaO2", "Platelets", "RespRate", "SaO2", "SysABP", "Temp", "TroponinI", "TroponinT", "Urine", "WBC",
     "Weight", "pH",
 )  # fmt: skip
-_LARGEST = 1e30  # of a value, which float32 holds
+_FINITE = 1e30  # of a value, which float32 holds
 _HEADER = "Time,Parameter,Value"
 _TIME = re.compile(r"(\d{2,3}):([0-5]\d)")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
@@ -188,7 +188,7 @@ def _line(where: str, line: str) -> tuple[int, str, float]:
         value = float(parts[2])
     except ValueError:
         value = math.nan
-    if not abs(value) < _LARGEST:
+    if not abs(value) < _FINITE:
         raise InputError(f"{where}: a finite number is expected, not {parts[2][:40]!r}")
     return 60 * int(match[1]) + int(match[2]), parts[1], value
 
