@@ -159,9 +159,13 @@ def test_the_command_is_interrupted_and_resumed_to_the_last_bit(folder, monkeypa
         return outcome(self, model, batch, step)
 
     assert run(write(), "--output", "whole").exit_code == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(problem, "outcome", interrupted)
-        stopped = run("mine.toml", "--output", "parts")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell in the background has ignored
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(problem, "outcome", interrupted)
+            stopped = run("mine.toml", "--output", "parts")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.exit_code == 130 and "--resume goes on from here" in stopped.stderr
     assert not Path("parts/result.json").exists()
     resumed = run("mine.toml", "--output", "parts", "--resume")
