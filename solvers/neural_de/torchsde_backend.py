@@ -66,7 +66,11 @@ def solve_with_torchsde(
     begun = perf_counter()
     axes = len(system.space)
     batch = tuple(initial.shape[: initial.ndim - axes])
-    if torch.broadcast_shapes(system.noise.shape, initial.shape) != initial.shape:
+    try:
+        fits = torch.broadcast_shapes(system.noise.shape, initial.shape) == initial.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
         raise InputError(
             f"path has the shape {system.noise.shape}, and the states {tuple(initial.shape)}: make it in theirs"
         )
@@ -105,8 +109,9 @@ def solve_with_torchsde(
         # What is not finite in some rows makes the gradients of all NaN: these go through once more, as a living one.
         spread = lost.reshape(*batch, *(1,) * axes)
         living = initial.reshape(-1, *system.space)[int((~lost).reshape(-1).int().argmax())].detach()
+        box.drifts = box.diffusions = 0
         states = solved(torch.where(spread, living, initial))
-    if step is not None and step_observer is not None:
+    if step is not None and step_observer is not None and not bool(lost.all()):
         for k in range(_count(times, step)):
             start = min(times[0] + k * step, times[-1])
             nearest = min(range(len(grid)), key=lambda i, t=start: abs(grid[i] - t))  # type: ignore[misc]

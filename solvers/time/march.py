@@ -116,7 +116,7 @@ class _March:
         self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller, fitted)
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])
         self.spread = (*self.batch, *(1,) * len(system.state_space))
-        self.lent = _lent(system)
+        self.lent = _lent(system) if task.gradient == "checkpointed" else ()
         self.entries: list[Entry] = []
         self.tried = self.rejected = 0
         self.extra = 0  # evaluations besides those of the stepper

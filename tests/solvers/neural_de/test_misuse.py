@@ -335,10 +335,26 @@ def test_adaptive_steps_of_torchsde_fail_with_a_status() -> None:
         NeuralSDE(lambda u, t: u * torch.nan, lambda u, t: u, backend="torchsde")(states())
 
 
-def test_a_path_of_another_batch_is_refused_by_torchsde() -> None:
+@pytest.mark.parametrize("shape", [(5, 3, 2), (4, 2)], ids=str)
+def test_a_path_of_another_batch_is_refused_by_torchsde(shape: tuple[int, ...]) -> None:
+    path = BrownianPath((0.0, 1.0), shape, seed=1)
     with pytest.raises(InputError, match="path has the shape"):
-        path = BrownianPath((0.0, 1.0), (5, 3, 2), seed=1)
         NeuralSDE(lambda u, t: -u, lambda u, t: u, backend="torchsde", step=0.1)(states(), path=path)
+
+
+def test_where_all_rows_fail_in_torchsde_the_penalty_has_no_gradient() -> None:
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    model = NeuralSDE(
+        lambda u, t: scale * u * torch.nan,
+        lambda u, t: u,
+        backend="torchsde",
+        step=0.1,
+        throw=False,
+        regularizer=LocalError(),
+    )
+    penalty = model(states(), seed=1)[1].statistics["penalty"]
+    assert not penalty.any()
+    assert not penalty.requires_grad or torch.autograd.grad(penalty.sum(), scale)[0] == 0.0
 
 
 def test_stiffness_that_a_method_does_not_estimate_is_refused_at_once() -> None:
