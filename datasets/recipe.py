@@ -61,7 +61,6 @@ import os
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +73,7 @@ from sciml.errors import InputError
 from sciml.grid import Grid
 from sciml.problem_domain import at, make_grid
 from sciml.problem_file import make_equation, make_solving
+from sciml.recipe_files import described, shipped_files
 from sciml.scheme import Scheme, Spectral
 from sciml.solvers import linear, nonlinear
 from sciml.solvers.time.by_name import INTEGRATORS
@@ -84,7 +84,6 @@ from .manifest import FIRST_SPLITS
 from .recipe_tables import RecipeTable, make_distribution
 
 _METHODS = {name: getattr(kind, name) for kind in (linear, nonlinear) for name in kind.__all__}
-_SHIPPED = "recipes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,9 +141,7 @@ class Recipe:
 
 def shipped_recipes() -> dict[str, str]:
     """The recipes that come with this package: name -> what it makes."""
-    found = (Path(str(item)) for item in files(__package__).joinpath(_SHIPPED).iterdir())
-    paths = sorted(path for path in found if path.suffix == ".toml")
-    return {path.stem: str(parse(path).get("description", "")) for path in paths}
+    return described(__package__)
 
 
 def load_recipe(
@@ -179,10 +176,10 @@ def _find(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     if path.suffix == ".toml" or path.is_file() or len(path.parts) != 1:
         return path
-    shipped = Path(str(files(__package__).joinpath(_SHIPPED, f"{source}.toml")))
-    if not shipped.is_file():
-        raise InputError(f"no recipe is called {str(source)!r}{suggestion(str(source), shipped_recipes())}")
-    return shipped
+    shipped = shipped_files(__package__)
+    if str(source) not in shipped:
+        raise InputError(f"no recipe is called {str(source)!r}{suggestion(str(source), shipped)}")
+    return shipped[str(source)]
 
 
 def _make(path: Path, content: dict[str, Any], table: RecipeTable) -> Recipe:

@@ -27,10 +27,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from importlib.resources import files
 from math import prod
 from operator import or_
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
@@ -40,7 +38,8 @@ from torch import nn
 from sciml.boundary import suggestion
 from sciml.errors import InputError
 from sciml.grid import Grid
-from sciml.tables import Table, Texts, parse, shown, validate
+from sciml.recipe_files import described, read_recipe
+from sciml.tables import Table, Texts, shown, validate
 from sciml.training import Plan
 from sciml.training.configuration import Count, RunTable, TrainingTable
 
@@ -49,7 +48,6 @@ from .data import OperatorData
 from .losses import LegacyH1, OperatorLoss, RelativeH1, RelativeL2, over_fields
 from .storage import NETWORKS
 
-_SHIPPED = "recipes"
 _FROM_DATA = ("in_channels", "out_channels", "dimension", "grid")
 _LOSSES: dict[str, Callable[[Grid, str], OperatorLoss]] = {
     "RelativeL2": lambda grid, field: RelativeL2(),
@@ -221,8 +219,7 @@ class OperatorRecipe:
 
 def shipped_recipes() -> dict[str, str]:
     """The recipes that come with this package: name -> what it trains."""
-    found = (Path(str(item)) for item in files(__package__).joinpath(_SHIPPED).iterdir())
-    return {path.stem: str(parse(path).get("description", "")) for path in sorted(found) if path.suffix == ".toml"}
+    return described(__package__)
 
 
 def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
@@ -234,16 +231,7 @@ def load_recipe(source: str | os.PathLike[str]) -> OperatorRecipe:
     Raises:
         InputError: one line for everything that is wrong, each with the file and the table.
     """
-    path = Path(source)
-    if not path.is_file():
-        shipped = Path(str(files(__package__).joinpath(_SHIPPED, f"{source}.toml")))
-        if path.suffix or not shipped.is_file():
-            raise InputError(
-                f"there is no file {str(source)!r}, and no recipe of this name"
-                f"{suggestion(str(source), shipped_recipes())}"
-            )
-        path = shipped
-    content = parse(path)
+    path, content = read_recipe(source, __package__)
     if {"equation", "samples"} <= {*content}:
         raise InputError(f"{path.name} says how a dataset is made: sciml data generate {path}")
     table = validate(path, content, RecipeTable)

@@ -52,9 +52,9 @@ def train(
 
         name = chosen_recipe(recipe, list_, shipped)
         if not Path(name).is_file() and name not in shipped():
-            from .boundary import suggestion
+            from .recipe_files import unknown_recipe
 
-            raise InputError(f"there is no file {name!r}, and no recipe of this name{suggestion(name, shipped())}")
+            raise unknown_recipe(name, shipped())
         if of_preconditioners.is_recipe(name):
             _refuse(data, skip_damaged, f"{name} is about a preconditioner, whose problems are made as they are needed")
             return _train(of_preconditioners.load_recipe(name), output, resume, device, quiet)

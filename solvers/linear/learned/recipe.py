@@ -37,7 +37,6 @@ import inspect
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, final, get_args
 
@@ -47,6 +46,7 @@ from pydantic import ConfigDict, Field, model_validator
 from sciml.boundary import Boundary, Dirichlet, Neumann, suggestion
 from sciml.errors import InputError
 from sciml.machine import processor
+from sciml.recipe_files import described, read_recipe
 from sciml.tables import Number, Table, parse, shown, validate
 from sciml.training import Plan
 from sciml.training.configuration import Count, RunTable, TrainingTable
@@ -60,7 +60,6 @@ from .multigrid_training import CoarseningTraining, train_coarsening
 from .weights import about_weights
 
 WEIGHTS = "preconditioner.safetensors"
-_SHIPPED = "recipes"
 _DEFAULT = CoarseningTraining()
 _NETWORK = inspect.signature(CoarseningNetwork).parameters
 
@@ -337,8 +336,7 @@ class DirectionRecipeTable(Table):
 
 def shipped_recipes() -> dict[str, str]:
     """The recipes that come with this package: name -> what it trains."""
-    found = (Path(str(item)) for item in files(__package__).joinpath(_SHIPPED).iterdir())
-    return {path.stem: str(parse(path).get("description", "")) for path in sorted(found) if path.suffix == ".toml"}
+    return described(__package__)
 
 
 def is_recipe(source: str | os.PathLike[str]) -> bool:
@@ -362,15 +360,7 @@ def load_recipe(source: str | os.PathLike[str]) -> PreconditionerRecipe:
     Raises:
         InputError: one line for everything that is wrong, each with the file and the table.
     """
-    path = Path(source)
-    if not path.is_file():
-        known = shipped_recipes()
-        if str(source) not in known:
-            raise InputError(
-                f"there is no file {str(source)!r}, and no recipe of this name{suggestion(str(source), known)}"
-            )
-        path = Path(str(files(__package__).joinpath(_SHIPPED, f"{source}.toml")))
-    content = parse(path)
+    path, content = read_recipe(source, __package__)
     given = content.get("preconditioner")
     name = given.get("name") if isinstance(given, dict) else None
     if not isinstance(name, str):

@@ -24,7 +24,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, cast, final
 
@@ -33,6 +32,7 @@ from torch import nn
 
 from sciml.boundary import suggestion
 from sciml.errors import InputError
+from sciml.recipe_files import described, read_recipe
 from sciml.tables import Table, parse, validate
 from sciml.training.configuration import RunTable, TrainingTable, one_of
 
@@ -47,7 +47,6 @@ from .series import LatentSpirals, PhysioNet2012
 from .stochastic import DigitsSDE, MnistSDE, SpiralSDE
 from .task import KIND, RESULT, WEIGHTS, Task
 
-_SHIPPED = "recipes"
 PROBLEMS: Mapping[str, type[Problem]] = {
     kind.name: kind
     for kind in (
@@ -101,8 +100,7 @@ class RecipeTable(Table):
 
 def shipped_recipes() -> dict[str, str]:
     """The recipes that come with this package: name -> what it trains."""
-    found = (Path(str(item)) for item in files(__package__).joinpath(_SHIPPED).iterdir())
-    return {path.stem: str(parse(path).get("description", "")) for path in sorted(found) if path.suffix == ".toml"}
+    return described(__package__)
 
 
 def is_recipe(source: str | os.PathLike[str]) -> bool:
@@ -126,15 +124,7 @@ def load_recipe(source: str | os.PathLike[str]) -> Task:
     Raises:
         InputError: one line for everything that is wrong, each with the file and the table.
     """
-    path = Path(source)
-    if not path.is_file():
-        known = shipped_recipes()
-        if str(source) not in known:
-            raise InputError(
-                f"there is no file {str(source)!r}, and no recipe of this name{suggestion(str(source), known)}"
-            )
-        path = Path(str(files(__package__).joinpath(_SHIPPED, f"{source}.toml")))
-    content = parse(path)
+    path, content = read_recipe(source, __package__)
     near = difflib.get_close_matches("task", content, n=1, cutoff=0.7)
     if "task" not in content and near:
         raise InputError(f"{path.name}: a table [task] is needed, and [{near[0]}] is none")
