@@ -170,6 +170,18 @@ def evolve(
 
 
 def check_times(times: Sequence[float] | Tensor) -> tuple[float, ...]:
+    """The times of the initial state and of the outputs, as numbers.
+
+    Args:
+        times: numbers, or a tensor `(time,)` on any device, in the unit of time of the problem.
+
+    Returns:
+        The same in float64; of a tensor detached, since no gradient goes to the times.
+
+    Raises:
+        InputError: they are no list of numbers, fewer than two, not finite, not increasing, or two neighbours are less
+            than 1000 units in the last place of float64 apart.
+    """
     if isinstance(times, Tensor):
         if times.ndim != 1:
             raise InputError(f"times is a list of numbers, got a tensor of shape {tuple(times.shape)}")
@@ -203,6 +215,16 @@ def _check_words(control: str, gradient: str) -> None:
 
 
 def check_tolerances(step: float | None, rtol: float | None, atol: float | None) -> None:
+    """Refuse a size of steps, or tolerances of adaptive ones, that make no sense; None is what was not given.
+
+    Args:
+        step: in the unit of time of the problem.
+        rtol: dimensionless.
+        atol: in the unit of the solution; 0 is allowed.
+
+    Raises:
+        InputError: one is no finite real number, negative, or, but for atol, 0; or there is a step and a tolerance.
+    """
     for name, value, least in (("step", step, 0.0), ("rtol", rtol, 0.0), ("atol", atol, None)):
         if value is None:
             continue
@@ -221,7 +243,21 @@ def _default_rtol(system: EvolvingSystem) -> float:
 
 
 def absolute_tolerance(rtol: float, u: Tensor, system: EvolvingSystem, times: tuple[float, ...]) -> Tolerance:
-    """The default absolute tolerance of each row."""
+    """The default absolute tolerance: rtol times the largest |u| of each row of the batch.
+
+    Of a row where that is 0, the largest |du/dt| times the time to the first output stands in, of stochastic systems
+    with the largest |diffusion| times the root of this time added; and 1 where these are 0 or not finite, too.
+
+    Args:
+        rtol: dimensionless.
+        u: the initial state, `(*batch, *space)` of the system.
+        system: whose right-hand side is called at times[0], if a row is 0. Of a RowSystem only the entries that decide
+            the size of a step count.
+        times: as `check_times` returns them.
+
+    Returns:
+        In the unit of the solution, without gradient: a number where there is no batch, or else `(*batch,)`.
+    """
     axes = tuple(range(-len(system.space), 0))
 
     def largest(field: Tensor) -> Tensor:
