@@ -22,7 +22,9 @@ def train(
     output: Annotated[
         Path | None, typer.Option(help="Folder for what is made; by default the recipe's name.", show_default=False)
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a training in the folder ended.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where a training in the folder ended; begin if there is none.")
+    ] = False,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, ..., in place of the file's.", show_default=False)
     ] = None,

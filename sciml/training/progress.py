@@ -15,8 +15,10 @@ Show = Callable[[float, str, bool], None]
 
 
 @contextmanager
-def progress(shown: bool) -> Iterator[Show]:
-    """Show a training on the error stream, or not at all."""
+def progress(shown: bool, opening: str = "") -> Iterator[Show]:
+    """Show a training on the error stream, after an opening line if there is one, or nothing at all."""
+    if shown and opening:
+        print(opening, file=sys.stderr, flush=True)  # stays above the bar, which is gone in the end
     if not shown:
         yield lambda share, line, news: None
     elif sys.stderr.isatty():

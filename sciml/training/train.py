@@ -81,9 +81,9 @@ def train(
         validation: samples that the plan's validations are made with.
         metrics: further values of a validation, each of shape (n,). Where "loss" is among them it is taken for the
             loss, which then needs no pass of its own.
-        resume: go on from the newest good checkpoint in the folder, or begin if there is none. The plan, the number of
-            samples, the class and the shapes of the network, and `about` must be the same, but for the plan's epochs,
-            steps, seconds and patience.
+        resume: go on from the newest good checkpoint in the folder, or begin if there is none, which the progress then
+            says first. The plan, the number of samples, the class and the shapes of the network, and `about` must be
+            the same, but for the plan's epochs, steps, seconds and patience.
         about: what else the training is about and no checkpoint shows, such as the loss, the data and the settings of
             the network, in JSON's values; kept with the checkpoints.
         device: "cpu", "cuda", or one of several, "cuda:1".
@@ -125,7 +125,8 @@ def train(
             module = ranks.set_up(cast(nn.Module, torch.compile(network)) if plan.compile else network)
             optimizer = plan.optimizer.build(network)
             prepared = ranks.set_up_optimizer(optimizer)
-            show = stack.enter_context(shown_progress(progress and ranks.first))
+            opening = f"nothing to resume in {place}: beginning" if resume and found is None else ""
+            show = stack.enter_context(shown_progress(progress and ranks.first, opening))
             run = Run(
                 network=network,
                 module=module,

@@ -65,6 +65,14 @@ def test_the_operator_is_that_of_the_recipe(folder: Path) -> None:
     assert run("--quiet", "--output", "other").stdout == ""
 
 
+def test_where_there_is_nothing_to_resume_it_says_so_and_begins(folder: Path) -> None:
+    begun = run("--resume")
+    assert begun.exit_code == 0 and begun.stderr.splitlines()[0] == "nothing to resume in mine: beginning"
+    assert "nothing to resume" not in run("--resume", old="steps = 3", new="steps = 4").stderr
+    assert run("--resume", "--quiet", "--output", "quiet").stderr == ""
+    assert "nothing to resume" not in run("--output", "new").stderr
+
+
 def test_only_the_first_of_several_processes_prints(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = operators.train_operator
 

@@ -25,7 +25,7 @@ from sciml.equations import Equation
 from sciml.grid import Grid
 from sciml.linear_operator import LinearOperator
 from sciml.machine import processor
-from sciml.training import Adam, OneCycle, Plan
+from sciml.training import Adam, OneCycle, Plan, checkpoint
 from sciml.training.plan import Precision
 
 from ..conjugate_gradient import ConjugateGradient
@@ -83,29 +83,33 @@ class DirectionRecipe:
         operator: LinearOperator = discretize(Equation("-laplacian(u) = f"), grid, fields={"f": 0.0}).operator
         return operator
 
-    def train(self, folder: str | os.PathLike[str], *, progress: bool = False) -> Path:
+    def train(self, folder: str | os.PathLike[str], *, resume: bool = True, progress: bool = False) -> Path:
         """Train in a folder, from where an earlier call was interrupted, and write the weights.
 
         Args:
             folder: for the checkpoints of every stage, and the weights.
+            resume: go on with the first stage if the folder has a part of it; the others go on in any case.
             progress: show a bar on a terminal, plain lines elsewhere.
 
         Returns:
             The file of weights, which says what the training was and what it cost.
 
         Raises:
+            InputError: there is a part of the first stage, which is not to be resumed; or it is of another recipe.
             KeyboardInterrupt: SIGINT or SIGTERM ended it, after a checkpoint.
         """
         place = Path(folder)
         network = DirectionNetwork.published(self.published, mean_square=True, seed=self.seed)
         about: list[Mapping[str, Any]] = []
         for number, stage in enumerate(self.stages):
+            part = place / f"stage-{number}"
             training = train_direction_network(
                 network,
                 self.operator(stage.points),
                 self._settings(stage, number),
-                folder=place / f"stage-{number}",
-                resume=True,
+                folder=part,
+                # A later stage that has not begun is nothing that one could have asked to resume.
+                resume=resume if number == 0 else bool(checkpoint.found(part / "checkpoints")),
                 save_every=120.0,
                 progress=progress,
             )

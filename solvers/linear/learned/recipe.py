@@ -204,7 +204,7 @@ class DirectionNetworkRecipe:
             raise InputError(f"the stages of a direction network are trained on the cpu, got device {device!r}")
         if not resume and any((Path(folder) / name).exists() for name in ("stage-0", WEIGHTS)):
             raise InputError(f"{folder} holds a training already: go on with it by resume, or name another folder")
-        path = self.recipe.train(folder, progress=progress).replace(Path(folder) / WEIGHTS)
+        path = self.recipe.train(folder, resume=resume, progress=progress).replace(Path(folder) / WEIGHTS)
         about = about_weights(path)
         network = DirectionNetwork.load(path)
         return TrainedPreconditioner(

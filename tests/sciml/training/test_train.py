@@ -396,6 +396,21 @@ def test_the_last_line_of_the_progress_is_printed_once(capsys: pytest.CaptureFix
     assert re.fullmatch(r"training 100%  step 15, epoch 3, loss [0-9.]+, validation loss [0-9.]+", lines[-1])
 
 
+def test_where_there_is_nothing_to_resume_the_progress_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(folder: Path, epochs: int = 1, *, resume: bool = True, progress: bool = True) -> list[str]:
+        plan = Plan(epochs=epochs, batch_size=10)
+        train(network(), loss, samples(), plan, folder=folder, resume=resume, progress=progress)
+        return [line for line in capsys.readouterr().err.splitlines() if "resume" in line]
+
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        assert told(tmp_path / name) == [f"nothing to resume in {tmp_path / name}: beginning"]
+        assert told(tmp_path / name, 2) == []
+    assert told(tmp_path / "quiet", progress=False) == told(tmp_path / "new", resume=False) == []
+
+
 def test_the_best_of_zero_is_named() -> None:
     def perfect(module: Any, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return {"score": torch.zeros(len(batch["x"]))}

@@ -177,6 +177,20 @@ def test_a_direction_network_is_trained_in_stages(folder):
     assert 'use it by: DeepConjugateDirection(DirectionNetwork.load("mine/preconditioner.safetensors"))' in again.stdout
 
 
+@pytest.mark.parametrize(
+    ("text", "place"), [(TEXT, "begun"), (f"{STAGED}[[stages]]{STAGED.partition('[[stages]]')[2]}", "begun/stage-0")]
+)
+def test_where_there_is_nothing_to_resume_it_is_said_once(text, place, folder):
+    def told(*options):
+        result = run("mine.toml", *options)
+        assert result.exit_code == 0, result.output
+        return [line for line in result.stderr.splitlines() if "nothing to resume" in line]
+
+    write(text=text)
+    assert told("--output", "begun", "--resume") == [f"nothing to resume in {Path(place)}: beginning"]
+    assert told("--output", "begun", "--resume") == told("--output", "new") == []
+
+
 def test_the_recipes_of_operators_and_preconditioners_are_listed_together():
     listed = run("--list").stdout
     assert "multigrid-3d" in listed and "direction-box-3d" in listed and "mgno-darcy-64" in listed

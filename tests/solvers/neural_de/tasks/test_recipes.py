@@ -158,7 +158,8 @@ def test_the_command_is_interrupted_and_resumed_to_the_last_bit(folder, monkeypa
             signal.raise_signal(signal.SIGINT)
         return outcome(self, model, batch, step)
 
-    assert run(write(), "--output", "whole").exit_code == 0
+    begun = run(write(), "--output", "whole", "--resume")
+    assert begun.exit_code == 0 and "nothing to resume in whole: beginning" in begun.stderr
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell in the background has ignored
     try:
         with monkeypatch.context() as patch:
@@ -170,6 +171,7 @@ def test_the_command_is_interrupted_and_resumed_to_the_last_bit(folder, monkeypa
     assert not Path("parts/result.json").exists()
     resumed = run("mine.toml", "--output", "parts", "--resume")
     assert resumed.exit_code == 0, resumed.output
+    assert "nothing to resume" not in resumed.stderr
     first, second = (safetensors.torch.load_file(Path(name, "model.safetensors")) for name in ("whole", "parts"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     both = [json.loads(Path(name, "result.json").read_text()) for name in ("whole", "parts")]
