@@ -154,7 +154,7 @@ void estimate_step(Index rows, Index size, int count, const T *const *stage, con
 
 // How steps follow from errors, in logarithms.
 struct StepControl {
-    double target, latest, middle, oldest, rejected, smallest, largest, least, forgotten, longest;
+    double target, latest, middle, oldest, alone, far_below, smallest, largest, least, forgotten, longest;
 };
 
 // Where rows stand, one number a row: the time, the step wanted, that taken, and whether it is the last.
@@ -175,12 +175,13 @@ inline void advance_rows(Index rows, const StepControl &control, const double *r
             double error = std::log(ratio[row]) - control.target;
             if (!(error < HUGE_ERROR)) error = HUGE_ERROR;
             error = std::max(error, control.least);
-            double growth = good ? std::min(now.memory[row] + control.latest * error, now.limit[row])
-                                 : control.rejected * error;
+            const bool low = error < control.far_below;
+            double growth = good && !low ? now.memory[row] + control.latest * error : control.alone * error;
+            if (good) growth = std::min(growth, now.limit[row]);
             growth = std::max(growth, control.smallest);
             const double t = good ? (now.last[row] ? end[row] : now.t[row] + now.taken[row]) : now.t[row];
             const double wanted = std::min(now.taken[row] * std::exp(growth), control.longest);
-            const double remaining = end[row] - t, remembered = std::max(error, control.forgotten);
+            const double remaining = end[row] - t, remembered = low ? 0 : std::max(error, control.forgotten);
             const bool last = wanted >= remaining;
             accepted[row] = good;
             next.t[row] = t;

@@ -266,7 +266,8 @@ _CONTROL = (
     "latest",
     "middle",
     "oldest",
-    "rejected",
+    "alone",
+    "far_below",
     "smallest",
     "largest",
     "least",
@@ -317,11 +318,12 @@ class RowSteps:
 class RowControl:
     """How steps follow from errors: with s the logarithm of an error relative to the tolerance, less `target`, the step
     grows by the exponential of latest * s_n + middle * s_(n-1) + oldest * s_(n-2), the latter two of accepted steps;
-    after a rejected step by that of rejected * s_n.
+    where s_n is less than `far_below`, and after a rejected step, by that of alone * s_n. Earlier s less than that count
+    as 0.
 
     Attributes:
         c: times of the stages within a step.
-        target, latest, middle, oldest, rejected: see above.
+        target, latest, middle, oldest, alone, far_below: see above.
         smallest, largest: bounds of the logarithm of the growth.
         least, forgotten: bounds from below of s_n, and of s_(n-1) and s_(n-2).
         longest: the largest step.
@@ -332,7 +334,8 @@ class RowControl:
     latest: float
     middle: float
     oldest: float
-    rejected: float
+    alone: float
+    far_below: float
     smallest: float
     largest: float
     least: float

@@ -14,7 +14,7 @@ from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem, Tolerance
 
 NEGLIGIBLE = 1e-10  # errors relative to the tolerance that are smaller count as this large
-FORGOTTEN = 1e-2  # earlier steps that were far too small, as the first may be, count as if they had this ratio
+FORGOTTEN = 1e-2  # earlier steps whose ratio is smaller count as if they had this one
 
 
 Rows = Literal["largest", "mean"]
@@ -26,12 +26,15 @@ class Controller:
     s = r / safety^k, the next step is h * s_n^-(I+P+D)/k * s_(n-1)^(P+2D)/k * s_(n-2)^-D/k, cut off at both ends.
 
     Söderlind, Numerical Algorithms 31 (2002) 281-310, section 3, here with safety in the set point, so that r settles
-    at safety^k whatever I, P and D are. After a rejected step the next is h * safety * r^(-1/k). All dimensionless.
+    at safety^k whatever I, P and D are. After a step that was far too small, as the first may be, the next is
+    h * s^(-1/k), and later it is forgotten; after a rejected one h * safety * r^(-1/k). All dimensionless.
 
     Args:
         integral, proportional, derivative: I, P and D; P = D = 0 is the classical controller.
         safety: factor below 1 that makes the next step likely to be accepted.
         smallest, largest: bounds of the ratio of two steps.
+        far_below: the s below which a step was far too small; 0: none is. Implicit methods have 0, since errors of
+            stiff equations do not fall as h^k.
         max_steps: steps tried before a run is given up.
         first_step: the size of the first step, in the unit of time; None finds one.
         largest_step: that no step exceeds, in the unit of time: at most the duration of what acts for a short while
@@ -50,6 +53,7 @@ class Controller:
     safety: float = 0.9
     smallest: float = 0.2
     largest: float = 10.0
+    far_below: float = 0.2
     max_steps: int = 1_000_000
     first_step: float | None = None
     largest_step: float = inf
@@ -61,6 +65,8 @@ class Controller:
                 "Controller: safety and smallest lie between 0 and 1, largest is above 1 and integral positive, got "
                 f"{self.safety}, {self.smallest}, {self.largest}, {self.integral}"
             )
+        if not 0 <= self.far_below <= 1:
+            raise InputError(f"Controller: far_below lies between 0 and 1, got {self.far_below!r}")
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
         if self.rows not in get_args(Rows):
@@ -85,10 +91,13 @@ class Controller:
     def after_accepted(self, ratios: tuple[float, float, float], order: float) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""
         target = self.safety**order
+        low = self.far_below * target
+        if ratios[0] < low:
+            return min((max(ratios[0], NEGLIGIBLE) / target) ** (-1 / order), self.largest)
         found = 1.0
         floors = (NEGLIGIBLE, FORGOTTEN, FORGOTTEN)
         for ratio, exponent, least in zip(ratios, self.exponents(order), floors, strict=True):
-            if exponent:
+            if exponent and ratio >= low:
                 found *= (max(ratio, least) / target) ** exponent
         return min(max(found, self.smallest), self.largest)
 
@@ -102,6 +111,11 @@ class Controller:
         """Of the ratios of the latest step and the two before."""
         total = self.integral + self.proportional + self.derivative
         return -total / order, (self.proportional + 2 * self.derivative) / order, -self.derivative / order
+
+
+def cautious() -> Controller:
+    """That of methods for stiff equations."""
+    return Controller(far_below=0.0)
 
 
 def initial_step(

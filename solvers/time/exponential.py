@@ -17,7 +17,7 @@ from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
 from sciml.spectral import SpectralSystem, forward_mode
 
-from .control import Controller
+from .control import Controller, cautious
 from .exponential_functions import PhiOfMatrices, phi
 from .stepper import Attempt, Integrator, Stepper
 
@@ -86,7 +86,7 @@ class ExponentialRungeKutta(Integrator):
     """
 
     name: str
-    controller: Controller = field(default_factory=Controller, kw_only=True)
+    controller: Controller = field(default_factory=cautious, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.name not in _SCHEMES:

@@ -15,7 +15,7 @@ from sciml.evolving import EvolvingSystem, Time, Tolerance
 
 from ..linear.base import LinearSolver
 from . import implicit_tableau as tableaus
-from .control import Controller
+from .control import Controller, cautious
 from .implicit_linear import check_linear
 from .implicit_tableau import ImplicitTableau
 from .stage_solver import StageSolver
@@ -38,7 +38,7 @@ class ImplicitRungeKutta(Integrator):
     """
 
     tableau: ImplicitTableau
-    controller: Controller = field(default_factory=Controller)
+    controller: Controller = field(default_factory=cautious)
     linear: LinearSolver | None = None
 
     def __post_init__(self) -> None:

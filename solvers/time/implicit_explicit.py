@@ -18,7 +18,7 @@ from sciml.linear_operator import LinearOperator
 from ..linear import ConjugateGradient, Jacobi
 from ..linear.base import LinearSolver, Prepared
 from . import implicit_tableau as tableaus
-from .control import Controller
+from .control import Controller, cautious
 from .implicit import is_tracked, unsolved
 from .implicit_linear import Mass, ShiftedSolver, check_linear, finite_rows
 from .implicit_tableau import AdditiveTableau
@@ -46,7 +46,7 @@ class ImplicitExplicit(Integrator):
     """
 
     tableau: AdditiveTableau | None
-    controller: Controller = field(default_factory=Controller)
+    controller: Controller = field(default_factory=cautious)
     linear: LinearSolver | None = None
 
     def __post_init__(self) -> None:

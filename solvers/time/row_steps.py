@@ -166,9 +166,12 @@ class RowStepper:
         accepted = ratio.detach() <= 1.0
         logarithm = torch.log(ratio.detach().to(torch.float64)) - control.target
         logarithm = torch.nan_to_num(logarithm, _LARGE, _LARGE, -_LARGE).clamp(min=control.least)
-        grown = torch.minimum(torch.add(state.memory, logarithm, alpha=control.latest), state.limit)
-        growth = torch.where(accepted, grown, logarithm * control.rejected).clamp(min=control.smallest)
-        remembered = logarithm.clamp(min=control.forgotten)
+        alone = logarithm * control.alone
+        low = logarithm < control.far_below
+        steady = torch.add(state.memory, logarithm, alpha=control.latest)
+        grown = torch.minimum(torch.where(low, alone, steady), state.limit)
+        growth = torch.where(accepted, grown, alone).clamp(min=control.smallest)
+        remembered = torch.where(low, 0.0, logarithm.clamp(min=control.forgotten))
         memory = torch.add(remembered * control.middle, state.before, alpha=control.oldest)
         chosen = accepted.view(self.spread)
         after = State(
@@ -206,7 +209,8 @@ def _control(controller: Controller, order: int, c: Row) -> RowControl:
         latest=latest,
         middle=middle,
         oldest=oldest,
-        rejected=-1 / order,
+        alone=-1 / order,
+        far_below=log(controller.far_below) if controller.far_below else -_LARGE,
         smallest=log(controller.smallest),
         largest=log(controller.largest),
         least=log(NEGLIGIBLE) - target,

@@ -83,7 +83,7 @@ def test_the_gradient_is_as_exact_as_the_tolerance(
         solution = evolve_with_continuous_adjoint(
             network, initial, TIMES, axes=1, method=method, rtol=tolerance, atol=tolerance
         )
-        assert distance(gradients(solution.value, network, initial), exact) < 3 * tolerance, tolerance
+        assert distance(gradients(solution.value, network, initial), exact) < 5 * tolerance, tolerance
         assert set(solution.adjoint_status or ()) == {Status.CONVERGED}
 
 

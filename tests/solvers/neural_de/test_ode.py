@@ -84,7 +84,8 @@ def test_rows_with_several_axes_and_without_any() -> None:
 
 
 def test_the_batch_can_decide_by_its_mean() -> None:
-    """With one row that is hard among many easy ones the mean takes fewer steps, and repeats torchdiffeq's choice."""
+    """With one row that is hard among many easy ones the mean takes fewer steps: about those of torchdiffeq, whose pair
+    has a larger estimate of the same error."""
     u = torch.cat((torch.full((63, 1), 1e-3), torch.full((1, 1), 3.0))).double()
 
     def rate(u: Tensor, t: Any) -> Tensor:
@@ -98,7 +99,7 @@ def test_the_batch_can_decide_by_its_mean() -> None:
         assert solution.history["error"][solution.history["accepted"]].max() <= 1.0
     _, solution = NeuralODE(rate, rtol=1e-7, atol=1e-7, backend="torchdiffeq")(u)
     assert found["mean"] < found["largest"]
-    assert abs(int(solution.statistics["steps"][0]) - found["mean"]) <= 3
+    assert 0.75 < found["mean"] / int(solution.statistics["steps"][0]) <= 1.0
 
 
 @pytest.mark.parametrize("options", BACKENDS[:1] + BACKENDS[2:4], ids=str)

@@ -55,6 +55,33 @@ def test_three_terms_are_not_two():
 
 @pytest.mark.parametrize("control", ["joint", "row"])
 @pytest.mark.parametrize("kernel", [True, False])
+def test_a_first_step_that_is_far_too_small_is_outgrown_at_once(control, kernel, monkeypatch):
+    """By the largest factor while the error is negligible, and then by the one that leads to the target."""
+    if not kernel:
+        monkeypatch.setattr(build, "library", lambda: None)
+    oscillator = Equation(["x_t = y", "y_t = -x"], coordinates=())
+    given = {"initial": numbers(1.0, 0.0), "times": (0.0, 10.0), "control": control, "rtol": 1e-8, "atol": 1e-8}
+    eager, cautious = (
+        sciml.evolve(
+            oscillator, method=replace(RECORDING, controller=Controller(first_step=1e-4, far_below=low)), **given
+        )
+        for low in (0.2, 0.0)
+    )
+    steps, errors = eager.history["step"].flatten(), eager.history["error"].flatten()
+    target = 0.9**5
+    torch.testing.assert_close(steps[:3], numbers(1e-4, 1e-3, 1e-2), rtol=1e-6, atol=0)
+    assert float(errors[2]) < 1e-5
+    assert float(steps[3]) == pytest.approx(0.1), "ten times is the largest factor"
+    # Behind it the gain of P and I counts, and none of what was far too small.
+    assert float(steps[4] / steps[3]) == pytest.approx(float(errors[3] / target) ** (-0.7 / 5), rel=1e-6)
+    assert float(steps[5] / steps[4]) == pytest.approx(
+        float(errors[4] / target) ** (-0.7 / 5) * float(errors[3] / target) ** (0.4 / 5), rel=1e-6
+    )
+    assert int(eager.statistics["steps"].max()) < int(cautious.statistics["steps"].max())
+
+
+@pytest.mark.parametrize("control", ["joint", "row"])
+@pytest.mark.parametrize("kernel", [True, False])
 def test_bounds_of_the_step(control, kernel, monkeypatch):
     """A pulse of width 0.05 is not passed over; its integral is 100 * 0.05 * sqrt(pi)."""
     if not kernel:
