@@ -318,8 +318,8 @@ class RowSteps:
 class RowControl:
     """How steps follow from errors: with s the logarithm of an error relative to the tolerance, less `target`, the step
     grows by the exponential of latest * s_n + middle * s_(n-1) + oldest * s_(n-2), the latter two of accepted steps;
-    where s_n is less than `far_below`, and after a rejected step, by that of alone * s_n. Earlier s less than that count
-    as 0.
+    where s_n is less than `far_below`, and after a rejected step, by that of alone * s_n. Earlier s less than
+    that count as 0.
 
     Attributes:
         c: times of the stages within a step.
