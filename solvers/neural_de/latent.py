@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, log
 from typing import final
 
 import torch
@@ -42,26 +42,46 @@ class RecognitionGRU(nn.Module):
         hidden: length of the recurrent state; PhysioNet in the paper: 40.
         units: of the layer between the recurrent and the latent state.
         time_unit: by which times are divided, in the unit of time; about a usual distance of observations.
+        at_once: observations that it reads in one step, of which it then takes fewer.
+        deviation: standard deviation of the latent states before training; None: about 1, as of the prior, which hides
+            small differences of their means from the decoder.
 
     Raises:
         InputError: for settings that make no network.
     """
 
     def __init__(
-        self, channels: int, latent: int, *, hidden: int = 40, units: int = 50, time_unit: float = 1.0
+        self,
+        channels: int,
+        latent: int,
+        *,
+        hidden: int = 40,
+        units: int = 50,
+        time_unit: float = 1.0,
+        at_once: int = 1,
+        deviation: float | None = None,
     ) -> None:
         super().__init__()
-        for name, count in (("channels", channels), ("latent", latent), ("hidden", hidden), ("units", units)):
+        counts = {"channels": channels, "latent": latent, "hidden": hidden, "units": units, "at_once": at_once}
+        for name, count in counts.items():
             if not isinstance(count, int) or count < 1:
                 raise InputError(f"RecognitionGRU: {name} is a number of at least 1, got {count!r}")
         if not (isfinite(time_unit) and time_unit > 0):
             raise InputError(f"RecognitionGRU: time_unit is a positive time, got {time_unit!r}")
-        self.channels, self.latent, self.time_unit = channels, latent, time_unit
-        self.recurrent = nn.GRU(2 * channels + 1, hidden, batch_first=True)
-        self.to_latent = nn.Sequential(nn.Linear(hidden, units), nn.Tanh(), nn.Linear(units, 2 * latent))
+        if deviation is not None and not (isfinite(deviation) and deviation > 0):
+            raise InputError(f"RecognitionGRU: deviation is a positive number or None, got {deviation!r}")
+        self.channels, self.latent, self.time_unit, self.at_once = channels, latent, time_unit, at_once
+        self.recurrent = nn.GRU(at_once * (2 * channels + 1), hidden, batch_first=True)
+        first, last = nn.Linear(hidden, units), nn.Linear(units, 2 * latent)
+        self.to_latent = nn.Sequential(first, nn.Tanh(), last)
+        if deviation is not None:
+            with torch.no_grad():
+                last.weight[latent:] = 0.0
+                last.bias[latent:] = 2.0 * log(deviation)
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, latent={self.latent}, time_unit={self.time_unit:g}"
+        numbers = f"channels={self.channels}, latent={self.latent}, time_unit={self.time_unit:g}"
+        return numbers if self.at_once == 1 else f"{numbers}, at_once={self.at_once}"
 
     def forward(self, values: Tensor, mask: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the latent state, each `(batch, latent)`.
@@ -84,16 +104,21 @@ class RecognitionGRU(nn.Module):
         seen = mask.any(-1)
         counts = seen.sum(1)
         longest = max(int(counts.max()), 1) if seen.numel() else 1
+        longest += -longest % self.at_once
         numbers = torch.arange(1, seen.shape[1] + 1, device=seen.device)
         # Those with observations in decreasing order; which of the others follow makes no difference.
         order = torch.where(seen, numbers, 0).argsort(1, descending=True)[:, :longest]
+        order = nn.functional.pad(order, (0, longest - order.shape[1]))
         valid = torch.arange(longest, device=seen.device) < counts[:, None]
         at = torch.where(valid, times.to(values.dtype)[order], 0.0)
         gaps = at - nn.functional.pad(at[:, 1:], (0, 1))  # behind the earliest of a series stands 0, the start
         entries = order[..., None].expand(-1, -1, self.channels)
-        read, known = torch.where(mask, values, 0.0).gather(1, entries), mask.gather(1, entries)
-        states, _ = self.recurrent(torch.cat((read, known.to(read.dtype), gaps[..., None] / self.time_unit), -1))
-        last = states.gather(1, (counts - 1).clamp(min=0)[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
+        known = mask.gather(1, entries) & valid[..., None]
+        read = torch.where(known, values.gather(1, entries), 0.0)
+        features = torch.cat((read, known.to(read.dtype), gaps[..., None] / self.time_unit), -1)
+        states, _ = self.recurrent(features.unflatten(1, (-1, self.at_once)).flatten(2))
+        steps = (counts - 1).clamp(min=0) // self.at_once
+        last = states.gather(1, steps[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
         mean, log_variance = self.to_latent(torch.where(counts[:, None] > 0, last, 0.0)).chunk(2, -1)
         return mean, log_variance
 
@@ -117,7 +142,7 @@ class LatentODE(nn.Module):
         encoder: a module as `RecognitionGRU`: values, 0 where not observed, mask and times since that of the latent
             state, to mean and log-variance `(batch, latent)`.
         rate: (z, t) -> dz/dt on `(*batch, latent)`; see `NeuralODE`.
-        decoder: from `(*batch, time, latent)` to `(*batch, time, channel)`.
+        decoder: from `(*batch, time, latent)` to `(*batch, time, channel)`, each state by itself.
         interval: (t0, t1) in the unit of time: the latent state is that at t0, no observation may stand before it, and
             predictions are made up to t1. None: from the first time of the observations to the last that is asked for.
         method, rtol, atol, adjoint, backend, regularizer, throw: see `NeuralODE`.
@@ -201,6 +226,7 @@ class LatentODE(nn.Module):
         times: Sequence[float] | Tensor,
         at: Sequence[float] | Tensor | None = None,
         *,
+        where: Tensor | None = None,
         samples: int | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Solution]:
@@ -212,6 +238,9 @@ class LatentODE(nn.Module):
             times: of the values, `(time,)`, increasing, in the unit of time, the same for all series: those that one
                 series does not have are masked.
             at: the times of the prediction, increasing, not before the latent state; None: those of the values.
+            where: bool, `(batch, time)` of the times of the prediction: the decoder is asked at these only, and
+                elsewhere the prediction is 0; None: at all. A loss of what was observed needs no more than
+                `where=mask.any(-1)`.
             samples: how many latent states of each series are drawn; None: one; 0: none, the mean is taken.
             generator: of the draws; None: torch's own.
 
@@ -239,12 +268,22 @@ class LatentODE(nn.Module):
             )
         trajectory, solution = self.ode(initial, (start, *wanted) if added else wanted)
         trajectory = trajectory[..., 1:, :] if added else trajectory
-        prediction = self.decoder(trajectory)
-        if prediction.shape[:-1] != trajectory.shape[:-1]:
+        if where is not None and (where.dtype != torch.bool or where.shape != trajectory.shape[-3:-1]):
             raise InputError(
-                f"the decoder returned shape {tuple(prediction.shape)} for latent states {tuple(trajectory.shape)}; "
+                f"where is a bool tensor {tuple(trajectory.shape[-3:-1])}, (batch, time), got {where.dtype} and shape "
+                f"{tuple(where.shape)}"
+            )
+        states = trajectory if where is None else trajectory[..., where, :]
+        prediction = self.decoder(states)
+        if prediction.shape[:-1] != states.shape[:-1]:
+            raise InputError(
+                f"the decoder returned shape {tuple(prediction.shape)} for latent states {tuple(states.shape)}; "
                 "only the last axis may have another length"
             )
+        if where is not None:
+            whole = prediction.new_zeros(*trajectory.shape[:-1], prediction.shape[-1])
+            whole[..., where, :] = prediction
+            prediction = whole
         solution.statistics["latent"] = latent
         return prediction, solution
 

@@ -76,3 +76,32 @@ class Autonomous(nn.Module):
             if self.last or number < len(self.layers):
                 u = torch.tanh(u)
         return u
+
+
+@final
+class Perceptron(nn.Module):
+    """Linear layers with tanh between them, or sines for functions that oscillate.
+
+    With sines: Sitzmann, Martel, Bergman, Lindell and Wetzstein, "Implicit Neural Representations with Periodic
+    Activation Functions", NeurIPS 2020, who have the frequency in every layer and smaller weights in all but the first.
+
+    Args:
+        sizes: channels from the input to the output.
+        frequency: factor of the first layer's output before the sine, in radians; None: tanh.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, frequency: float | None = None) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(one, other) for one, other in pairwise(sizes))
+        self.frequency = frequency
+
+    def forward(self, u: Tensor) -> Tensor:
+        *inner, last = self.layers
+        for place, layer in enumerate(inner):
+            u = layer(u)
+            if self.frequency is None:
+                u = torch.tanh(u)
+            else:
+                u = torch.sin(self.frequency * u if place == 0 else u)
+        value: Tensor = last(u)
+        return value

@@ -17,7 +17,7 @@ from sciml.training import TensorSamples
 
 from ..evidence import DivergenceAnnealing, evidence_lower_bound
 from ..latent import LatentODE, RecognitionGRU
-from ..layers import Autonomous
+from ..layers import Autonomous, Perceptron
 from ..regularizers import Regularizer
 from .data import Series
 from .physionet import MEASURED, read_physionet
@@ -62,16 +62,19 @@ class Reconstruction(nn.Module):
         self.times = tuple(times.tolist())
 
     def forward(self, value: Tensor, mask: Tensor) -> tuple[Tensor, Solution]:
-        """Predictions `(n, times, channels)` from series of this shape and what is observed of them, and the solution
-        in the latent space; from a random latent state in training, from the mean one in evaluation."""
+        """Predictions `(n, times, channels)` from series of this shape and what is observed of them, 0 at times at
+        which a series has nothing, and the solution in the latent space; from a random latent state in training, from
+        the mean one in evaluation."""
         prediction: Tensor
-        prediction, solution = self.latent(value, mask, self.times, samples=None if self.training else 0)
+        prediction, solution = self.latent(
+            value, mask, self.times, where=mask.any(-1), samples=None if self.training else 0
+        )
         return prediction, solution
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesProblem(OrdinaryProblem):
-    """Series reconstructed by a latent ODE whose right-hand side and decoder are networks with tanh.
+    """Series reconstructed by a latent ODE whose right-hand side is a network with tanh.
 
     Rubanova, Chen and Duvenaud, "Latent ODEs for Irregularly-Sampled Time Series", NeurIPS 2019; the sizes for
     PhysioNet are those of Pal, Ma, Shah and Rackauckas, "Opening the Blackbox", ICML 2021, section 4.1.2. The loss is
@@ -81,8 +84,11 @@ class SeriesProblem(OrdinaryProblem):
     Args:
         latent: channels of the latent state.
         hidden: of the recurrent state of the encoder.
-        units: of the layers of right-hand side and decoder.
+        units: of the layers of the right-hand side and of the encoder.
         blocks: pairs of layers of the right-hand side, to that many units and back, with tanh between all of them.
+        decoder: channels between the layers of the decoder; empty: `units`.
+        frequency: of the first of sines between these, in radians; None: they are tanh.
+        at_once, first_deviation: of `RecognitionGRU`.
         deviation: standard deviation of the observations in the likelihood.
         annealed: base of the weight of the divergence, which grows from 0 to 1, batch by batch.
         share: of the samples to train with.
@@ -92,6 +98,10 @@ class SeriesProblem(OrdinaryProblem):
     hidden: int
     units: int
     blocks: int = 1
+    decoder: tuple[int, ...] = ()
+    frequency: float | None = None
+    at_once: int = 1
+    first_deviation: float | None = None
     deviation: float = 0.1
     annealed: float = 0.99
     share: float = 0.8
@@ -99,7 +109,12 @@ class SeriesProblem(OrdinaryProblem):
     headline: ClassVar[str] = "error"
 
     def __post_init__(self) -> None:
-        check_counts(**{name: getattr(self, name) for name in ("latent", "hidden", "units", "blocks")})
+        check_counts(**{name: getattr(self, name) for name in ("latent", "hidden", "units", "blocks", "at_once")})
+        check_counts(**{f"decoder[{place}]": width for place, width in enumerate(self.decoder)})
+        for name in ("frequency", "first_deviation"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value > 0):
+                raise InputError(f"{name} must be positive and finite, got {value!r}")
         if not (isfinite(self.deviation) and self.deviation > 0):
             raise InputError(f"deviation must be positive and finite, got {self.deviation!r}")
         if not 0 < self.share < 1:
@@ -119,9 +134,18 @@ class SeriesProblem(OrdinaryProblem):
         """The model."""
         dtype = DTYPES[self.dtype]
         between = float(times[-1] - times[0]) / max(len(times) - 1, 1)
-        encoder = RecognitionGRU(channels, self.latent, hidden=self.hidden, units=self.units, time_unit=between)
+        encoder = RecognitionGRU(
+            channels,
+            self.latent,
+            hidden=self.hidden,
+            units=self.units,
+            time_unit=between,
+            at_once=self.at_once,
+            deviation=self.first_deviation,
+        )
         rate = Autonomous((self.latent, *(self.units, self.latent) * self.blocks))
-        decoder = nn.Sequential(nn.Linear(self.latent, self.units), nn.Tanh(), nn.Linear(self.units, channels))
+        sizes = (self.latent, *(self.decoder or (self.units,)), channels)
+        decoder = Perceptron(sizes, frequency=self.frequency)
         ends = (float(times[0]), float(times[-1]))
         model = LatentODE(encoder, rate, decoder, interval=ends, regularizer=regularizer, **self.solver())
         return Reconstruction(model.to(dtype), times)

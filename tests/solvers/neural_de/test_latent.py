@@ -70,24 +70,60 @@ def linear_model(matrix, decoder, latent, **options):
 # Recognition
 
 
-def test_the_encoder_is_a_recurrence_over_the_observations_of_each_series():
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7])
+def test_the_encoder_is_a_recurrence_over_the_observations_of_each_series(at_once):
+    """One of which takes up some of them, the latest first, and zeros where fewer are left."""
     values, mask, times = series(batch=6)
-    encoder = model().encoder
+    with torch.random.fork_rng():
+        encoder = RecognitionGRU(2, 3, hidden=8, units=6, time_unit=0.5, at_once=at_once).double()
     mean, log_variance = encoder(values, mask, times - 0.1)
-    cell = nn.GRUCell(5, 8).double()
+    cell = nn.GRUCell(5 * at_once, 8).double()
     own = {name.removesuffix("_l0"): p for name, p in encoder.recurrent.named_parameters()}
     cell.load_state_dict(own)
     for row in range(6):
         seen = [k for k in range(7) if bool(mask[row, k].any())]
-        state = torch.zeros(1, 8, dtype=DOUBLE)
+        read = []
         for place in range(len(seen) - 1, -1, -1):
             now = float(times[seen[place]])
             before = float(times[seen[place - 1]]) if place else 0.1
             known = mask[row, seen[place]].double()
             gap = torch.tensor([(now - before) / 0.5], dtype=DOUBLE)
-            state = cell(torch.cat((values[row, seen[place]] * known, known, gap))[None], state)
+            read.append(torch.cat((values[row, seen[place]] * known, known, gap)))
+        state = torch.zeros(1, 8, dtype=DOUBLE)
+        for start in range(0, len(read), at_once):
+            step = torch.cat(read[start : start + at_once])
+            state = cell(nn.functional.pad(step, (0, 5 * at_once - len(step)))[None], state)
         expected = encoder.to_latent(state)[0]
         torch.testing.assert_close(torch.cat((mean[row], log_variance[row])), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_first_deviation_of_the_latent_states():
+    values, mask, times = series()
+    encoder = RecognitionGRU(2, 3, deviation=0.05).double()
+    mean, log_variance = encoder(values, mask, times)
+    torch.testing.assert_close((0.5 * log_variance).exp(), torch.full_like(mean, 0.05), rtol=1e-6, atol=0)
+    assert float(mean.detach().abs().min()) > 0
+    (log_variance * drawn(5, 3, seed=4)).sum().backward()
+    assert bool((encoder.to_latent[-1].weight.grad[3:] != 0).all()), "it is learned like everything else"
+
+
+@pytest.mark.parametrize("samples", [None, 0, 4])
+def test_the_decoder_can_be_asked_where_there_is_something_only(samples):
+    values, mask, times = series()
+    net, asked = model(), []
+    net.decoder.register_forward_hook(lambda _, given, __: asked.append(given[0].shape[-2]))
+    seen = mask.any(-1)
+    found = []
+    for where in (None, seen):
+        generator = torch.Generator().manual_seed(0)
+        prediction, _ = net(values, mask, times, where=where, samples=samples, generator=generator)
+        loss = torch.where(mask, prediction - torch.where(mask, values, 0.0), 0.0).square().sum()
+        found.append((prediction, torch.autograd.grad(loss, list(net.parameters()))))
+    (whole, slopes), (some, others) = found
+    assert asked == [7, int(seen.sum())]
+    assert torch.equal(some, torch.where(seen[..., None], whole, 0.0))
+    for one, other in zip(slopes, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_masked_values_have_no_influence():
@@ -400,6 +436,11 @@ def test_a_damped_oscillation_is_recovered_from_noisy_observations_with_gaps():
         ({"at": []}, "at is empty; at least one time is needed"),
         ({"at": [1.0, 0.5]}, r"at must increase: at\[0\] is 1.0 and at\[1\] is 0.5"),
         ({"at": [-3.0, 0.5]}, r"at\[0\] = -3.0 stands before the latent state, which is that at"),
+        ({"where": torch.ones(5, 7)}, r"where is a bool tensor \(5, 7\), \(batch, time\), got torch.float32"),
+        (
+            {"where": torch.ones(5, 6) > 0},
+            r"where is a bool tensor \(5, 7\), \(batch, time\), got torch.bool and shape",
+        ),
         ({"samples": -1}, "samples is a number, at least 0, or None, got -1"),
         (
             {"values": torch.zeros(5, 7, 2)},
@@ -433,6 +474,10 @@ def test_parts_of_a_model_that_do_not_fit_are_refused():
         RecognitionGRU(1, 2, hidden=0)
     with pytest.raises(InputError, match="RecognitionGRU: time_unit is a positive time, got 0"):
         RecognitionGRU(1, 2, time_unit=0)
+    with pytest.raises(InputError, match="RecognitionGRU: at_once is a number of at least 1, got 0"):
+        RecognitionGRU(1, 2, at_once=0)
+    with pytest.raises(InputError, match="RecognitionGRU: deviation is a positive number or None, got 0"):
+        RecognitionGRU(1, 2, deviation=0)
 
 
 def test_losses_that_make_no_sense_are_refused():
