@@ -26,7 +26,15 @@ OF_STOCHASTIC = (VANILLA, ER, SR, BOTH, UNBIASED, BIASED, STEER)
 """Those that stochastic equations have; the others are integrals along ordinary ones."""
 
 CHOSEN: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"digits-ode": {TAYNODE: {"weight": 0.1, "order": 2}}}
-"""What is not the usual setting of a task, where that of a paper stands there."""
+"""What is not the usual setting of a task, where that of a paper stands there.
+
+The usual weights of the digits were chosen on three of five folds of the images for training, with other seeds than the
+suite's: the fewest evaluations with an accuracy no worse than the plain model's by more than 0.35 points, half of what
+the figures allow, and of these the least loss. Of the neural ODE, ER was tried with 0.2, 0.3 and 0.5 throughout, with
+0.1 growing to 1, and with 1, 3 and 10 falling to 0.1; the local ones with 1, 3 and 10 falling to a tenth; SR with 0.0285
+and 0.285, beside ER with 0.01 and 0.1; RNODE with 0.003, 0.01 and 0.03; TayNODE, on one fold, with 0.001, 0.01 and 0.1.
+Of the neural SDE, ER with 3, 10, 15, 20 and 30 throughout, and 30 and 100 falling to 3 and 1; the local ones with 10 and
+30; SR with 0.1 and 1."""
 
 
 def settings(task: str, method: str) -> dict[str, Any]:
