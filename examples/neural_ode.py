@@ -9,7 +9,7 @@ from sciml.solvers.neural_de import ErrorEstimate, ExponentialAnnealing, NeuralO
 from sciml.solvers.neural_de.tasks.digits import digits
 from sciml.solvers.time import Controller, ExplicitRungeKutta
 
-EPOCHS = 8
+EPOCHS = 12
 data = digits()  # 64 pixels each; they come with scikit-learn
 tsit5 = replace(ExplicitRungeKutta.tsit5(), controller=Controller(rows="mean"))
 
@@ -30,7 +30,7 @@ def learn(regularizer):
     ode = NeuralODE(Rate(), method=tsit5, rtol=1.4e-8, atol=1.4e-8, regularizer=regularizer)
     classify = torch.nn.Linear(64, 10).double()
     optimizer = torch.optim.SGD([*ode.parameters(), *classify.parameters()], lr=0.1, momentum=0.9)
-    weights = ExponentialAnnealing(10.0, 1.0, EPOCHS)
+    weights = ExponentialAnnealing(3.0, 0.1, EPOCHS)
     for epoch in range(EPOCHS):
         for batch in torch.randperm(len(data.image)).split(96):
             end, solution = ode.train()(data.image[batch])

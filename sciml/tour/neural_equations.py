@@ -204,8 +204,7 @@ def _learned(regularizer: Regularizer | None, data: Images, epochs: int, toleran
     course = Course(*model(regularizer, tolerance))
     parameters = [*course.ode.parameters(), *course.classify.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-    first = 30.0 if isinstance(regularizer, LocalError) else 10.0
-    annealing = ExponentialAnnealing(first, first / 10, epochs)
+    annealing = ExponentialAnnealing(1.0 if isinstance(regularizer, LocalError) else 3.0, 0.1, epochs)
     course.ode.eval()
     course.judge(data)
     for number in range(epochs):
