@@ -60,12 +60,12 @@ class OrdinaryClassification(OrdinaryProblem):
     tolerance: float = 1.4e-8
     headline: ClassVar[str] = "accuracy"
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "error": {"weight": 3.0, "last_weight": 0.1, "reduction": "mean", "rows": "together"},
-        "error-squared": {"weight": 3.0, "last_weight": 0.1, "reduction": "mean", "rows": "together"},
+        "error": {"weight": 3.0, "last_weight": 0.03, "reduction": "mean", "rows": "together"},
+        "error-squared": {"weight": 3.0, "last_weight": 0.03, "reduction": "mean", "rows": "together"},
         "stiffness": {"weight": 0.0285, "reduction": "max", "step_factor": False},
         "error+stiffness": {
             "weight": 3.0,
-            "last_weight": 0.1,
+            "last_weight": 0.03,
             "reduction": "mean",
             "rows": "together",
             "stiffness": 0.01,
@@ -75,7 +75,7 @@ class OrdinaryClassification(OrdinaryProblem):
         "local-error": {"weight": 1.0, "last_weight": 0.1},
         "local-stiffness": {"weight": 0.0285},
         "steer": {"width": 0.5},
-        "steer+error": {"weight": 3.0, "last_weight": 0.1, "reduction": "mean", "rows": "together", "width": 0.5},
+        "steer+error": {"weight": 3.0, "last_weight": 0.03, "reduction": "mean", "rows": "together", "width": 0.5},
         "taylor": {"weight": 3.02e-3, "order": 3},
         "kinetic": {"weight": 0.01},
         "jacobian": {"weight": 0.01},

@@ -115,21 +115,21 @@ class StochasticClassification(StochasticProblem):
     tolerance: float = 0.14
     headline: ClassVar[str] = "accuracy"
     usual: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "error": {"weight": 30.0, "last_weight": 3.0, "reduction": "mean", "rows": "together"},
+        "error": {"weight": 12.0, "reduction": "mean", "rows": "together"},
         "error-squared": {"weight": 10.0, "reduction": "mean", "rows": "together"},
         "stiffness": {"weight": 1.0, "reduction": "mean", "step_factor": False},
         "error+stiffness": {
-            "weight": 15.0,
+            "weight": 10.0,
             "reduction": "mean",
             "rows": "together",
             "stiffness": 0.01,
             "stiffness_reduction": "mean",
             "stiffness_step_factor": False,
         },
-        "local-error": {"weight": 30.0},
+        "local-error": {"weight": 10.0},
         "local-stiffness": {"weight": 1.0},
         "steer": {"width": 0.5},
-        "steer+error": {"weight": 30.0, "last_weight": 3.0, "reduction": "mean", "rows": "together", "width": 0.5},
+        "steer+error": {"weight": 12.0, "reduction": "mean", "rows": "together", "width": 0.5},
     }
 
     def __post_init__(self) -> None:
