@@ -86,8 +86,11 @@ class SeriesProblem(OrdinaryProblem):
         hidden: of the recurrent state of the encoder.
         units: of the layers of the right-hand side and of the encoder.
         blocks: pairs of layers of the right-hand side, to that many units and back, with tanh between all of them.
+        first_rate: factor of the right-hand side before training, 1 for that of torch.nn.Linear's weights; with a small
+            one trajectories begin as straight lines.
         decoder: channels between the layers of the decoder; empty: `units`.
         frequency: of the first of sines between these, in radians; None: they are tanh.
+        gated: whether the first sines or tanh are multiplied by linear functions of the latent state; see `Perceptron`.
         at_once, first_deviation: of `RecognitionGRU`.
         deviation: standard deviation of the observations in the likelihood.
         annealed: base of the weight of the divergence, which grows from 0 to 1, batch by batch.
@@ -98,8 +101,10 @@ class SeriesProblem(OrdinaryProblem):
     hidden: int
     units: int
     blocks: int = 1
+    first_rate: float = 1.0
     decoder: tuple[int, ...] = ()
     frequency: float | None = None
+    gated: bool = False
     at_once: int = 1
     first_deviation: float | None = None
     deviation: float = 0.1
@@ -111,7 +116,7 @@ class SeriesProblem(OrdinaryProblem):
     def __post_init__(self) -> None:
         check_counts(**{name: getattr(self, name) for name in ("latent", "hidden", "units", "blocks", "at_once")})
         check_counts(**{f"decoder[{place}]": width for place, width in enumerate(self.decoder)})
-        for name in ("frequency", "first_deviation"):
+        for name in ("first_rate", "frequency", "first_deviation"):
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive and finite, got {value!r}")
@@ -143,9 +148,9 @@ class SeriesProblem(OrdinaryProblem):
             at_once=self.at_once,
             deviation=self.first_deviation,
         )
-        rate = Autonomous((self.latent, *(self.units, self.latent) * self.blocks))
+        rate = Autonomous((self.latent, *(self.units, self.latent) * self.blocks), scale=self.first_rate)
         sizes = (self.latent, *(self.decoder or (self.units,)), channels)
-        decoder = Perceptron(sizes, frequency=self.frequency)
+        decoder = Perceptron(sizes, frequency=self.frequency, gated=self.gated)
         ends = (float(times[0]), float(times[-1]))
         model = LatentODE(encoder, rate, decoder, interval=ends, regularizer=regularizer, **self.solver())
         return Reconstruction(model.to(dtype), times)

@@ -10,7 +10,7 @@ import torch
 
 from sciml import InputError
 from sciml.solvers.neural_de import ErrorEstimate, LocalError, Steer, StiffnessEstimate
-from sciml.solvers.neural_de.layers import TimeDependent, TimeLinear
+from sciml.solvers.neural_de.layers import Autonomous, Perceptron, TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks import (
     Regularization,
     Task,
@@ -63,9 +63,32 @@ def test_a_layer_with_time_is_one_with_an_input_more():
     torch.testing.assert_close(bounded(u, t), torch.tanh(free(u, t)))
 
 
+def test_gated_sines_are_spirals_of_what_is_linear_in_time():
+    """(a cos c - b sin c, a sin c + b cos c) of inputs a, b and c, written down with two units a sine."""
+    net = Perceptron((3, 4, 2), frequency=2.0, gated=True).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        net.layers[0].weight[:, 2] = 0.5
+        net.layers[0].bias[:2] = torch.pi / 4  # cosines
+        net.gate.weight[[0, 3], 0] = net.gate.weight[[1, 2], 1] = 1.0
+        net.layers[1].weight.copy_(torch.tensor([[1.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 1.0]]))
+    a, b, c = torch.randn(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack((a * c.cos() - b * c.sin(), a * c.sin() + b * c.cos()), -1)
+    torch.testing.assert_close(net(torch.stack((a, b, c), -1)), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_right_hand_side_may_begin_small():
+    first = []
+    for scale in (1.0, 0.1):
+        torch.manual_seed(0)
+        first.append(Autonomous((2, 8, 2), scale=scale)(torch.randn(5, 2), 0.0))
+    torch.testing.assert_close(first[1], 0.1 * first[0])
+
+
 def test_digits_are_learned_and_become_cheaper():
     """In a few of the fifty epochs."""
-    changes = {"epochs": 5, "hidden": 20, "validate_every": 5, "batch_size": 128, "tolerance": 1e-6}
+    changes = {"epochs": 5, "hidden": 20, "validate_every": 5, "batch_size": 128, "tolerance": 1.4e-8}
     plain, cheap = (digits_ode(name, **changes).train() for name in ("none", "error"))
     assert plain.metrics["accuracy"] > 0.9 and cheap.metrics["accuracy"] > plain.metrics["accuracy"] - 0.03
     assert cheap.evaluations < 0.8 * plain.evaluations
@@ -347,6 +370,7 @@ def test_regularizers_that_are_none_are_refused(settings, message):
         (lambda: Task(digits_ode().problem, Plan(seconds=3.0)), "seconds: the weight of a regularizer follows"),
         (lambda: latent_spirals(share=1.0), "share of the samples lies between 0 and 1, got 1.0"),
         (lambda: latent_spirals(deviation=0.0), "deviation must be positive and finite, got 0.0"),
+        (lambda: latent_spirals(first_rate=0.0), "first_rate must be positive and finite, got 0.0"),
         (lambda: latent_spirals(frequency=0.0), "frequency must be positive and finite, got 0.0"),
         (lambda: latent_spirals(first_deviation=-1.0), "first_deviation must be positive and finite, got -1.0"),
         (lambda: latent_spirals(decoder=(64, 0)), r"decoder\[1\]"),
