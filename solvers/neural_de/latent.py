@@ -268,11 +268,11 @@ class LatentODE(nn.Module):
             )
         trajectory, solution = self.ode(initial, (start, *wanted) if added else wanted)
         trajectory = trajectory[..., 1:, :] if added else trajectory
-        if where is not None and (where.dtype != torch.bool or where.shape != trajectory.shape[-3:-1]):
-            raise InputError(
-                f"where is a bool tensor {tuple(trajectory.shape[-3:-1])}, (batch, time), got {where.dtype} and shape "
-                f"{tuple(where.shape)}"
-            )
+        places = tuple(trajectory.shape[-3:-1])
+        asked = isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == places
+        if where is not None and not asked:
+            what = f"{where.dtype} and shape {tuple(where.shape)}" if isinstance(where, Tensor) else repr(where)
+            raise InputError(f"where is a bool tensor {places}, (batch, time), got {what}")
         states = trajectory if where is None else trajectory[..., where, :]
         prediction = self.decoder(states)
         if prediction.shape[:-1] != states.shape[:-1]:

@@ -441,6 +441,7 @@ def test_a_damped_oscillation_is_recovered_from_noisy_observations_with_gaps():
             {"where": torch.ones(5, 6) > 0},
             r"where is a bool tensor \(5, 7\), \(batch, time\), got torch.bool and shape",
         ),
+        ({"where": [True]}, r"where is a bool tensor \(5, 7\), \(batch, time\), got \[True\]"),
         ({"samples": -1}, "samples is a number, at least 0, or None, got -1"),
         (
             {"values": torch.zeros(5, 7, 2)},
