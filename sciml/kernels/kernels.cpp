@@ -86,9 +86,10 @@
         estimate_step(rows, size, count, stage, weight, before, after, rtol, atol, stride, error, ratio, pair,         \
                       squares, stiffness, Team{threads});                                                              \
     }                                                                                                                  \
-    extern "C" void distance_gradient_##suffix(const T *x, const T *y, Index rows, Index size, const T *factor,        \
-                                               T *of_x, T *of_y, int threads) {                                        \
-        distance_gradient(x, y, rows, size, factor, of_x, of_y, Team{threads});                                        \
+    extern "C" void stiffness_gradient_##suffix(const T *const *pair, Index rows, Index size,                          \
+                                                const double *squares, const T *slope, T *const *of_pair,              \
+                                                int threads) {                                                         \
+        stiffness_gradient(pair, rows, size, squares, slope, of_pair, Team{threads});                                  \
     }                                                                                                                  \
     extern "C" void weighted_sum_##suffix(Index size, int count, const T *const *x, const double *weight, T *out,      \
                                           int threads) {                                                               \

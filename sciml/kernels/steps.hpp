@@ -111,15 +111,26 @@ void distance_of_rows(const T *x, const T *y, Index rows, Index size, double *to
     });
 }
 
-// of_y = factor[row] (y - x), of_x = -of_y; nothing where the factor is 0
+// The derivatives of something with respect to states x, y and their slopes u, v, from that with respect to `stiffness` of
+// `estimate_step`, whose squares these are. Rows on whose stiffness it does not depend may be anything, also NaN.
 template <class T>
-void distance_gradient(const T *x, const T *y, Index rows, Index size, const T *factor, T *__restrict of_x,
-                       T *__restrict of_y, const Team &team) {
+void stiffness_gradient(const T *const *pair, Index rows, Index size, const double *squares, const T *slope,
+                        T *const *of_pair, const Team &team) {
     over_blocks(rows, size, team, [=](Index row, Index begin, Index end) {
-        const T f = factor[row];
-        for (Index k = begin; k < end; ++k) {
-            const T d = f == 0 ? T(0) : f * (y[k] - x[k]);
-            of_y[k] = d, of_x[k] = -d;
+        if (slope[row] == 0) {
+            for (int k = 0; k < 4; ++k) std::fill(of_pair[k] + begin, of_pair[k] + end, T(0));
+            return;
+        }
+        const double above = squares[row], below = squares[rows + row];
+        const double along = double(slope[row]) * std::sqrt(above / below);
+        const T factors[2] = {T(-along / below), T(along / above)};
+        for (int k = 0; k < 2; ++k) {
+            const T factor = factors[k], *p = pair[2 * k], *q = pair[2 * k + 1];
+            T *__restrict of_p = of_pair[2 * k], *__restrict of_q = of_pair[2 * k + 1];
+            for (Index i = begin; i < end; ++i) {
+                const T d = factor * (q[i] - p[i]);
+                of_q[i] = d, of_p[i] = -d;
+            }
         }
     });
 }

@@ -42,31 +42,28 @@ def weighted_sum(terms: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         sums = [weighted_sum(terms[k : k + _MOST_TERMS], weights[k : k + _MOST_TERMS]) for k in parts]
         return weighted_sum(sums, (1.0,) * len(sums))
     found = torch.empty_like(terms[0])
-    _weighted_sum(found.dtype)(
-        found.numel(),
-        count,
-        (ctypes.c_void_p * count)(*[x.data_ptr() for x in terms]),
-        (ctypes.c_double * count)(*weights),
-        found.data_ptr(),
-        torch.get_num_threads(),
+    _kernel("weighted_sum", found.dtype, "nippp")(
+        found.numel(), count, layout.addresses(terms), _doubles(weights), found.data_ptr(), torch.get_num_threads()
     )
     return found
 
 
+_MOST_TERMS = 64  # MAX_TERMS of rows.hpp
+
+_KINDS = {"n": ctypes.c_int64, "i": ctypes.c_int, "d": ctypes.c_double, "p": ctypes.c_void_p}
+
+
 @cache
-def _weighted_sum(dtype: torch.dtype) -> Any:
-    """It is called for every stage, so that conversions of its arguments count."""
-    function = getattr(build.library(), f"weighted_sum_{layout.NAMES[dtype]}")
-    pointer = ctypes.c_void_p
-    function.argtypes = (ctypes.c_int64, ctypes.c_int, pointer, pointer, pointer, ctypes.c_int)
+def _kernel(name: str, dtype: torch.dtype, kinds: str) -> Any:
+    """A kernel with the kinds of its arguments, behind which is the number of threads: they are called for every stage,
+    so that conversions count, which are quickest where the kinds are known."""
+    function = getattr(build.library(), f"{name}_{layout.NAMES[dtype]}")
+    function.argtypes = [_KINDS[kind] for kind in kinds] + [ctypes.c_int]
     return function
 
 
-_MOST_TERMS = 64  # MAX_TERMS of rows.hpp
-
-
-def _call(name: str, dtype: torch.dtype, *arguments: Any) -> None:
-    getattr(build.library(), f"{name}_{layout.NAMES[dtype]}")(*arguments, layout.threads())
+def _doubles(numbers: Sequence[float]) -> object:
+    return (ctypes.c_double * len(numbers))(*numbers)
 
 
 def error_ratio(
@@ -92,32 +89,21 @@ def error_ratio(
     columns = not error.is_contiguous()
     if columns and not (axes == 1 and error.mT.is_contiguous()):
         return None
-    library = build.library()
-    if library is None:
+    if build.library() is None:
         return None
-    batch = shape[: error.ndim - axes]
-    rows = prod(batch)
-    ratio = torch.empty(batch, dtype=error.dtype)
-    by_row = isinstance(atol, Tensor)
-    absolute: Any
-    if isinstance(atol, Tensor):
-        tolerances = atol.to(torch.float64).expand(batch).contiguous()
-        absolute = ctypes.c_void_p(tolerances.data_ptr())
-    else:
-        absolute = ctypes.byref(ctypes.c_double(atol))
-    function = library.step_error_float64 if error.dtype == torch.float64 else library.step_error_float32
-    function(
-        ctypes.c_void_p(error.data_ptr()),
-        ctypes.c_void_p(before.data_ptr()),
-        ctypes.c_void_p(after.data_ptr()),
-        ctypes.c_int64(rows),
-        ctypes.c_int64(error.numel() // max(1, rows)),
-        ctypes.c_int(columns),
-        ctypes.c_double(rtol),
+    ratio = torch.empty(shape[: error.ndim - axes], dtype=error.dtype)
+    absolute, stride = _absolute(atol, ratio)
+    _kernel("step_error", error.dtype, "pppnnidpnp")(
+        error.data_ptr(),
+        before.data_ptr(),
+        after.data_ptr(),
+        *_rows(error, axes),
+        columns,
+        rtol,
         absolute,
-        ctypes.c_int64(by_row),
-        ctypes.c_void_p(ratio.data_ptr()),
-        layout.threads(),
+        stride,
+        ratio.data_ptr(),
+        torch.get_num_threads(),
     )
     return ratio
 
@@ -153,38 +139,45 @@ def estimates(
     if pair is not None:
         squares, stiffness = torch.empty(2, *batch, dtype=torch.float64), torch.empty_like(ratio)
     absolute, stride = _absolute(atol, ratio)
-    _call(
-        "estimate_step",
-        before.dtype,
+    _kernel("estimate_step", before.dtype, "nnippppdpnppppp")(
         *_rows(before, axes),
-        ctypes.c_int(len(stages)),
+        len(stages),
         layout.addresses(stages),
-        (ctypes.c_double * len(stages))(*weights),
-        layout.pointer(before),
-        layout.pointer(after),
-        ctypes.c_double(rtol),
-        layout.pointer(absolute),
+        _doubles(weights),
+        before.data_ptr(),
+        after.data_ptr(),
+        rtol,
+        absolute,
         stride,
-        layout.pointer(error),
-        layout.pointer(ratio),
+        error.data_ptr(),
+        ratio.data_ptr(),
         None if pair is None else layout.addresses(pair),
-        None if squares is None else layout.pointer(squares),
-        None if stiffness is None else layout.pointer(stiffness),
+        None if squares is None else squares.data_ptr(),
+        None if stiffness is None else stiffness.data_ptr(),
+        torch.get_num_threads(),
     )
     return Estimates(error, ratio, squares, stiffness)
 
 
-def _rows(state: Tensor, axes: int) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+def _rows(state: Tensor, axes: int) -> tuple[int, int]:
     """Their number and length."""
     rows = prod(state.shape[: state.ndim - axes])
-    return ctypes.c_int64(rows), ctypes.c_int64(state.numel() // max(1, rows))
+    return rows, state.numel() // max(1, rows)
 
 
-def _absolute(atol: float | Tensor, ratio: Tensor) -> tuple[Tensor, ctypes.c_int64]:
-    """An absolute tolerance in float64, and its stride over rows."""
+def _absolute(atol: float | Tensor, ratio: Tensor) -> tuple[object, int]:
+    """An absolute tolerance as doubles, and its stride over rows."""
     if not isinstance(atol, Tensor):
-        return torch.tensor(atol, dtype=torch.float64), ctypes.c_int64(0)
-    return atol.detach().to(torch.float64).expand(ratio.shape).contiguous(), ctypes.c_int64(1)
+        return ctypes.byref(ctypes.c_double(atol)), 0
+    return _Doubles(atol.detach().to(torch.float64).expand(ratio.shape).contiguous()), 1
+
+
+class _Doubles:
+    """A tensor in float64 as an argument of a kernel."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._held = tensor
+        self._as_parameter_ = ctypes.c_void_p(tensor.data_ptr())
 
 
 def error_gradient(
@@ -204,15 +197,15 @@ def error_gradient(
         return _error_gradient(slope, error, before, after, rtol, atol, axes)
     found = torch.empty_like(error), torch.empty_like(error), torch.empty_like(error)
     absolute, stride = _absolute(atol, ratio)
-    _call(
-        "step_error_gradient",
-        error.dtype,
-        *map(layout.pointer, (error, before, after)),
+    states, gradients = (error, before, after), (ratio, slope, *found)
+    _kernel("step_error_gradient", error.dtype, "pppnndpnppppp")(
+        *(x.data_ptr() for x in states),
         *_rows(error, axes),
-        ctypes.c_double(rtol),
-        layout.pointer(absolute),
+        rtol,
+        absolute,
         stride,
-        *map(layout.pointer, (ratio, slope, *found)),
+        *(x.data_ptr() for x in gradients),
+        torch.get_num_threads(),
     )
     return found
 
@@ -240,15 +233,17 @@ def stiffness_gradient(slope: Tensor, pair: Pair, squares: Tensor, axes: int) ->
     x, y, u, v = pair
     if torch.is_grad_enabled() or not fits(slope.contiguous()):
         return _stiffness_gradient(slope, y - x, v - u, axes)
-    above, below = squares
-    factor = torch.where(slope == 0, 0.0, slope.double() * (above / below).sqrt())
-    found: list[Tensor] = []
-    for p, q, weight in ((x, y, -factor / below), (u, v, factor / above)):
-        weight, of_p, of_q = weight.to(p.dtype), torch.empty_like(p), torch.empty_like(q)
-        tensors = map(layout.pointer, (weight, of_p, of_q))
-        _call("distance_gradient", p.dtype, layout.pointer(p), layout.pointer(q), *_rows(p, axes), *tensors)
-        found += [of_p, of_q]
-    return found[0], found[1], found[2], found[3]
+    slope = slope.contiguous()
+    found = torch.empty_like(x), torch.empty_like(y), torch.empty_like(u), torch.empty_like(v)
+    _kernel("stiffness_gradient", x.dtype, "pnnppp")(
+        layout.addresses(pair),
+        *_rows(x, axes),
+        squares.data_ptr(),
+        slope.data_ptr(),
+        layout.addresses(found),
+        torch.get_num_threads(),
+    )
+    return found
 
 
 def _stiffness_gradient(slope: Tensor, way: Tensor, change: Tensor, axes: int) -> Pair:

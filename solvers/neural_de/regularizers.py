@@ -182,13 +182,14 @@ def _recorded(solution: Solution, name: str) -> Tensor:
             "the error ratios in the history of the solution carry no gradient: solve with record=True, "
             "for example dataclasses.replace(ExplicitRungeKutta.tsit5(), record=True)"
         )
-    return found[_kept(solution)]
+    return _accepted(found, solution)
 
 
-def _kept(solution: Solution) -> Tensor:
-    """Which entries of the history are steps that some row accepted; the others may have overflowed."""
+def _accepted(values: Tensor, solution: Solution) -> Tensor:
+    """Those of the steps that some row accepted; the others may have overflowed."""
     accepted = solution.history["accepted"]
-    return accepted.reshape(len(accepted), -1).any(1)
+    kept = accepted.reshape(len(accepted), -1).any(1)
+    return values if bool(kept.all()) else values[kept]
 
 
 def _over_rows(ratios: Tensor, rows: Rows) -> Tensor:
@@ -199,10 +200,9 @@ def _over_rows(ratios: Tensor, rows: Rows) -> Tensor:
 
 
 def _reduced(values: Tensor, solution: Solution, reduction: Reduction, step_factor: bool) -> Tensor:
-    kept = _kept(solution)
-    accepted = solution.history["accepted"][kept]
+    accepted = _accepted(solution.history["accepted"], solution)
     if step_factor:
-        values = values * solution.history["step"][kept].to(values.dtype)
+        values = values * _accepted(solution.history["step"], solution).to(values.dtype)
     values = torch.where(accepted, values, 0.0)
     if reduction == "max":
         return values.amax(0) if len(values) else values.sum(0)
