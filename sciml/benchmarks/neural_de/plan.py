@@ -123,12 +123,12 @@ def figures(extent: Extent) -> Iterator[Figure]:
 def _of_digits() -> Iterator[Figure]:
     for name, goal in (("evaluations", 0.40), ("training_seconds", 0.60), ("prediction_seconds", 0.55)):
         yield _to_vanilla(DIGITS, ER, name, goal)
-    yield _points_lost(DIGITS, ER)
+    yield from _quality(DIGITS, ER)
     for method in (UNBIASED, BIASED):
         yield _to_vanilla(DIGITS, method, "evaluations", 0.55)
-        yield _points_lost(DIGITS, method)
+        yield from _quality(DIGITS, method)
     yield _to_vanilla(DIGITS_SDE, ER, "evaluations", 0.50)
-    yield _points_lost(DIGITS_SDE, ER)
+    yield from _quality(DIGITS_SDE, ER)
 
 
 def _to_vanilla(task: str, method: str, name: str, goal: float) -> Figure:
@@ -137,10 +137,12 @@ def _to_vanilla(task: str, method: str, name: str, goal: float) -> Figure:
     return Figure(what, goal, "times", partial(_median_ratio, case, method, name), partial(_both, case, method, name))
 
 
-def _points_lost(task: str, method: str) -> Figure:
+def _quality(task: str, method: str) -> Iterator[Figure]:
+    """Of a classifier: accuracy, which counts images, and cross-entropy, which weighs how sure it is of them."""
     case = Course(task).name
-    what = f"{case}, {method}, points of accuracy lost"
-    return Figure(what, POINTS, "number", partial(_lost, case, method), partial(_accuracies, case, method))
+    lost, entropy = f"{case}, {method}, points of accuracy lost", f"{case}, {method}, cross-entropy over vanilla's"
+    yield Figure(lost, POINTS, "number", partial(_lost, case, method), partial(_accuracies, case, method))
+    yield Figure(entropy, SHARE, "times", partial(_of_entropy, case, method), partial(_entropies, case, method))
 
 
 def _of_latent() -> Iterator[Figure]:
@@ -171,18 +173,34 @@ def _both(case: str, method: str, name: str, rows: Rows) -> str:
     return note
 
 
+def _measured(case: str, method: str, metric: str, rows: Rows) -> dict[int, float]:
+    """Of the test, by seed."""
+    return {seed["seed"]: float(seed["metrics"][metric]) for seed in rows.one(case, method).extra["seeds"]}
+
+
 def _lost(case: str, method: str, rows: Rows) -> float:
     """The median over the seeds, in points; below 0 where the regularizer is the better one."""
-    own, other = (
-        {seed["seed"]: float(seed["metrics"]["accuracy"]) for seed in rows.one(case, which).extra["seeds"]}
-        for which in (method, VANILLA)
-    )
+    own, other = (_measured(case, which, "accuracy", rows) for which in (method, VANILLA))
     return 100 * statistics.median(other[seed] - own[seed] for seed in own)
 
 
 def _accuracies(case: str, method: str, rows: Rows) -> str:
     own, other = (
-        ", ".join(f"{100 * seed['metrics']['accuracy']:.2f}" for seed in rows.one(case, which).extra["seeds"])
+        ", ".join(f"{100 * accuracy:.2f}" for accuracy in _measured(case, which, "accuracy", rows).values())
+        for which in (method, VANILLA)
+    )
+    return f"{own} against {other}"
+
+
+def _of_entropy(case: str, method: str, rows: Rows) -> float:
+    """The median over the seeds."""
+    own, other = (_measured(case, which, "loss", rows) for which in (method, VANILLA))
+    return statistics.median(own[seed] / other[seed] for seed in own)
+
+
+def _entropies(case: str, method: str, rows: Rows) -> str:
+    own, other = (
+        ", ".join(f"{loss:.4f}" for loss in _measured(case, which, "loss", rows).values())
         for which in (method, VANILLA)
     )
     return f"{own} against {other}"

@@ -27,7 +27,7 @@ from .spirals import irregular_spirals
 _USUAL: Mapping[str, Mapping[str, Any]] = {
     "error": {"weight": 0.3, "last_weight": 0.03, "reduction": "mean", "rows": "together"},
     "error-squared": {"weight": 0.3, "reduction": "mean", "rows": "together"},
-    "stiffness": {"weight": 0.1, "reduction": "mean"},
+    "stiffness": {"weight": 3.0, "reduction": "mean"},
     "error+stiffness": {
         "weight": 0.3,
         "last_weight": 0.03,

@@ -62,7 +62,7 @@ def trained(case: str, method: str, values: dict[int, float], seconds: float, he
     seeds = [
         {
             "seed": seed,
-            "metrics": {headline: value},
+            "metrics": {"loss": 1 - value, headline: value},
             "evaluations": 100 * seconds + seed,
             "training_seconds": seconds,
             "prediction_seconds": 0.1 * seconds,
@@ -86,6 +86,7 @@ def test_figures_of_trainings_are_medians_of_ratios_seed_by_seed() -> None:
     assert found[f"{case}, ER, training seconds over vanilla's"] == pytest.approx(0.25)
     assert found[f"{case}, ER, prediction seconds over vanilla's"] == pytest.approx(0.25)
     assert found[f"{case}, ER, points of accuracy lost"] == pytest.approx(0.5)
+    assert found[f"{case}, ER, cross-entropy over vanilla's"] == pytest.approx(0.045 / 0.04)
     assert found[f"{case}, {UNBIASED}, evaluations over vanilla's"] == pytest.approx(101 / 201)
     assert found[f"{case}, {BIASED}, evaluations over vanilla's"] is None
 
