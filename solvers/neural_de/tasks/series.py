@@ -40,10 +40,10 @@ _USUAL: Mapping[str, Mapping[str, Any]] = {
     "local-stiffness": {"weight": 0.1},
     "steer": {"width": 0.25},
     "steer+error": {"weight": 0.3, "last_weight": 0.03, "reduction": "mean", "rows": "together", "width": 0.25},
-    "taylor": {"weight": 0.01, "order": 2},
-    "kinetic": {"weight": 0.01},
-    "jacobian": {"weight": 0.01},
-    "kinetic+jacobian": {"weight": 0.01},
+    "taylor": {"weight": 0.1, "order": 2},
+    "kinetic": {"weight": 0.1},
+    "jacobian": {"weight": 0.1},
+    "kinetic+jacobian": {"weight": 0.1},
 }
 
 
