@@ -324,7 +324,7 @@ class _Box:
         return {
             "safety": controller.safety,
             "dfactor": controller.smallest,
-            "ifactor": controller.largest,
+            "ifactor": controller.largest_growth,
             "first_step": controller.first_step,
             "max_step": controller.largest_step,
             "max_num_steps": min(controller.max_steps, _MOST_STEPS),

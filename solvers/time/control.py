@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from numbers import Real
 from typing import Literal, get_args
@@ -32,9 +32,10 @@ class Controller:
     Args:
         integral, proportional, derivative: I, P and D; P = D = 0 is the classical controller.
         safety: factor below 1 that makes the next step likely to be accepted.
-        smallest, largest: bounds of the ratio of two steps.
-        far_below: the s below which a step was far too small; 0: none is. Implicit methods have 0, since errors of
-            stiff equations do not fall as h^k.
+        smallest, largest: bounds of the ratio of two steps; None: 10 as the largest, and 9/8 of adaptive stochastic
+            methods.
+        far_below: the s below which a step was far too small; 0: none is; None: 0.2, and 0 of implicit, exponential
+            and implicit-explicit methods, since errors of stiff equations do not fall as h^k.
         max_steps: steps tried before a run is given up.
         first_step: the size of the first step, in the unit of time; None finds one.
         largest_step: that no step exceeds, in the unit of time: at most the duration of what acts for a short while
@@ -52,20 +53,20 @@ class Controller:
     derivative: float = 0.0
     safety: float = 0.9
     smallest: float = 0.2
-    largest: float = 10.0
-    far_below: float = 0.2
+    largest: float | None = None
+    far_below: float | None = None
     max_steps: int = 1_000_000
     first_step: float | None = None
     largest_step: float = inf
     rows: Rows = "largest"
 
     def __post_init__(self) -> None:
-        if not (0 < self.safety < 1 and 0 < self.smallest < 1 < self.largest and self.integral > 0):
+        if not (0 < self.safety < 1 and 0 < self.smallest < 1 < self.largest_growth and self.integral > 0):
             raise InputError(
                 "Controller: safety and smallest lie between 0 and 1, largest is above 1 and integral positive, got "
                 f"{self.safety}, {self.smallest}, {self.largest}, {self.integral}"
             )
-        if not 0 <= self.far_below <= 1:
+        if not 0 <= self.forgotten_below <= 1:
             raise InputError(f"Controller: far_below lies between 0 and 1, got {self.far_below!r}")
         if not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise InputError(f"Controller: max_steps is a number of steps, at least 1, got {self.max_steps!r}")
@@ -74,6 +75,24 @@ class Controller:
         for name, size in (("first_step", self.first_step), ("largest_step", self.largest_step)):
             if size is not None and not (isinstance(size, Real) and size > 0):
                 raise InputError(f"Controller: {name} is a positive number in the unit of time, got {size!r}")
+
+    @property
+    def largest_growth(self) -> float:
+        """`largest`, or what it usually is."""
+        return 10.0 if self.largest is None else self.largest
+
+    @property
+    def forgotten_below(self) -> float:
+        """`far_below`, or what it usually is."""
+        return 0.2 if self.far_below is None else self.far_below
+
+    def suited(self, usual: Controller) -> Controller:
+        """With what a method usually has in place of None."""
+        return replace(
+            self,
+            largest=usual.largest if self.largest is None else self.largest,
+            far_below=usual.far_below if self.far_below is None else self.far_below,
+        )
 
     def of_batch(self, ratios: Tensor, over: Tensor | None = None) -> float:
         """The one error ratio that decides.
@@ -91,15 +110,15 @@ class Controller:
     def after_accepted(self, ratios: tuple[float, float, float], order: float) -> float:
         """The factor of the step after accepted ones of these ratios, the latest first."""
         target = self.safety**order
-        low = self.far_below * target
+        low = self.forgotten_below * target
         if ratios[0] < low:
-            return min((max(ratios[0], NEGLIGIBLE) / target) ** (-1 / order), self.largest)
+            return min((max(ratios[0], NEGLIGIBLE) / target) ** (-1 / order), self.largest_growth)
         found = 1.0
         floors = (NEGLIGIBLE, FORGOTTEN, FORGOTTEN)
         for ratio, exponent, least in zip(ratios, self.exponents(order), floors, strict=True):
             if exponent and ratio >= low:
                 found *= (max(ratio, least) / target) ** exponent
-        return min(max(found, self.smallest), self.largest)
+        return min(max(found, self.smallest), self.largest_growth)
 
     def after_rejected(self, ratio: float, order: float) -> float:
         """The factor of the step after a rejected one; `ratio` may be NaN or infinite."""
@@ -111,11 +130,6 @@ class Controller:
         """Of the ratios of the latest step and the two before."""
         total = self.integral + self.proportional + self.derivative
         return -total / order, (self.proportional + 2 * self.derivative) / order, -self.derivative / order
-
-
-def cautious() -> Controller:
-    """That of methods for stiff equations."""
-    return Controller(far_below=0.0)
 
 
 def initial_step(

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
 from sciml.spectral import SpectralSystem, forward_mode
 
-from .control import Controller, cautious
+from .control import Controller
 from .exponential_functions import PhiOfMatrices, phi
 from .stepper import Attempt, Integrator, Stepper
 
@@ -85,8 +85,9 @@ class ExponentialRungeKutta(Integrator):
         InputError: for an unknown name.
     """
 
+    usual: ClassVar[Controller] = Controller(far_below=0.0)
     name: str
-    controller: Controller = field(default_factory=cautious, kw_only=True)
+    controller: Controller = field(default_factory=Controller, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.name not in _SCHEMES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from sciml.evolving import EvolvingSystem, Time, Tolerance
 
 from ..linear.base import LinearSolver
 from . import implicit_tableau as tableaus
-from .control import Controller, cautious
+from .control import Controller
 from .implicit_linear import check_linear
 from .implicit_tableau import ImplicitTableau
 from .stage_solver import StageSolver
@@ -37,8 +37,9 @@ class ImplicitRungeKutta(Integrator):
         linear: solves for Newton's corrections; None chooses by the matrix.
     """
 
+    usual: ClassVar[Controller] = Controller(far_below=0.0)
     tableau: ImplicitTableau
-    controller: Controller = field(default_factory=cautious)
+    controller: Controller = field(default_factory=Controller)
     linear: LinearSolver | None = None
 
     def __post_init__(self) -> None:

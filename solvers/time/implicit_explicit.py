@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from sciml.linear_operator import LinearOperator
 from ..linear import ConjugateGradient, Jacobi
 from ..linear.base import LinearSolver, Prepared
 from . import implicit_tableau as tableaus
-from .control import Controller, cautious
+from .control import Controller
 from .implicit import is_tracked, unsolved
 from .implicit_linear import Mass, ShiftedSolver, check_linear, finite_rows
 from .implicit_tableau import AdditiveTableau
@@ -45,8 +45,9 @@ class ImplicitExplicit(Integrator):
         linear: solves the linear systems; None chooses by the matrix.
     """
 
+    usual: ClassVar[Controller] = Controller(far_below=0.0)
     tableau: AdditiveTableau | None
-    controller: Controller = field(default_factory=cautious)
+    controller: Controller = field(default_factory=Controller)
     linear: LinearSolver | None = None
 
     def __post_init__(self) -> None:

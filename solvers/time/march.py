@@ -111,7 +111,8 @@ class _March:
         self.method, self.stepper, self.system = method, stepper, system
         self.initial, self.task, self.record, self.tracked = initial, task, record, tracked
         self.times = task.times
-        self.controller: Controller = getattr(method, "controller", None) or Controller()
+        controller: Controller = getattr(method, "controller", None) or Controller()
+        self.controller = controller.suited(method.usual)
         fitted = stepper.fitted if isinstance(stepper, StochasticStepper) else None
         self.schedule = Schedule(task.times, task.step, stepper.even, stepper.embedded + 1, self.controller, fitted)
         self.batch = tuple(initial.shape[: initial.ndim - len(system.state_space)])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sciml.evolving import EvolvingSystem, Time, Tolerance
+
+from .control import Controller
 
 
 class Attempt(NamedTuple):
@@ -88,7 +90,13 @@ def combined(start: Tensor | float, terms: Sequence[Tensor], weights: Sequence[f
 
 
 class Integrator(ABC):
-    """A method for du/dt = f(u, t): a small frozen dataclass of its settings."""
+    """A method for du/dt = f(u, t): a small frozen dataclass of its settings.
+
+    Attributes:
+        usual: what a `Controller` of it has where that says None.
+    """
+
+    usual: ClassVar[Controller] = Controller()
 
     @abstractmethod
     def describe(self) -> str:

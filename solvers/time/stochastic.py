@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import frexp, ldexp, sqrt
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -209,16 +209,17 @@ class StochasticRungeKutta(StochasticIntegrator):
 
     Args:
         tableau: the method; the constructors below name them.
-        controller: of the step size. By default a step is 9/8 of the one before at most: an estimate that is small by
-            chance says little about the next step (Rackauckas and Nie, Discrete Contin. Dyn. Syst. B 22 (2017)
-            2731-2761, with the exponents 7/(10k) and 2/(5k) that `Controller` has). Up to 3 took a third fewer steps,
-            with errors twice as large, and more rejections.
+        controller: of the step size. Where it says nothing else a step is 9/8 of the one before at most: an estimate
+            that is small by chance says little about the next step (Rackauckas and Nie, Discrete Contin. Dyn. Syst. B
+            22 (2017) 2731-2761, with the exponents 7/(10k) and 2/(5k) that `Controller` has). Up to 3 took a third
+            fewer steps, with errors twice as large, and more rejections.
         record: keep each step's error ratio and, of SOSRI2, stiffness estimate, row by row and with gradients, in the
             history; otherwise the error ratio that decided, without gradients.
     """
 
+    usual: ClassVar[Controller] = Controller(largest=9 / 8)
     tableau: StochasticTableau
-    controller: Controller = field(default_factory=lambda: Controller(largest=9 / 8))
+    controller: Controller = field(default_factory=Controller)
     record: bool = False
 
     @classmethod

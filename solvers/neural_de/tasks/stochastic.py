@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, final
 
 import torch
@@ -50,8 +50,7 @@ class StochasticProblem(Problem):
 
     def solver(self) -> dict[str, Any]:
         """The settings that models hand on to NeuralSDE."""
-        usual = StochasticRungeKutta.sosri2()
-        method = StochasticRungeKutta(usual.tableau, Controller(rows=self.rows, largest=usual.controller.largest))
+        method = replace(StochasticRungeKutta.sosri2(), controller=Controller(rows=self.rows))
         adaptive = {"rtol": self.tolerance, "atol": self.tolerance}
         return {
             "method": method,

@@ -224,6 +224,18 @@ def test_rejected_steps_leave_the_path_as_it_is() -> None:
     assert torch.equal(again.history["step"], one.history["step"])
 
 
+def test_a_controller_has_the_usual_growth_of_the_method_where_it_says_nothing_else() -> None:
+    def largest_growth(controller: Controller) -> float:
+        path = BrownianPath((0.0, 1.0), (20, 2), seed=4)
+        method = replace(SOSRI2_METHOD, controller=controller)
+        steps = evolve(TANGENT, method, path, rtol=1e-2, atol=1e-2).history["step"][:, 0]
+        return float((steps[1:] / steps[:-1]).max())
+
+    first = 1e-4
+    assert largest_growth(Controller(first_step=first, rows="mean")) == pytest.approx(9 / 8)
+    assert largest_growth(Controller(first_step=first, rows="mean", largest=3.0)) == pytest.approx(3.0)
+
+
 def test_steps_end_on_output_times() -> None:
     path = BrownianPath((0.0, 1.0), (5, 2), seed=4)
     times = (0.0, 0.1, 1 / 3, 0.7, 1.0)
