@@ -1,15 +1,20 @@
 """Tasks to train neural differential equations on, with their data and recipes.
 
-from sciml.solvers.neural_de.tasks import digits_ode
+from sciml.solvers.neural_de.tasks import Fold, digits_ode
 
 result = digits_ode(regularizer="error", seed=1).train("my-digits")
 result.metrics["accuracy"], result.evaluations, result.training_seconds, result.prediction_seconds
+
+Weights are chosen on parts of the samples for training, and the test is kept for what has been chosen:
+
+parts = [digits_ode({"name": "error", "weight": 3.0}, fold=Fold(number), seed=number).train() for number in range(5)]
 """
 
 from .digits import digits
 from .gaussians import gaussians
 from .mnist import read_mnist
 from .physionet import read_physionet
+from .problem import Fold
 from .recipe import TrainedTask, load_recipe, load_task, shipped_recipes, shipped_task
 from .regularization import Regularization
 from .shipped import (
@@ -27,6 +32,7 @@ from .spirals import irregular_spirals, spiral, stochastic_spiral
 from .task import Result, Task
 
 __all__ = [
+    "Fold",
     "Regularization",
     "Result",
     "Task",

@@ -32,6 +32,47 @@ class Data(NamedTuple):
     test: TensorSamples
 
 
+@final
+@dataclass(frozen=True)
+class Fold:
+    """A part of the samples for training held out in place of the test, which is not looked at: weights of regularizers
+    and the like can be chosen by the mean over all parts.
+
+    Args:
+        number: of the part, from 0.
+        of: how many parts there are, at least 2; they differ by one sample at most.
+        seed: of the order in which the samples are dealt out.
+
+    Raises:
+        InputError: there is no such part.
+    """
+
+    number: int
+    of: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, number, least in (("of", self.of, 2), ("number", self.number, 0)):
+            if not isinstance(number, int) or number < least:
+                raise InputError(f"Fold: {name} is a whole number, at least {least}, got {number!r}")
+        if self.number >= self.of:
+            raise InputError(f"Fold: of {self.of} parts the last has the number {self.of - 1}, got {self.number}")
+
+    def divided(self, samples: TensorSamples) -> Data:
+        """The other parts for training, and this one as the test.
+
+        Raises:
+            InputError: there are fewer samples than parts.
+        """
+        if len(samples) < self.of:
+            raise InputError(f"Fold: {len(samples)} samples for training cannot be divided into {self.of} parts")
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.seed))
+        parts = order.tensor_split(self.of)
+        others = torch.cat([part for number, part in enumerate(parts) if number != self.number])
+        own, rest = (TensorSamples(**samples.batch(part)) for part in (parts[self.number], others))
+        return Data(rest, own)
+
+
 class Outcome(NamedTuple):
     """What a model makes of a batch of n samples.
 

@@ -26,7 +26,7 @@ from sciml.training.order import batches, mixed
 
 from ...linear.learned.weights import save_weights
 from ..regularizers import Regularizer
-from .problem import Data, Problem, Regularized, loss_of, metrics_of
+from .problem import Data, Fold, Problem, Regularized, loss_of, metrics_of
 from .regularization import Regularization, named
 
 WEIGHTS = "model.safetensors"
@@ -140,6 +140,7 @@ class Task:
         regularization: what is added to the loss.
         name: for people.
         options: where the training runs, and what it leaves behind: further arguments of `sciml.training.train`.
+        fold: held out of the samples for training in place of the test.
 
     Raises:
         InputError: a plan that a task cannot be trained by.
@@ -150,6 +151,7 @@ class Task:
     regularization: Regularization = field(default_factory=Regularization)
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    fold: Fold | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -168,6 +170,7 @@ class Task:
         seed: int | None = None,
         epochs: int | None = None,
         steps: int | None = None,
+        fold: Fold | None = None,
         **settings: Any,
     ) -> Task:
         """The task with other settings.
@@ -177,6 +180,7 @@ class Task:
                 as in recipes; a Regularizer, of weight 1; or a Regularization. None leaves it as it is.
             seed: of the plan.
             epochs, steps: of the plan, one of them.
+            fold: see `Task`; None leaves it as it is.
             settings: fields of the problem, or of the plan.
 
         Raises:
@@ -193,7 +197,8 @@ class Task:
             plan = replace(plan, epochs=epochs, steps=steps)
         if seed is not None:
             plan = replace(plan, seed=seed)
-        return replace(self, problem=problem, plan=plan, regularization=self._chosen(regularizer))
+        regularization, fold = self._chosen(regularizer), self.fold if fold is None else fold
+        return replace(self, problem=problem, plan=plan, regularization=regularization, fold=fold)
 
     def _chosen(self, regularizer: Regularization | Regularizer | str | Mapping[str, Any] | None) -> Regularization:
         if regularizer is None:
@@ -208,12 +213,14 @@ class Task:
     @cached_property
     def data(self) -> Data:
         """The samples; read or made once."""
-        return self.problem.data()
+        found = self.problem.data()
+        return found if self.fold is None else self.fold.divided(found.training)
 
     def described(self) -> dict[str, Any]:
         """What the training is about, in JSON's values."""
         settings = {item.name: getattr(self.problem, item.name) for item in dataclasses.fields(self.problem)}  # type: ignore[arg-type]
-        return {"problem": self.problem.name, "settings": settings, **self.regularization.described()}
+        held_out = {} if self.fold is None else {"fold": dataclasses.asdict(self.fold)}
+        return {"problem": self.problem.name, "settings": settings, **self.regularization.described(), **held_out}
 
     def make_network(self) -> Regularized:
         """The model with its first weights, and its loss. torch's generator stays as it was."""

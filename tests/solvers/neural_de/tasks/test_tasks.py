@@ -12,6 +12,7 @@ from sciml import InputError
 from sciml.solvers.neural_de import ErrorEstimate, LocalError, Steer, StiffnessEstimate
 from sciml.solvers.neural_de.layers import Autonomous, Perceptron, TimeDependent, TimeLinear
 from sciml.solvers.neural_de.tasks import (
+    Fold,
     Regularization,
     Task,
     digits_ode,
@@ -379,12 +380,34 @@ def test_regularizers_that_are_none_are_refused(settings, message):
         (lambda: digits_sde("error", backend="torchsde"), "torchsde does not give them"),
         (lambda: spiral_sde(predicted=1), "predicted must be at least 2, got 1"),
         (lambda: gaussian_flow(radius=-1.0), "radius must be positive, got -1.0"),
+        (lambda: Fold(5), "of 5 parts the last has the number 4, got 5"),
+        (lambda: Fold(0, of=1), "of is a whole number, at least 2, got 1"),
+        (lambda: Fold(-1), "number is a whole number, at least 0, got -1"),
+        (lambda: spiral_ode(fold=Fold(0)).data, "1 samples for training cannot be divided into 5 parts"),
         (lambda: spiral_ode(points=1), "points are at least 2 and end is positive, got 1"),
     ],
 )
 def test_tasks_that_make_no_sense_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_folds_hold_out_every_sample_for_training_once_and_none_of_the_test(tmp_path):
+    whole = digits_ode().data
+    parts = [digits_ode(fold=Fold(number, of=3)).with_changes(seed=4).data for number in range(3)]
+    assert [len(part.test) for part in parts] == [479, 479, 479]
+
+    def images(*samples):
+        return sorted(tuple(image) for some in samples for image in some.tensors["image"].tolist())
+
+    assert images(*(part.test for part in parts)) == images(whole.training)
+    for part in parts:
+        assert images(part.training, part.test) == images(whole.training)
+    held_out = small("digits-ode", fold=Fold(2, of=3)).train(tmp_path)
+    assert held_out.described()["test_samples"] == 479
+    assert held_out.described()["fold"] == {"number": 2, "of": 3, "seed": 0}
+    with pytest.raises(InputError, match=r"fold\.number 2 there, 1 here"):
+        small("digits-ode", fold=Fold(1, of=3)).train(tmp_path, resume=True)
 
 
 def test_changes_stay_apart_from_the_task():
