@@ -130,7 +130,7 @@ def write(chapter: Chapter, quick: bool) -> None:
     chapter.code(model, epoch)
     chapter.pictures(
         f"What a prediction costs, and how often it is right, in the course of {epochs} epochs; with the errors in the "
-        "loss, whose weight falls from 10 to 1."
+        "loss, whose weight falls from 3 to 0.1."
         + ("" if quick else " With one error, that of a random step, the solver may stay a closed box."),
         (_curves(courses, "evaluations", "evaluations of the network"), "curves, of which that of vanilla is highest"),
         (_curves(courses, "accuracy", "right in the test, %"), "curves that rise side by side to a common level"),
