@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, final, get_args
 import torch
 from torch import Tensor
 
+from sciml.differentiation import in_transform
 from sciml.errors import InputError
 
 Counting = Literal["sum", "mean"]
@@ -91,7 +92,8 @@ def gaussian_log_likelihood(
         values: `(batch, time, channel)`, in the unit of the prediction; anything, NaN included, where not observed.
         mask: bool, of the shape of the values, True where observed.
         deviation: standard deviation of the observations' noise, in the unit of the values: a positive number, or a
-            tensor that broadcasts to `(batch, time, channel)`, such as a parameter `(channel,)`.
+            tensor of positive entries that broadcasts to `(batch, time, channel)`, such as a parameter `(channel,)`;
+            inside torch.func they are not looked at.
         counting: "sum" over the observations of a series, or their "mean".
 
     Returns:
@@ -122,6 +124,9 @@ def gaussian_log_likelihood(
             raise InputError(
                 f"deviation, of shape {tuple(scale.shape)}, does not broadcast to the values, {tuple(values.shape)}"
             )
+        # Inside torch.func.vmap there is no saying so of all of a batch.
+        if not in_transform() and not bool((scale > 0).all()):
+            raise InputError(f"deviation is positive, got a tensor whose smallest entry is {float(scale.min()):g}")
     # Before anything is computed of it: where a value is NaN even a gradient of zero would become NaN.
     error = torch.where(mask, values, 0.0) - torch.where(mask, prediction, 0.0)
     density = -0.5 * ((error / scale).square() + log(2 * pi)) - scale.log()

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, NamedTuple, final, get_args
 
 import torch
@@ -30,6 +31,28 @@ class Sample(NamedTuple):
     state: Tensor
 
 
+@final
+class PartialStep(float):
+    """The size of a step that goes beyond the end of a run.
+
+    Attributes:
+        inside: length of the part before the end, at least 0, in which times are drawn.
+    """
+
+    inside: float
+
+    def __new__(cls, size: float, inside: float) -> PartialStep:
+        step = super().__new__(cls, size)
+        step.inside = inside
+        return step
+
+
+def within(start: float, step: float, end: float) -> float:
+    """The size of a step, negative back in time, as a `PartialStep` if it goes beyond the end of a run."""
+    inside = max(end - start if step > 0 else start - end, 0.0)
+    return step if abs(step) <= inside else PartialStep(step, inside)
+
+
 class LocalRegularizer(Regularizer):
     """An estimate of one step of the trajectory, repeated with gradients from the state at its start, which is taken
     as given together with the size of the step.
@@ -41,7 +64,8 @@ class LocalRegularizer(Regularizer):
     the slope itself and not of the error, larger by orders.
 
     Attributes:
-        sampling: "unbiased": the step in which a uniformly drawn time lies; "biased": each with the same probability.
+        sampling: "unbiased": the step in which a uniformly drawn time of the interval lies, which is also the last one
+            where that goes beyond the end, as torchdiffeq's does; "biased": each with the same probability.
     """
 
     sampling: Sampling
@@ -65,6 +89,7 @@ class LocalRegularizer(Regularizer):
         rtol: float,
         atol: float,
         method: ExplicitRungeKutta | None = None,
+        end: float | None = None,
     ) -> Watched:
         """A right-hand side for torchdiffeq that notes a step while it is integrated and knows its penalty afterwards.
 
@@ -72,13 +97,25 @@ class LocalRegularizer(Regularizer):
             y = torchdiffeq.odeint_adjoint(watched, y0, t, rtol=1e-6, atol=1e-6)
             loss = criterion(y[-1]) + weight * watched.penalty()
 
+        A step that does not begin where the one before it ended is the first of another solve, and what was before is
+        forgotten. Of two solves, the second of which begins where the last step of the first ended, as on [0, 1] and
+        [1, 2] with options={"step_t": ...} that holds 1, this cannot tell: they count as one, of all whose steps
+        `penalty()` is drawn, unless it was called in between. Without such options the last step goes beyond the end.
+
         Args:
             function: (t, y) -> dy/dt, y a tensor `(*batch, n)`; for odeint_adjoint a torch.nn.Module.
-            rtol, atol: of the solve, which the error is measured by.
+            rtol, atol: of the solve, which the error is measured by, dimensionless and in the unit of y; two positive
+                numbers.
             method: of the step; None is Dormand and Prince's, torchdiffeq's default.
+            end: the last time of every solve, in the unit of time, beyond which torchdiffeq's last step goes: with
+                "unbiased" sampling that step then counts by its share within. None: it counts whole, and is drawn too
+                often.
+
+        Raises:
+            InputError: for numbers out of range.
         """
         kind = WatchedModule if isinstance(function, nn.Module) else Watched
-        return kind(function, self, rtol, atol, method or ExplicitRungeKutta.dormand_prince())
+        return kind(function, self, rtol, atol, method or ExplicitRungeKutta.dormand_prince(), end)
 
 
 @final
@@ -156,10 +193,12 @@ class Sampler:
         if (t - self.latest) * h <= 0:
             self.total, self.sample = 0.0, None
         self.latest = t
-        weight = abs(h) if self.sampling == "unbiased" else 1.0
+        weight = 1.0
+        if self.sampling == "unbiased":
+            weight = h.inside if isinstance(h, PartialStep) else abs(h)
         self.total += weight
         if float(torch.rand((), dtype=torch.float64, generator=self.generator)) * self.total < weight:
-            self.sample = Sample(t, h, state.detach())
+            self.sample = Sample(t, float(h), state.detach())
 
 
 def samplers_of(terms: Sequence[tuple[float, Regularizer]], checkpointed: bool) -> dict[str, Sampler]:
@@ -197,15 +236,20 @@ class Watched:
         rtol: float,
         atol: float,
         method: ExplicitRungeKutta,
+        end: float | None,
     ) -> None:
         super().__init__()
         for name, value in (("rtol", rtol), ("atol", atol)):
-            if not (math.isfinite(value) and value > 0):
+            if not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} is a positive number, got {value!r}")
+        if end is not None and not (isinstance(end, Real) and math.isfinite(end)):
+            raise InputError(f"end is a time, the last one of every solve, or None, got {end!r}")
         self.function, self.regularizer = function, regularizer
-        self.rtol, self.atol, self.method = rtol, atol, method
+        self.rtol, self.atol, self.method, self.end = rtol, atol, method, end
         self._sampler = Sampler(regularizer.sampling)
         self._latest: Tensor | None = None  # time of the latest evaluation
+        self._back = False  # whether the latest step went back in time
+        self._ended, self._rounding = math.nan, 0.0  # where it ended, and how exactly that is known
 
     def __call__(self, t: Tensor, y: Tensor) -> Any:
         self._latest = t.detach()
@@ -218,17 +262,36 @@ class Watched:
                 "watch(): the state is a tuple, of whose parts no error is known: put them into one tensor"
             )
         start, step = float(t.detach()), float(h.detach())
-        # Of steps back in time it tells as if they went forward; their stages lie before their start.
-        back = self._latest is not None and float(self._latest) < start
-        self._sampler(start, -step if back else step, y)
+        if self._turns_back(start):
+            step = -step
+        if not abs(start - self._ended) <= self._rounding:
+            self._sampler = Sampler(self.regularizer.sampling)
+        self._ended, self._rounding = start + step, 4 * torch.finfo(t.dtype).eps * max(abs(start), abs(step))
+        self._sampler(start, step if self.end is None else within(start, step, self.end), y)
+
+    def _turns_back(self, start: float) -> bool:
+        """Whether an accepted step goes back in time. torchdiffeq tells of it as if it went forward, but its stages, of
+        which the latest evaluation is one, lie before its start; where it is too short to say so, as the latest did."""
+        if self._latest is not None:
+            precision = torch.finfo(self._latest.dtype)  # that of the state, to which times are rounded
+            ahead = float(self._latest) - start
+            if abs(ahead) > 4 * precision.eps * abs(start) + precision.tiny:
+                self._back = ahead < 0
+        return self._back
 
     def penalty(self) -> Tensor:
         """`(*batch)`, differentiable: that of the latest solve.
 
         Raises:
-            InputError: if nothing was solved since the latest call.
+            InputError: if nothing was solved since the latest call, or beyond `end` alone.
         """
-        sample, self._sampler = self._sampler.sample, Sampler(self.regularizer.sampling)
+        sampler, self._sampler = self._sampler, Sampler(self.regularizer.sampling)
+        sample = sampler.sample
+        if sample is None and not math.isnan(sampler.latest):
+            raise InputError(
+                f"penalty(): all steps lie beyond end={self.end}, the latest at {sampler.latest:g}: give watch() the "
+                "last time of the solve"
+            )
         if sample is None:
             raise InputError(
                 "penalty(): no step was noted since the latest call: integrate the watched function first, by an "

@@ -27,6 +27,7 @@ from ..time.explicit import ExplicitRungeKutta
 from ..time.stepper import by_row
 from ..time.trajectory import StepObserver
 from .continuous import Rate, check_dependence, check_still_there, known_parameters
+from .local import within
 
 _ADAPTIVE = {
     tableaus.DORMAND_PRINCE: "dopri5",  # with Shampine's embedded weights, whose estimate is 2/3 of the original one
@@ -72,7 +73,8 @@ def solve_with_torchdiffeq(
         parameters: of the continuous adjoint, the tensors that `rate` depends on; None: those of the module it is.
         throw: raise SolveError if a row fails. Otherwise its values are NaN but for the first, and the others are
             solved for once more, since torchdiffeq gives nothing of a solve that failed; counts are of both.
-        step_observer: told of every accepted step, where it is solved once more of those of both solves.
+        step_observer: told of every accepted step, where it is solved once more of those of both solves; the size of
+            one that goes beyond the last time is a `PartialStep`.
 
     Returns:
         Solution as of `sciml.evolve`, whose `history` has "time", "step" and "accepted" of the steps that were tried.
@@ -143,13 +145,14 @@ class _Log:
     Attributes:
         evaluations: of the right-hand side, until `over`.
         entries: start, size and acceptance of the steps tried.
+        end: the last time, which the last of adaptive steps goes beyond.
         first: slopes at the start.
         ratios: of the rows, of the latest error that was looked at.
         over: whether the run is, so that what follows belongs to a backward pass, whose counts these are.
     """
 
-    def __init__(self, observer: StepObserver | None, backward: Sequence[Tensor]) -> None:
-        self.observer = observer
+    def __init__(self, observer: StepObserver | None, end: float, backward: Sequence[Tensor]) -> None:
+        self.observer, self.end = observer, end
         self.evaluations = 0
         self.entries: list[tuple[float, float, bool]] = []
         self.first: Tensor | None = None
@@ -168,7 +171,7 @@ class _Log:
     def accepted(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         self.entries.append((float(t), float(h), True))
         if self.observer is not None:
-            self.observer(float(t), float(h), y.detach())
+            self.observer(float(t), within(float(t), float(h), self.end), y.detach())
 
     def rejected(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         self.entries.append((float(t), float(h), False))
@@ -237,7 +240,7 @@ class _Box:
         backward = torch.zeros(3, *batch, dtype=torch.int64, **place).unbind()
         lost = torch.where(self._finite(initial.detach()[None])[0], 0, int(Status.NON_FINITE))
         now: float | Tensor = self.times[0]
-        start, states, log = initial, None, _Log(None, backward)
+        start, states, log = initial, None, _Log(None, self.times[-1], backward)
         while True:
             codes, since = codes + lost, torch.where(lost != 0, now, since)
             over = codes != 0
@@ -249,7 +252,7 @@ class _Box:
                 living = (~over).reshape(-1).nonzero()[0, 0]
                 flat = initial.flatten(0, len(batch) - 1)
                 start = torch.where(over.reshape(spread), flat[living].detach(), initial)
-            log = _Log(self.observer, backward)
+            log = _Log(self.observer, self.times[-1], backward)
             states, status = self._run(start, log)
             taken = sum(accepted for _, _, accepted in log.entries)
             spent = torch.tensor((log.evaluations, taken, len(log.entries) - taken), **place)

@@ -486,6 +486,9 @@ def test_losses_that_make_no_sense_are_refused():
     latent = LatentDistribution(torch.zeros(5, 3), torch.zeros(5, 3))
     for settings, message in (
         ({"deviation": 0.0}, "deviation is a positive number or a tensor, got 0.0"),
+        ({"deviation": torch.tensor(-0.1)}, "deviation is positive, got a tensor whose smallest entry is -0.1"),
+        ({"deviation": torch.tensor([0.0, 1.0])}, "deviation is positive, got a tensor whose smallest entry is 0"),
+        ({"deviation": torch.tensor(torch.nan)}, "deviation is positive, got a tensor whose smallest entry is nan"),
         ({"deviation": torch.ones(3)}, r"deviation, of shape \(3,\), does not broadcast to the values, \(5, 7, 2\)"),
         ({"deviation": 1.0, "divergence_weight": -1.0}, "divergence_weight is a number, at least 0, got -1.0"),
         ({"deviation": 1.0, "counting": "max"}, "counting is 'sum' or 'mean', got 'max'"),

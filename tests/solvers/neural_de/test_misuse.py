@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchdiffeq
+import torchsde
 from torch import Tensor, nn
 
 from sciml import InputError, SolveError
@@ -22,10 +23,12 @@ from sciml.solvers.neural_de import (
     NeuralODE,
     NeuralSDE,
     Regularizer,
+    Steer,
     StiffnessEstimate,
     TaylorDerivative,
+    ode,
 )
-from sciml.solvers.neural_de.local import Watched
+from sciml.solvers.neural_de.local import Sample, Watched
 from sciml.solvers.time import BrownianPath, Controller, ExplicitRungeKutta, StochasticRungeKutta
 
 BACKENDS = ["sciml", "torchdiffeq"]
@@ -61,6 +64,32 @@ def test_a_time_just_beyond_an_end_is_that_end() -> None:
     assert solution.times[0] == 0.0 and solution.times[-1] == 0.3 and len(solution.times) == 4
     with pytest.raises(InputError, match=r"times\[0\] = -0.1 lies outside"):
         model(torch.ones(1).double(), [-0.1, 0.2])
+
+
+def values_at(times: Any, interval: tuple[float, float]) -> list[float]:
+    """The times since the start of the interval, as a solution has them."""
+    model = NeuralODE(lambda u, t: torch.ones_like(u), interval=interval, axes=0)
+    return model(torch.zeros(1, dtype=torch.float64), times)[0][0].tolist()  # type: ignore[no-any-return]
+
+
+def test_times_of_short_intervals_far_from_zero_are_not_taken_for_their_ends() -> None:
+    start = 1.7e9
+    assert values_at([start + 300.0], (start, start + 1000.0)) == pytest.approx([300.0])
+    assert values_at([start], (start, start + 100.0)) == [0.0]
+    assert values_at(torch.tensor([start + 256.0]), (start, start + 1000.0)) == pytest.approx([256.0])
+    assert values_at([1.0 + 1e-7], (1.0, 2.0)) == pytest.approx([1e-7], rel=1e-6)
+    assert values_at([1.0, 1.0 + 1e-7, 2.0 - 1e-7], (1.0, 2.0))[-1] == pytest.approx(1.0 - 1e-7, rel=1e-12)
+
+
+def test_times_of_float32_are_put_onto_the_nearer_end() -> None:
+    assert values_at(torch.linspace(0.1, 0.7, 4), (0.1, 0.7)) == pytest.approx([0.0, 0.2, 0.4, 0.6], abs=1e-7)
+    # Of which 1000.1 lies before the start by 1/40000 of the interval.
+    assert values_at(torch.tensor([1000.1, 1000.6]), (1000.1, 1001.1))[0] == 0.0
+    assert values_at(torch.tensor([1001.1]), (1000.1, 1001.1)) == pytest.approx([1.0])
+    with pytest.raises(InputError, match=r"times\[0\] = 1700001024.0 lies outside"):
+        values_at(torch.tensor([1.7e9 + 1000.0]), (1.7e9, 1.7e9 + 1000.0))
+    with pytest.raises(InputError, match=r"times\[2\] = 1.00000011920\d* lies outside"):  # no second one at the end
+        values_at(torch.tensor([0.5, 1.0, 1.0 + 2**-23]), (0.0, 1.0))
 
 
 # Gradients that would be missing
@@ -220,6 +249,31 @@ def test_torchsde_has_no_checkpoints() -> None:
         NeuralSDE(Rate(), Rate(), backend="torchsde", adjoint="checkpointed", step=0.1)
 
 
+def test_steer_needs_a_path_that_reaches_the_latest_end() -> None:
+    def model(**options: Any) -> NeuralSDE:
+        return NeuralSDE(Rate(), lambda u, t: 0.1 * u, step=0.25, regularizer=2 * Steer(0.5), **options)
+
+    noise = {"dtype": torch.float64, "levy_area_approximation": "space-time"}
+    short = torchsde.BrownianInterval(0.0, 1.2, size=(3, 2), **noise)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        for path, covered in ((BrownianPath((0.0, 1.0), (3, 2), seed=0), "1"), (short, "1.2")):
+            words = f"Steer: with width 0.5 .* up to 1.5, and the path is known from 0 to {covered}: give .* 0 to 1.5"
+            with pytest.raises(InputError, match=words):
+                model()(states(), path=path)
+            with pytest.raises(InputError, match=r"Steer: .* half of the interval before each, up to 1\.375, and"):
+                model()(states(), [0.25, 1.0], path=path)
+        model()(states(), path=BrownianPath((0.0, 1.5), (3, 2), seed=0))
+        model(interval=(0, 1))(states(), [0.5, 1.0], path=BrownianPath((0.0, 1.25), (3, 2), seed=0))
+    model().eval()(states(), path=BrownianPath((0.0, 1.0), (3, 2), seed=0))
+
+
+@pytest.mark.parametrize("width", ["a", float("nan"), float("inf"), torch.ones(2), None], ids=str)
+def test_widths_of_steer_that_are_no_positive_numbers_are_refused(width: Any) -> None:
+    with pytest.raises(InputError, match="Steer: width is a positive time, got"):
+        Steer(width)
+
+
 # Plain torchdiffeq
 
 
@@ -258,6 +312,134 @@ def test_the_penalty_is_that_of_the_latest_solve() -> None:
         solved(watched, 0.0, 0.5)  # such as a validation, whose penalty is not asked for
         solved(watched, 0.0, 0.5, y=states()[:2])
         assert watched.penalty().shape == (2,)
+
+
+def drawn(watched: Any) -> float:
+    """The start of the step whose penalty it would be."""
+    sample = watched._sampler.sample
+    watched.penalty()
+    return sample.time  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((0.0, 1.0), (3.0, 4.0)), ((4.0, 3.0), (1.0, 0.0)), ((0.0, 1.0), (1.0, 0.0))]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_later_solve_elsewhere_is_another_one(first: Any, second: Any, dtype: torch.dtype, cut: bool) -> None:
+    """Of float32 the stages of the first, short steps are rounded beyond their start; rejected steps are among them."""
+    watched = LocalError("biased").watch(lambda t, y: -y * torch.sin(20 * t), rtol=1e-5, atol=1e-5)
+    for seed in range(20):
+        torch.manual_seed(seed)
+        for ends in (first, second):
+            times = torch.tensor(ends, dtype=torch.float64)
+            options = {"first_step": 1e-8 if seed % 2 else 0.9, **({"step_t": times[1:].abs()} if cut else {})}
+            if cut and ends[1] < ends[0]:
+                options["step_t"] = -times[1:]  # torchdiffeq turns the times around, but not these
+            torchdiffeq.odeint(watched, states().to(dtype), times, rtol=1e-5, atol=1e-5, options=options)
+        low, high = sorted(second)
+        sample = watched._sampler.sample
+        assert sample is not None and low <= drawn(watched) <= high
+        assert (sample.step < 0) == (second[1] < second[0])
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("time_dtype", [torch.float32, torch.float64], ids=str)
+def test_all_steps_of_one_solve_are_drawn_from(backwards: bool, time_dtype: torch.dtype) -> None:
+    steps: list[float] = []
+    watched = LocalError("biased").watch(lambda t, y: -y * torch.sin(20 * t), rtol=1e-5, atol=1e-5)
+    times = torch.tensor([5.0, 3.7, 1.0] if backwards else [1.0, 3.3, 5.0], dtype=time_dtype)
+    options = {"first_step": 0.9, "dtype": time_dtype}
+    tell = watched.callback_accept_step
+
+    def telling(t: Tensor, y: Tensor, h: Tensor) -> None:
+        steps.append(float(t))
+        tell(t, y, h)
+
+    watched.callback_accept_step = telling  # type: ignore[method-assign]
+    torchdiffeq.odeint(watched, states().to(time_dtype), times, rtol=1e-5, atol=1e-5, options=options)
+    assert len(steps) > 20 and watched._sampler.total == len(steps)
+
+
+def test_solves_that_meet_count_as_one() -> None:
+    """As is said of them: [0, 1] and [1, 2] by steps that end on 1 look like one solve."""
+    watched = LocalError("biased").watch(lambda t, y: -y, rtol=1e-6, atol=1e-6)
+    starts = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        for ends in ((0.0, 1.0), (1.0, 2.0)):
+            times = torch.tensor(ends, dtype=torch.float64)
+            torchdiffeq.odeint(watched, states(), times, rtol=1e-6, atol=1e-6, options={"step_t": times[1:]})
+        starts.append(drawn(watched))
+    assert min(starts) < 1.0 <= max(starts)
+
+
+def check_shares(starts: list[float], steps: list[tuple[float, float]], end: float) -> None:
+    """Of starts of steps that were drawn, against the lengths that steps `(start, length)` have before an end."""
+    last, length = steps[-1]
+    assert length > 1.5 * abs(end - last)  # or there would be little to tell
+    inside = [min(length, abs(end - start)) for start, length in steps]
+    for (start, _), part in zip(steps, inside, strict=True):
+        share = part / sum(inside)
+        assert abs(starts.count(start) / len(starts) - share) < 4 * (share * (1 - share) / len(starts)) ** 0.5
+
+
+@pytest.mark.parametrize("span", [(0.0, 0.4), (1.0, 0.6)], ids=str)
+def test_a_watched_step_beyond_the_end_counts_by_its_share_within(span: tuple[float, float]) -> None:
+    watched = LocalError().watch(lambda t, y: -y, rtol=1e-3, atol=1e-3, end=span[1])
+    steps, tell = list[tuple[float, float]](), watched.callback_accept_step
+
+    def telling(t: Tensor, y: Tensor, h: Tensor) -> None:
+        steps.append((float(t), float(h)))
+        tell(t, y, h)
+
+    watched.callback_accept_step = telling  # type: ignore[method-assign]
+    torch.manual_seed(0)
+    starts = []
+    for _ in range(300):
+        steps.clear()
+        torchdiffeq.odeint(watched, states(), torch.tensor(span).double(), rtol=1e-3, atol=1e-3)
+        starts.append(drawn(watched))
+    check_shares(starts, steps, span[1])
+
+
+def test_a_step_of_torchdiffeq_beyond_the_end_counts_by_its_share_within(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, repeat = list[Sample](), ode.repeated
+
+    def repeating(method: Any, system: Any, sample: Sample, *tolerances: Any) -> Any:
+        samples.append(sample)
+        return repeat(method, system, sample, *tolerances)
+
+    monkeypatch.setattr(ode, "repeated", repeating)
+    model = NeuralODE(lambda u, t: -u, interval=(0, 0.4), backend="torchdiffeq", rtol=1e-3, regularizer=LocalError())
+    torch.manual_seed(0)
+    for _ in range(300):
+        _, solution = model(states())
+    times, sizes = (solution.history[name][solution.history["accepted"][:, 0], 0].tolist() for name in ("time", "step"))
+    steps = list(zip(times, sizes, strict=True))
+    check_shares([sample.time for sample in samples], steps, 0.4)
+    assert {(sample.time, sample.step) for sample in samples} == set(steps)  # repeated whole, as they were taken
+
+
+def test_all_steps_beyond_the_end_are_said() -> None:
+    watched = LocalError().watch(Turned(), rtol=1e-6, atol=1e-6, end=1.0)
+    solved(watched, 2.0, 3.0)
+    with pytest.raises(InputError, match=r"all steps lie beyond end=1.0, the latest at [23]\."):
+        watched.penalty()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"atol": torch.ones(2)}, r"atol is a positive number, got tensor"),
+        ({"rtol": "1e-6"}, "rtol is a positive number, got '1e-6'"),
+        ({"end": torch.ones(2)}, "end is a time, the last one of every solve, or None, got tensor"),
+        ({"end": float("inf")}, "end is a time, the last one of every solve, or None, got inf"),
+    ],
+)
+def test_settings_of_watch_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        LocalError().watch(Turned(), **{"rtol": 1e-6, "atol": 1e-6, **settings})
 
 
 def test_torchdiffeq_still_asks_for_the_parameters_of_a_function() -> None:
