@@ -19,7 +19,7 @@ from ..evolve import evolve
 from ..time.brownian import BrownianPath
 from ..time.stochastic import EulerMaruyama, Milstein, StochasticRungeKutta
 from .integrals import IntegralRegularizer
-from .interval import all_times, at_times, checked_interval, spread_times, steered
+from .interval import all_times, at_times, check_reach, checked_interval, spread_times, steered
 from .local import LocalRegularizer, repeated, samplers_of
 from .penalty import check_regularizer, penalty
 from .regularizers import Regularizer, StepRegularizer, terms_of
@@ -179,7 +179,10 @@ class NeuralSDE(nn.Module):
             raise InputError("give either path or seed: a path has a seed of its own")
         self._check(self.regularizer)  # it may have been replaced
         terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
-        span, wanted = steered(terms, *spread_times(self.interval, times))
+        span, wanted = spread_times(self.interval, times)
+        if path is not None:
+            check_reach(terms, span, wanted, path)
+        span, wanted = steered(terms, span, wanted)
         known = all_times(span, wanted)
         if path is None:
             seed = int(torch.randint(2**62, ())) if seed is None else seed
