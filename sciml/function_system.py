@@ -19,10 +19,10 @@ class FunctionSystem(RowSystem):
     There is no equation as text: its solutions cannot be stored, and their one unknown is called u.
 
     Args:
-        function: (u, t) -> du/dt, for example a torch.nn.Module; u and du/dt are `(*batch, *space)`, and t is a float,
-            or, where rows have steps of their own (control="row"), a float64 tensor of the batch's shape:
-            `torch.as_tensor(t, dtype=u.dtype)[..., None]` goes with rows of one axis either way. Not every library has
-            this order: `lambda u, t: f(t, u)` turns it around.
+        function: (u, t) -> du/dt, for example a torch.nn.Module; u and du/dt, a new tensor in every call, are
+            `(*batch, *space)`, and t is a float, or, where rows have steps of their own (control="row"), a float64
+            tensor of the batch's shape: `torch.as_tensor(t, dtype=u.dtype)[..., None]` goes with rows of one axis
+            either way. Not every library has this order: `lambda u, t: f(t, u)` turns it around.
         space: the trailing shape of a row, `()` for a number; all axes before it are batch.
         dtype, device: of the states, and so of the function's own tensors.
         counted: how many leading entries of the last axis the error ratio of a step counts, and so decide its size; the

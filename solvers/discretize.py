@@ -21,9 +21,9 @@ from sciml.equations import Equation
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem, Prepare
 from sciml.grid import Grid
-from sciml.inference import outside_inference_mode
 from sciml.linear_operator import BlockOperator, Kind, LinearOperator
 from sciml.mesh import Mesh
+from sciml.modes import in_plain_mode
 from sciml.scheme import FiniteElement, Scheme, Spectral
 from sciml.stencil import StencilOperator
 
@@ -36,7 +36,7 @@ from .mesh_methods import choose_for_jacobian
 _FACTORED = {1: 5_000_000, 2: 70_000, 3: 8_000}
 
 
-@outside_inference_mode
+@in_plain_mode
 def discretize(
     equation: Equation,
     domain: Grid | Mesh | None = None,

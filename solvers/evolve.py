@@ -17,8 +17,8 @@ from sciml.boundary import Boundary
 from sciml.errors import InputError, SolveError
 from sciml.evolving import EvolvingSystem, Tolerance
 from sciml.grid import Grid
-from sciml.inference import outside_inference_mode
 from sciml.mesh import Mesh
+from sciml.modes import in_plain_mode
 from sciml.row_system import RowSystem
 from sciml.scheme import FiniteElement, Scheme, Spectral
 from sciml.solution import Solution
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 RTOL = 1e-6
 
 
-@outside_inference_mode
+@in_plain_mode
 def evolve(
     equation: Equation | EvolvingSystem,
     domain: Grid | Mesh | None = None,
@@ -84,7 +84,8 @@ def evolve(
         rtol, atol: of adaptive steps, the error of each step allowed relative to the solution (None: 1e-6 in float64,
             1e-4 in float32, 1e-3 of stochastic systems), and besides in its unit (None: rtol times the largest
             |initial| of each row of the batch; where that is 0, the largest |du/dt| times the time to the first output
-            stands in, of stochastic systems with the diffusion times the root of this time).
+            stands in, of stochastic systems with the diffusion times the root of this time). With `step` they go only
+            with methods that have record=True, which measure the errors in the history by them.
         control: "joint": one step for the whole batch, so that every row meets its tolerance; "row": steps of its own
             for every row, of explicit methods with dense output; functions of the time are then called with a tensor
             of the times of the rows.
@@ -127,7 +128,7 @@ def evolve(
     batch = u.shape[: u.ndim - len(system.space)]
     if failed is not None:
         failed = failed.expand(batch) if bool((failed != Status.CONVERGED).any()) else None
-    check_tolerances(step, rtol, atol)
+    check_tolerances(step, rtol, atol, measured=bool(getattr(method, "record", False)))
     rtol = _default_rtol(system) if rtol is None else float(rtol)
     if rtol < 10 * torch.finfo(u.dtype).eps and step is None:
         warnings.warn(f"rtol={rtol:g} is beyond what {u.dtype} can resolve; take float64 or a larger one", stacklevel=3)
@@ -214,13 +215,14 @@ def _check_words(control: str, gradient: str) -> None:
             raise InputError(f"{name} is {' or '.join(map(repr, words))}, got {word!r}")
 
 
-def check_tolerances(step: float | None, rtol: float | None, atol: float | None) -> None:
+def check_tolerances(step: float | None, rtol: float | None, atol: float | None, *, measured: bool = False) -> None:
     """Refuse a size of steps, or tolerances of adaptive ones, that make no sense; None is what was not given.
 
     Args:
         step: in the unit of time of the problem.
         rtol: dimensionless.
         atol: in the unit of the solution; 0 is allowed.
+        measured: whether errors of steps of fixed size are measured by the tolerances, so that both may be given.
 
     Raises:
         InputError: one is no finite real number, negative, or, but for atol, 0; or there is a step and a tolerance.
@@ -232,7 +234,7 @@ def check_tolerances(step: float | None, rtol: float | None, atol: float | None)
             raise InputError(f"{name} is a positive number, got {value!r}")
         if value < 0 or value == least:
             raise InputError(f"{name} must be positive, got {value!r}")
-    if step is not None and (rtol is not None or atol is not None):
+    if step is not None and (rtol is not None or atol is not None) and not measured:
         raise InputError("give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both")
 
 

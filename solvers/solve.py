@@ -16,9 +16,9 @@ from sciml.discretization.null_space import names_in, refuse_isolated_cells
 from sciml.elements import MeshSystem, NonlinearMeshSystem
 from sciml.errors import InputError, SolveError
 from sciml.grid import Grid
-from sciml.inference import outside_inference_mode
 from sciml.linear_operator import LinearOperator
 from sciml.mesh import Mesh
+from sciml.modes import in_plain_mode
 from sciml.scheme import FiniteElement, Scheme
 from sciml.solution import Solution
 from sciml.status import Status
@@ -45,7 +45,7 @@ _COUNTS = ("iterations", "inner_iterations", "evaluations", "seconds_setup", "se
 Method = LinearSolver | NonlinearSolver | Continuation
 
 
-@outside_inference_mode
+@in_plain_mode
 def solve(
     equation: Equation,
     domain: Grid | Mesh,

@@ -15,9 +15,9 @@ from ..errors import InputError
 from ..evolving import EvolvingSystem, Prepare, Time, Tolerance, root_mean_square_ratio
 from ..given import require_names
 from ..grid import Grid
-from ..inference import outside_inference_mode
 from ..kernels.stencil import broadcast
 from ..linear_operator import BlockOperator, Kind, LinearOperator
+from ..modes import in_plain_mode
 from ..scheme import FiniteVolume, Scheme
 from ..shifted import ShiftedOperator, shifted_through
 from ..stencil import StencilOperator
@@ -55,7 +55,7 @@ class GridEvolution(EvolvingSystem):
             that stay as they are, or that are singular but for constants.
     """
 
-    @outside_inference_mode
+    @in_plain_mode
     def __init__(
         self,
         equation: Equation,

@@ -14,8 +14,8 @@ from ..equations.evaluation import names
 from ..equations.residuals import ResidualForm
 from ..errors import InputError
 from ..grid import Grid
-from ..inference import outside_inference_mode
 from ..mesh import Mesh
+from ..modes import in_plain_mode
 from ..scheme import FiniteDifference, FiniteElement, FiniteVolume, Scheme
 from .assembly import Assembly
 from .conditions import Conditions
@@ -65,7 +65,7 @@ def discretize_nonlinear(
 ) -> NonlinearSystem | NonlinearMeshSystem: ...
 
 
-@outside_inference_mode
+@in_plain_mode
 def discretize_nonlinear(
     equation: Equation,
     domain: Grid | Mesh,

@@ -13,9 +13,9 @@ from ..boundary import Boundary, StatedByAxis
 from ..elements import MeshSystem, discretize_on_mesh
 from ..errors import InputError
 from ..grid import Grid
-from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
 from ..mesh import Mesh
+from ..modes import in_plain_mode
 from ..scheme import FiniteElement, Scheme
 from .assembly import Assembly
 from .fluxes import boundary_flux, boundary_value
@@ -136,7 +136,7 @@ def discretize(
 ) -> System | MeshSystem: ...
 
 
-@outside_inference_mode
+@in_plain_mode
 def discretize(
     equation: Equation,
     domain: Grid | Mesh,

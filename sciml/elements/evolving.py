@@ -13,9 +13,9 @@ from ..equations.evaluation import names
 from ..errors import InputError
 from ..evolving import EvolvingSystem, Prepare, Time, Tolerance, root_mean_square_ratio
 from ..given import Number, batch_shape, require_names, resolve_parameters_on
-from ..inference import outside_inference_mode
 from ..linear_operator import BlockOperator, LinearOperator
 from ..mesh import Mesh
+from ..modes import in_plain_mode
 from ..scheme import FiniteElement
 from ..shifted import Table, shifted_through
 from ..time_functions import clock, depends_on_time
@@ -354,7 +354,7 @@ class MeshEvolution(EvolvingSystem):
         return parts[0] if len(self.unknowns) == 1 else torch.stack(torch.broadcast_tensors(*parts), -2)
 
 
-@outside_inference_mode
+@in_plain_mode
 def discretize_evolving_on_mesh(
     equation: Equation,
     mesh: Mesh,

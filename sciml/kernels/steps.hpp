@@ -79,18 +79,20 @@ void gradient_of_part(const T *__restrict error, const T *__restrict before, con
 }
 
 // The derivatives of something with respect to the arguments of `error_of_rows`, from those with respect to `ratio`.
-// Rows on whose ratio it does not depend may be anything, also NaN.
+// Rows on whose ratio it does not depend may be anything, also NaN. Where nothing but squares that underflow make up the
+// ratio it has no derivative that could be told, and 0 is taken.
 template <class T>
 void error_gradient(const T *error, const T *before, const T *after, Index rows, Index size, double rtol,
                     const double *atol, Index stride, const T *ratio, const T *slope, T *of_error, T *of_before,
                     T *of_after, const Team &team) {
+    const T least = std::sqrt(std::numeric_limits<T>::min());
     over_blocks(rows, size, team, [=](Index row, Index begin, Index end) {
-        if (slope[row] == 0) {
+        if (slope[row] == 0 || ratio[row] <= least) {
             for (T *of : {of_error, of_before, of_after}) std::fill(of + begin, of + end, T(0));
             return;
         }
         const T absolute = tolerance_of_row<T>(atol, stride, row);
-        const T factor = slope[row] / (T(size) * std::max(ratio[row], std::numeric_limits<T>::min()));
+        const T factor = slope[row] / (T(size) * ratio[row]);
         gradient_of_part(error + begin, before + begin, after + begin, end - begin, absolute, T(rtol), factor,
                          of_error + begin, of_before + begin, of_after + begin);
     });

@@ -220,7 +220,9 @@ def _error_gradient(
     relation = error / scale
     squares = relation * relation
     mean = squares.flatten(-axes).mean(-1) if axes else squares
-    factor = slope / (error.numel() / mean.numel() * (mean + tiny).sqrt())
+    told = mean > tiny
+    root = torch.where(told, mean, 1.0).sqrt()
+    factor = torch.where(told, slope / (error.numel() / mean.numel() * root), 0.0)
     along = factor.reshape((*factor.shape, *trailing)) * relation / scale
     steeper = -rtol * along * relation
     share = 0.5 * ((u >= v).to(error.dtype) + (u > v).to(error.dtype))

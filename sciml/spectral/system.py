@@ -15,8 +15,8 @@ from ..equations import Equation
 from ..errors import InputError
 from ..evolving import EvolvingSystem, Time, Tolerance, by_row
 from ..grid import Grid
-from ..inference import outside_inference_mode
 from ..kernels.fourier import symmetrize
+from ..modes import in_plain_mode
 from ..scheme import Spectral
 from . import forward_mode
 from .given_fields import GivenFields, split_by_time
@@ -287,7 +287,7 @@ class SpectralSystem(EvolvingSystem):
         known.move_to_end(key)
         return known[key]
 
-    @outside_inference_mode
+    @in_plain_mode
     def _new_workspace(self, rows: tuple[int, ...]) -> Workspace:
         rates, tables = self.rates, self.rates.tables
         parts = (tables.inputs, tables.outputs, rates.sources, rates.offsets, tables.linear)
@@ -325,7 +325,7 @@ class SpectralSystem(EvolvingSystem):
         return FourierOperator(symbol, self.modes, self.channels, on_states=True).shifted(step)
 
 
-@outside_inference_mode
+@in_plain_mode
 def discretize_spectral(
     equation: Equation,
     grid: Grid,

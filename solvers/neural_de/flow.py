@@ -15,11 +15,11 @@ from torch.func import jvp, vmap
 from sciml.differentiation import in_transform
 from sciml.errors import InputError
 from sciml.evolving import Time
-from sciml.inference import outside_inference_mode
+from sciml.modes import in_plain_mode
 from sciml.solution import Solution
 
 from ..time.explicit import ExplicitRungeKutta
-from .integrals import IntegralRegularizer, Rate
+from .integrals import IntegralRegularizer, Rate, check_time, needs_time
 from .ode import Adjoint, Backend, NeuralODE
 from .regularizers import Regularizer, WeightedSum, terms_of
 
@@ -117,7 +117,7 @@ class ContinuousNormalizingFlow(nn.Module):
         z, change, solution = self.to_base(x, generator=generator)
         return self._log_base(z) + change, solution
 
-    @outside_inference_mode
+    @in_plain_mode
     def to_base(self, x: Tensor, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Solution]:
         """The points z(t1), `(*batch, dimension)`, to which x flows; log |det dz/dx|, `(*batch)`; and the solution.
 
@@ -128,6 +128,10 @@ class ContinuousNormalizingFlow(nn.Module):
         state = torch.cat((x, x.new_zeros(*x.shape[:-1], 1)), -1)
         forward_mode = self._settings["adjoint"] == "checkpointed" or in_transform()
         lifted = WithDivergence(self.rate, self.dimension, noise, forward_mode)
+        if self.training and self.regularizer is not None:
+            self._ode(self.rate, self.regularizer)  # it may have been replaced, and what is wrapped is not looked into
+            if any(needs_time(term) for _, term in terms_of(self.regularizer)):
+                check_time(self.rate, x.detach(), *self.interval)
         ode = self._ode(lifted, self._of_points())
         ode.training = self.training
         end, solution = ode(state)

@@ -123,6 +123,11 @@ def _total_derivative(rate: Rate, order: int) -> Rate:
     return derivative
 
 
+def needs_time(term: Regularizer) -> bool:
+    """Whether a regularizer takes derivatives of the rate with respect to the time."""
+    return isinstance(term, TaylorDerivative) and term.order > 1
+
+
 def check_time(rate: Rate, u: Tensor, start: float, end: float) -> None:
     """Refuse a rate that makes a number of the time, by which it changes without a derivative.
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from sciml.errors import InputError
 from sciml.evolving import Time
 from sciml.function_system import FunctionSystem
-from sciml.inference import outside_inference_mode
+from sciml.modes import in_plain_mode
 from sciml.solution import Solution
 
 from ..evolve import evolve
 from ..time.explicit import ExplicitRungeKutta
-from .integrals import Augmented, IntegralRegularizer, TaylorDerivative, check_time
+from .integrals import Augmented, IntegralRegularizer, check_time, needs_time
 from .interval import all_times, at_times, checked_interval, spread_times, steered
 from .local import repeated, samplers_of
 from .penalty import check_regularizer, penalty
@@ -35,10 +35,11 @@ class NeuralODE(nn.Module):
     Chen, Rubanova, Bettencourt and Duvenaud, "Neural Ordinary Differential Equations", NeurIPS 2018.
 
     Args:
-        rate: (u, t) -> du/dt, a torch.nn.Module to be trained, or any function; u is `(*batch, *space)`, and t is a
-            float, for some regularizers and adjoints a tensor without axes; `torch.as_tensor(t, dtype=u.dtype)` takes
-            both. The weights of a network inside a function, as in `lambda u, t: net(u)`, are none of this module's
-            parameters: `Autonomous` and `TimeDependent` are networks of two arguments.
+        rate: (u, t) -> du/dt, a torch.nn.Module to be trained, or any function; u is `(*batch, *space)`, du/dt a new
+            tensor of this shape in every call, and t is a float, for some regularizers and adjoints a tensor without
+            axes; `torch.as_tensor(t, dtype=u.dtype)` takes both. The weights of a network inside a function, as in
+            `lambda u, t: net(u)`, are none of this module's parameters: `Autonomous` and `TimeDependent` are networks
+            of two arguments.
         interval: (t0, t1) in the unit of time; None: from the first to the last of the `times` of a call, (0, 1) if it
             has none.
         axes: how many trailing axes are the space of a row; all before them are batch.
@@ -99,7 +100,7 @@ class NeuralODE(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.method.describe()}, adjoint={self.adjoint!r}, backend={self.backend!r}"
 
-    @outside_inference_mode
+    @in_plain_mode
     def forward(self, initial: Tensor, times: Sequence[float] | Tensor | None = None) -> tuple[Tensor, Solution]:
         """Solve.
 
@@ -180,7 +181,7 @@ class NeuralODE(nn.Module):
     ) -> Solution:
         """The solution; with integrals that of the flat state `(*batch, n + integrals)`."""
         rate, axes, counted = self.rate, self.axes, None
-        if any(isinstance(term, TaylorDerivative) and term.order > 1 for term in integrals):
+        if any(needs_time(term) for term in integrals):
             check_time(rate, initial.detach(), times[0], times[-1])
         if integrals:
             batch, counted = initial.shape[: initial.ndim - axes], prod(space)

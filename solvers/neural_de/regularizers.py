@@ -101,7 +101,8 @@ class ErrorEstimate(StepRegularizer):
     Args:
         reduction: over the accepted steps.
         step_factor: whether each is multiplied by the size of its step.
-        rows: "each": the error of a row counts for the row; "together": the root mean square over the rows for all.
+        rows: "each": the error of a row counts for the row; "together": the root mean square over the rows
+            that did not fail counts for all.
     """
 
     reduction: Reduction = "sum"
@@ -112,7 +113,8 @@ class ErrorEstimate(StepRegularizer):
         _check(self.reduction, self.rows)
 
     def __call__(self, solution: Solution) -> Tensor:
-        return _reduced(_over_rows(_recorded(solution, "error"), self.rows), solution, self.reduction, self.step_factor)
+        ratios = _over_rows(_recorded(solution, "error"), self.rows, solution)
+        return _reduced(ratios, solution, self.reduction, self.step_factor)
 
 
 @final
@@ -131,7 +133,7 @@ class ErrorEstimateSquared(StepRegularizer):
         _check(self.reduction, self.rows)
 
     def __call__(self, solution: Solution) -> Tensor:
-        ratios = _over_rows(_recorded(solution, "error"), self.rows)
+        ratios = _over_rows(_recorded(solution, "error"), self.rows, solution)
         return _reduced(ratios.square(), solution, self.reduction, self.step_factor)
 
 
@@ -192,11 +194,12 @@ def _accepted(values: Tensor, solution: Solution) -> Tensor:
     return values if bool(kept.all()) else values[kept]
 
 
-def _over_rows(ratios: Tensor, rows: Rows) -> Tensor:
+def _over_rows(ratios: Tensor, rows: Rows, solution: Solution) -> Tensor:
     if rows == "each" or ratios.ndim == 1:
         return ratios
-    axes = tuple(range(1, ratios.ndim))
-    return ratios.square().mean(axes, keepdim=True).sqrt().expand_as(ratios)
+    axes, living = tuple(range(1, ratios.ndim)), solution.converged
+    norm = torch.linalg.vector_norm(torch.where(living, ratios, 0.0), dim=axes, keepdim=True)
+    return (norm / float(living.sum().clamp(min=1)) ** 0.5).expand_as(ratios)
 
 
 def _reduced(values: Tensor, solution: Solution, reduction: Reduction, step_factor: bool) -> Tensor:

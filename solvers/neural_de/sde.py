@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sciml.errors import InputError
 from sciml.evolving import Time
-from sciml.inference import outside_inference_mode
+from sciml.modes import in_plain_mode
 from sciml.solution import Solution
 from sciml.stochastic_system import Calculus, StochasticSystem
 
@@ -38,7 +38,9 @@ class NeuralSDE(nn.Module):
 
     Args:
         drift, diffusion: (u, t) -> what multiplies dt and dW, torch.nn.Modules to be trained, or any functions; u and
-            both results are `(*batch, *space)`, and t is a float, for backend="torchsde" a tensor without axes.
+            both results are `(*batch, *space)`, new tensors in every call, and t is a float, for backend="torchsde" a
+            tensor without axes. Runge-Kutta methods have strong order 1.5, and Milstein's 1, where entry i of the
+            diffusion depends on entry i of u alone; with networks that mix entries all have 1/2.
         interval: (t0, t1) in the unit of time; None: from the first to the last of the `times` of a call, (0, 1) if it
             has none.
         axes: how many trailing axes are the space of a row; all before them are batch.
@@ -46,7 +48,7 @@ class NeuralSDE(nn.Module):
             All rows have the same steps.
         step: the size of the steps; None adapts them, which Runge-Kutta methods can.
         rtol, atol: of adaptive steps, the error allowed relative to the state and besides in its unit; None: 1e-2.
-            Local regularizers measure the error of fixed steps by the same number.
+            Regularizers measure the errors of fixed steps by them, too.
         calculus: "ito" or "stratonovich".
         adjoint: what a backward pass goes through: "recorded", the steps; "checkpointed", the steps, of which it keeps
             few states and computes the others once more.
@@ -102,9 +104,11 @@ class NeuralSDE(nn.Module):
                 f"{method.describe()} has no error estimate: give step=, the size of its steps"
                 + (", or take StochasticRungeKutta.sosri2()" if calculus == "ito" else "")
             )
-        if step is not None and (rtol is not None or atol is not None):
+        measured = any(isinstance(term, StepRegularizer | LocalRegularizer) for _, term in _terms(regularizer))
+        if step is not None and (rtol is not None or atol is not None) and not measured:
             raise InputError(
-                "give either step, for steps of fixed size, or rtol and atol, for steps that adapt; not both"
+                "give either step, for steps of fixed size, or rtol and atol, for steps that adapt, or for a "
+                "regularizer of the errors; not both"
             )
         if calculus == "stratonovich" and not isinstance(method, Milstein):
             raise InputError(
@@ -114,16 +118,15 @@ class NeuralSDE(nn.Module):
         self.drift, self.diffusion = drift, diffusion
         self.interval = None if interval is None else checked_interval(interval)
         self.axes, self.method, self.step = axes, method, step
-        adaptive = step is None
-        self.rtol = _TOLERANCE if rtol is None and adaptive else rtol
-        self.atol = _TOLERANCE if atol is None and adaptive else atol
+        self.rtol = _TOLERANCE if rtol is None else rtol
+        self.atol = _TOLERANCE if atol is None else atol
         self.calculus: Calculus = calculus
         self.adjoint, self.backend, self.regularizer, self.throw = adjoint, backend, regularizer, throw
         self._check(regularizer)
 
     def _check(self, regularizer: Regularizer | None) -> None:
         check_regularizer(regularizer, self.method, self.adjoint, self.backend)
-        for _, term in terms_of(regularizer) if regularizer is not None else ():
+        for _, term in _terms(regularizer):
             self._check_term(term)
 
     def _check_term(self, term: Regularizer) -> None:
@@ -135,6 +138,11 @@ class NeuralSDE(nn.Module):
                 f"{name} needs estimates of steps, and {self.method.describe()} has none: take "
                 "StochasticRungeKutta.sosri2()"
             )
+        if isinstance(term, StepRegularizer) and self.adjoint == "checkpointed" and self.step is not None:
+            raise InputError(
+                f"{name} keeps the estimates of all steps, which adjoint='checkpointed' does for adaptive ones only: "
+                "take rtol and atol in place of step, or adjoint='recorded'"
+            )
         if isinstance(term, LocalRegularizer) and self.backend == "torchsde" and self.step is None:
             raise InputError(
                 f"{name}: torchsde does not tell the sizes of its adaptive steps: give step=, or backend='sciml'"
@@ -143,7 +151,7 @@ class NeuralSDE(nn.Module):
     def extra_repr(self) -> str:
         return f"{self.method.describe()}, calculus={self.calculus!r}, backend={self.backend!r}"
 
-    @outside_inference_mode
+    @in_plain_mode
     def forward(
         self,
         initial: Tensor,
@@ -178,7 +186,7 @@ class NeuralSDE(nn.Module):
         if path is not None and seed is not None:
             raise InputError("give either path or seed: a path has a seed of its own")
         self._check(self.regularizer)  # it may have been replaced
-        terms = terms_of(self.regularizer) if self.training and self.regularizer is not None else ()
+        terms = _terms(self.regularizer) if self.training else ()
         span, wanted = spread_times(self.interval, times)
         if path is not None:
             check_reach(terms, span, wanted, path)
@@ -202,10 +210,8 @@ class NeuralSDE(nn.Module):
         attempts = {}
         if isinstance(self.method, StochasticRungeKutta):
             recording = replace(self.method, record=True)
-            rtol = _TOLERANCE if self.rtol is None else self.rtol
-            atol = _TOLERANCE if self.atol is None else self.atol
             attempts = {
-                sampling: repeated(recording, system, sampler.sample, rtol, atol)
+                sampling: repeated(recording, system, sampler.sample, self.rtol, self.atol)
                 for sampling, sampler in samplers.items()
                 if sampler.sample is not None
             }
@@ -220,7 +226,9 @@ class NeuralSDE(nn.Module):
         record: bool,
         watch: Callable[[float, float, Tensor], None] | None,
     ) -> Solution:
-        options: dict[str, Any] = {"step": self.step, "rtol": self.rtol, "atol": self.atol, "throw": self.throw}
+        judged = self.step is None or record
+        tolerances = {"rtol": self.rtol if judged else None, "atol": self.atol if judged else None}
+        options: dict[str, Any] = {"step": self.step, **tolerances, "throw": self.throw}
         if self.backend == "torchsde":
             from .torchsde_backend import solve_with_torchsde
 
@@ -237,3 +245,7 @@ class NeuralSDE(nn.Module):
             step_observer=watch,
             **options,
         )
+
+
+def _terms(regularizer: Regularizer | None) -> tuple[tuple[float, Regularizer], ...]:
+    return () if regularizer is None else terms_of(regularizer)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem, Tolerance
-from sciml.inference import outside_inference_mode
 from sciml.kernels.fourier import Combination, Place, Sum
+from sciml.modes import in_plain_mode
 from sciml.spectral import SpectralSystem, forward_mode
 
 from .control import Controller
@@ -194,7 +194,7 @@ class ExponentialStepper(Stepper):
         self._known.move_to_end(h)
         return self._known[h], ()
 
-    @outside_inference_mode
+    @in_plain_mode
     def _prepared(self) -> Callable[[float], Functions]:
         """h -> c -> [phi_0(c h L), ..., phi_3(c h L)] for the nodes c."""
         symbol, steps = self.system.symbol, sorted({*self.nodes, 1.0} - {0.0})
@@ -220,7 +220,7 @@ class ExponentialStepper(Stepper):
         """Axes of the matrices of the symbol."""
         return -2 - self.system.axes, -1 - self.system.axes
 
-    @outside_inference_mode
+    @in_plain_mode
     def _formed(self, h: float) -> Coefficients:
         system = self.system
         dtype = torch.complex128 if system.dtype == torch.float64 else torch.complex64

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
+from sciml.differentiation import refuse_transforms_but_jvp
 from sciml.errors import InputError
 from sciml.evolving import EvolvingSystem
 from sciml.status import Status
@@ -74,6 +75,8 @@ def integrate(method: Integrator, system: EvolvingSystem, initial: Tensor, task:
         for unfit, what in ((task.events, "events do"), (fixed, "record=True and steps of fixed size do")):
             if unfit:
                 raise InputError(f"{what} not go with gradient='checkpointed': take 'recorded'")
+    if tracked and task.gradient == "checkpointed":
+        refuse_transforms_but_jvp("gradient='checkpointed'")
     if tracked and task.events and isinstance(system, StochasticSystem):
         raise InputError("the times of events of a stochastic system have no derivatives: take torch.no_grad()")
     march = _March(method, stepper, system, initial, task, record, tracked)

@@ -233,6 +233,20 @@ def test_regularizers_act_in_training_only_and_may_be_replaced():
     assert flow(x)[1].statistics["penalty"].tolist() == [0.0] * 5
 
 
+def test_what_is_refused_of_a_model_is_refused_of_a_flow():
+    def rate(z, t):
+        return torch.sin(z + torch.full_like(z, float(t)))
+
+    flow = ContinuousNormalizingFlow(rate, 2, regularizer=TaylorDerivative(2))
+    with pytest.raises(InputError, match="TaylorDerivative: the rate depends on the time, and its derivative"):
+        flow(drawn(5, 2))
+    flow.eval()(drawn(5, 2))
+    flow = ContinuousNormalizingFlow(Rate(), 2, adjoint="checkpointed")
+    flow.regularizer = JacobianNorm()
+    with pytest.raises(InputError, match="JacobianNorm has a backward pass of its own"):
+        flow(drawn(5, 2))
+
+
 @pytest.mark.parametrize("adjoint", ["recorded", "checkpointed", "continuous"])
 def test_local_regularizers_go_with_every_adjoint(adjoint):
     rate = Rate()

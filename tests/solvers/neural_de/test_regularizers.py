@@ -29,7 +29,7 @@ from sciml.solvers.neural_de import (
     TaylorDerivative,
 )
 from sciml.solvers.neural_de.local import Sampler, repeated, samplers_of
-from sciml.solvers.time import ExplicitRungeKutta
+from sciml.solvers.time import Controller, ExplicitRungeKutta
 
 TSIT5 = replace(ExplicitRungeKutta.tsit5(), record=True)
 MATRIX = torch.tensor([[-0.3, 2.0, 0.1], [-1.5, -0.2, 0.4], [0.3, 0.1, -0.8]], dtype=torch.float64)
@@ -99,6 +99,50 @@ def test_a_step_that_overflowed_leaves_the_gradient_finite(regularizer: Any) -> 
     assert not solution.history["error"][0].isfinite().all()
     (slope,) = torch.autograd.grad(regularizer(solution).sum(), scale)
     assert slope.isfinite() and slope != 0
+
+
+def test_rows_that_fail_have_no_part_in_the_mean_over_the_rows() -> None:
+    """They fail in the first step, or later; the steps are those that the good rows take alone."""
+    inner, good = Rate(), states(2)
+
+    def rate(u: Tensor, t: Any) -> Tensor:
+        return inner(u, t) + torch.where(u.abs() > 50, torch.nan, 0.0) + torch.where(u > 5, u**3, 0.0)
+
+    far = torch.tensor([[100.0, 0.0, 0.0], [4.9, 4.9, 4.9]], dtype=torch.float64)
+    method = replace(TSIT5, controller=Controller(first_step=0.01, largest_step=0.01))
+    together, each = ErrorEstimate(rows="together"), ErrorEstimate()
+    found = []
+    for initial in (good, torch.cat((good, far))):
+        ode = NeuralODE(rate, rtol=1e-2, atol=1e-2, method=method, regularizer=together, throw=False)
+        start = initial.clone().requires_grad_()
+        solution = ode(start)[1]
+        penalty = solution.statistics["penalty"]
+        found.append((penalty[:2], torch.autograd.grad(penalty.sum(), start)[0]))
+        squares = solution.history["error"].detach()[:, :2].square().mean(1).sqrt() * solution.history["step"][:, 0]
+        torch.testing.assert_close(penalty[0].detach(), squares[solution.history["accepted"][:, 0]].sum())
+    assert solution.codes.bool().tolist() == [False, False, True, True]
+    assert not penalty[2:].any() and not found[1][1][2:].any()
+    assert bool((each(solution)[:2] != penalty[:2]).all())
+
+
+def test_no_error_at_all_has_a_gradient() -> None:
+    """As of a network whose last layer begins with zeros."""
+    rate = Rate()
+    for parameter in rate.second.parameters():
+        nn.init.zeros_(parameter)
+    for rows in ("each", "together"):
+        ode = NeuralODE(rate, regularizer=ErrorEstimate(rows=rows))  # type: ignore[arg-type]
+        ode(states())[1].statistics["penalty"].sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in rate.parameters())
+
+
+def test_checkpoints_inside_torch_func_are_refused() -> None:
+    ode = NeuralODE(Rate(), adjoint="checkpointed")
+    with pytest.raises(InputError, match=r"gradient='checkpointed' inside torch\.func is supported by jvp alone"):
+        torch.func.grad(lambda u: ode(u)[0].sum())(states())
+    slope = torch.func.jvp(lambda u: ode(u)[0], (states(),), (torch.ones(4, 3, dtype=torch.float64),))[1]
+    expected = torch.func.jvp(lambda u: NeuralODE(ode.rate)(u)[0], (states(),), (torch.ones(4, 3).double(),))[1]
+    torch.testing.assert_close(slope, expected, rtol=1e-9, atol=0)
 
 
 def test_sums_and_weights_are_those_of_the_parts() -> None:

@@ -185,6 +185,30 @@ def test_the_error_estimate_is_the_sum_over_the_steps() -> None:
     torch.testing.assert_close(solution.statistics["penalty"], expected, rtol=1e-12, atol=0)
 
 
+def test_errors_of_fixed_steps_are_measured_by_the_tolerances() -> None:
+    """Of a solve of one step the sum over all steps is that of a random one, however small the states are."""
+    path, drift, sums = BrownianPath((0.0, 1.0), (5, 3), seed=1, step=1.0), Drift(), []
+    settings: list[tuple[float, dict[str, float]]] = [(1.0, {}), (1e-3, {}), (1e-3, {"rtol": 1e-4, "atol": 1e-3})]
+    for size, tolerances in settings:
+        initial = (size * states()).requires_grad_()
+
+        def penalty(regularizer: Regularizer, initial: Tensor, options: Any) -> Tensor:
+            model = NeuralSDE(drift, diffusion, step=1.0, regularizer=regularizer, **options)
+            return model(initial, path=path)[1].statistics["penalty"]
+
+        whole, local = (penalty(regularizer, initial, tolerances) for regularizer in (ErrorEstimate(), LocalError()))
+        torch.testing.assert_close(whole, local, rtol=1e-9, atol=0)
+        direction, shift = torch.ones_like(initial), 1e-6 * size
+        (slope,) = torch.autograd.grad(whole.sum(), initial)
+        above, below = (
+            float(penalty(ErrorEstimate(), initial.detach() + way * shift * direction, tolerances).sum())
+            for way in (1, -1)
+        )
+        assert float((slope * direction).sum()) == pytest.approx((above - below) / (2 * shift), rel=1e-6)
+        sums.append(whole)
+    assert bool((sums[2] > 5 * sums[1]).all())
+
+
 @pytest.mark.parametrize("regularizer", REGULARIZERS[:2], ids=str)
 def test_gradients_against_differences_on_the_recorded_steps(regularizer: Any) -> None:
     """The steps of an adaptive run, given as steps of fixed size from output to output."""
@@ -267,6 +291,11 @@ def test_rows_that_turn_nan_are_named(backend: Any) -> None:
             "is for Ito's calculus",
         ),
         (lambda: NeuralSDE(Drift(), diffusion, step=0.1, rtol=1e-3), "not both"),
+        (lambda: NeuralSDE(Drift(), diffusion, step=0.1, rtol=1e-3, regularizer=Steer(0.1)), "not both"),
+        (
+            lambda: NeuralSDE(Drift(), diffusion, step=0.1, adjoint="checkpointed", regularizer=ErrorEstimate()),
+            "which adjoint='checkpointed' does for adaptive ones only",
+        ),
         (lambda: NeuralSDE(Drift(), diffusion, step=-0.1)(states()), "step"),
         (lambda: NeuralSDE(Drift(), diffusion, calculus="Ito"), "'ito', 'stratonovich'"),
         (lambda: NeuralSDE(Drift(), diffusion, backend="diffrax"), "'sciml', 'torchsde'"),

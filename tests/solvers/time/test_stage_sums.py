@@ -219,3 +219,30 @@ def test_recorded_ratios_are_of_rows_and_their_mean_decides(kernels: None, monke
         assert accepted[place] == bool(relative.square().mean() <= 1)
         y = attempt.value if accepted[place] else y
     assert 0 < sum(accepted) < len(accepted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("twice", [False, True])
+def test_rows_without_an_error_have_no_part_in_gradients(
+    dtype: torch.dtype, twice: bool, kernels: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row is at rest, and of one the squares of errors underflow: the others have the gradients that they have
+    alone, as torch operations."""
+    lowest = 1e-22 if dtype == torch.float32 else 1e-170
+    whole = torch.tensor([[0.0, 0.0], [1.0, 0.5], [lowest, lowest]], dtype=dtype)
+    method = replace(ExplicitRungeKutta.tsit5(), record=True, controller=Controller(first_step=0.1))
+
+    def gradients(values: Tensor, fewest: int) -> tuple[Tensor, ...]:
+        monkeypatch.setattr(stage_sums, "FEWEST", fewest)
+        start, speed = values.clone().requires_grad_(), torch.ones((), dtype=dtype, requires_grad=True)
+        system = FunctionSystem(lambda u, t: -speed * u * (1 + u * u), (2,), dtype=dtype)
+        solution = sciml.evolve(system, initial=start, times=(0.0, 1.0), method=method, rtol=1e-3, atol=1e-3)
+        once = torch.autograd.grad(solution.history["error"].sum(), (start, speed), create_graph=twice)
+        return torch.autograd.grad(once[1], (start, speed)) if twice else once
+
+    of_start, of_speed = gradients(whole, 1)
+    alone, of_speed_alone = gradients(whole[1:2], 1 << 40)
+    assert not of_start[0].any() and not of_start[2].any()
+    near = {"rtol": 1e-9 if dtype == torch.float64 else 1e-2, "atol": 1e-12 if dtype == torch.float64 else 1e-6}
+    torch.testing.assert_close(of_start[1:2], alone, **near)
+    torch.testing.assert_close(of_speed, of_speed_alone, **near)
