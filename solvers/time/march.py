@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import torch
@@ -266,9 +266,14 @@ class _March:
             return Entry(clock.t, h, True, self.schedule.accepted(clock, h, ratio), kept, attempt.stiffness)
         self.rejected += 1
         after = self.schedule.rejected(clock, h, ratio)
-        if after.h < self.schedule.smallest:
+        underflow, blind = after.h < self.schedule.smallest, False
+        if unsolved is None and not isfinite(ratio):
+            # Before states at which the rate is not finite, steps too short to move them would be taken for ever.
+            blind = after.h < self.schedule.smallest * torch.finfo(y.dtype).eps / torch.finfo(torch.float64).eps
+        if underflow or blind:
             # Rows that would need even smaller steps are given up, and the others go on as before.
-            codes = torch.where(torch.isfinite(ratios), int(Status.STEP_UNDERFLOW), int(Status.NON_FINITE))
+            few = int(Status.STEP_UNDERFLOW) if underflow else 0
+            codes = torch.where(torch.isfinite(ratios), few, int(Status.NON_FINITE))
             if unsolved is not None:
                 codes = torch.where(unsolved, int(Status.STEP_UNDERFLOW), codes)
             codes = torch.where(ratios <= 1.0, 0, codes)

@@ -178,3 +178,14 @@ def test_double_precision_of_times_in_single() -> None:
 def test_bad_input_is_refused(make: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_that_reaches_states_of_no_rate_is_named_at_once(dtype: torch.dtype) -> None:
+    """In float32 steps that end before such a state no longer move it."""
+    initial = torch.tensor([[-1.0], [0.8], [0.1]], dtype=dtype)
+    ode = NeuralODE(lambda u, t: torch.where(u > 1.0, torch.nan, u), throw=False)
+    solution = ode(initial)[1]
+    assert list(solution.status) == [Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED]
+    assert float(solution.statistics["failed_at"][1]) == pytest.approx(math.log(1 / 0.8), abs=1e-4)
+    assert int(solution.statistics["steps"].max()) < 200
